@@ -1,0 +1,91 @@
+"""The contract between a design and the estimator: offsets out, values in, a Solution at the end.
+
+A plan is pure: it never calls ``fun``, reads no file and draws random numbers only from the
+generator that it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np.solvers.solution import Solution
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a plan knows before it asks.
+
+    B independent points (``batch_dims``; B = 1 otherwise) are moved at once, each by an offset of
+    its own; one evaluation answers for all of them.
+
+    Attributes
+    ----------
+    x : array, shape (B, m)
+        The centre.
+    y : array, shape (B, n)
+        The value there, complex where ``fun`` is; nan in outputs that failed.
+    lower, upper : array, shape (B, m)
+        Bounds; no offset may leave them. lower == upper marks a fixed input.
+    scale : array, shape (B, m)
+        The unit of steps: |x|, or the caller's ``x_scale``; where both are 0, the median nonzero
+        |x| of that point, else 1. Positive.
+    known_scale : array of bool, shape (B, m)
+        False where ``scale`` is only that last guess.
+    eps : float
+        Relative precision of the coarser of x and y (machine epsilon of float64 or float32).
+    rng : Generator
+        The only source of randomness.
+    """
+
+    x: Array
+    y: NDArray[Any]
+    lower: Array
+    upper: Array
+    scale: Array
+    known_scale: NDArray[np.bool_]
+    eps: float
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """All samples so far, in the order in which they were asked for.
+
+    Attributes
+    ----------
+    offsets : array, shape (k, B, m)
+        Displacement from x that was really made (``(x + h) - x``, or what the caller reported).
+    values : array, shape (k, B, n)
+        Outputs; nan where an output failed or has not been told yet.
+    done : array of bool, shape (k,)
+        False where the row has not been told yet.
+    """
+
+    offsets: Array
+    values: NDArray[Any]
+    done: NDArray[np.bool_]
+
+
+class Plan(Protocol):
+    """A design at work on one problem."""
+
+    name: str
+
+    def ask(self, rows: Rows) -> NDArray[Any] | None:
+        """Offsets (k, B, m) to run next; None where nothing more is wanted.
+
+        Called only when every earlier row is done. Offsets are complex for the complex step.
+        """
+
+    def solve(self, rows: Rows) -> Solution:
+        """The Jacobian from the rows told so far; may be called at any time."""
+
+    @property
+    def step(self) -> Array:
+        """The step of each input, shape (B, m), in units of x; nan where it has none."""

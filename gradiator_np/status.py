@@ -1,0 +1,33 @@
+"""The words in which an estimate says how far it can be trusted."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How far an estimate can be trusted; its ``message`` names the cause and the remedy."""
+
+    OK = "ok"
+    #: Some entries are determined by no sample: ``stderr`` is inf there.
+    UNDETERMINED = "undetermined"
+    #: Runs failed and were worked around; J rests on the others.
+    FAILED_RUNS = "failed_runs"
+    #: The rows asked for have not all been told yet.
+    INCOMPLETE = "incomplete"
+    #: The samples disagree with the model beyond their noise (kink, jump, curvature).
+    LACK_OF_FIT = "lack_of_fit"
+    #: The function wiggles or bends at a scale that cannot be told from its trend.
+    TWO_SCALES = "two_scales"
+    #: Noise hides the response altogether.
+    NO_SIGNAL = "no_signal"
+    #: The evaluations allowed ended before the tolerance was met.
+    BUDGET = "budget"
+    #: An iteration ended before its certificate was reached.
+    NOT_CONVERGED = "not_converged"
+    #: The centre lies outside of the samples.
+    EXTRAPOLATION = "extrapolation"
+
+
+class GradiatorWarning(UserWarning):
+    """An estimate may be wrong; the text says why and what to do."""
