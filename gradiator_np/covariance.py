@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ class Covariance:
         terms = np.multiply(v2, var, where=v2 != 0, out=np.zeros(np.broadcast(v2, var).shape))
         return np.asarray(terms.sum(-1))
 
-    def _rows(self, a: NDArray[np.generic], trailing: int) -> NDArray[np.generic]:
+    def _rows(self, a: NDArray[Any], trailing: int) -> NDArray[Any]:
         """Give ``a`` an output axis before its last ``trailing`` axes."""
         return a if self.per_output else np.expand_dims(a, -1 - trailing)
 

@@ -41,6 +41,10 @@ class Problem:
         Relative precision of the coarser of x and y (machine epsilon of float64 or float32).
     rng : Generator
         The only source of randomness.
+    replace : bool
+        Whether failed rows are to be replaced (``on_error="adapt"``) or just dropped.
+    noise : array, shape (n,), or None
+        Standard deviation of one evaluation, where the caller knows it.
     """
 
     x: Array
@@ -51,6 +55,8 @@ class Problem:
     known_scale: NDArray[np.bool_]
     eps: float
     rng: np.random.Generator
+    replace: bool = True
+    noise: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +71,14 @@ class Rows:
         Outputs; nan where an output failed or has not been told yet.
     done : array of bool, shape (k,)
         False where the row has not been told yet.
+    y : array, shape (B, n)
+        The value at the centre; nan in outputs that failed.
     """
 
     offsets: Array
     values: NDArray[Any]
     done: NDArray[np.bool_]
+    y: NDArray[Any]
 
 
 class Plan(Protocol):

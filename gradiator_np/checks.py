@@ -1,0 +1,195 @@
+"""The only place that coerces arguments and words their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradiator_np.structure import Layout
+
+Array = NDArray[np.float64]
+
+_FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+
+
+def numeric(value: Any, what: str) -> NDArray[Any]:
+    """``value`` as an array of float32, float64 or complex numbers.
+
+    Raises
+    ------
+    TypeError
+        For strings, objects, None.
+    """
+    a = np.asarray(value)
+    if a.dtype in _FLOATS:
+        return a
+    kind = a.dtype.kind
+    if kind in "biuf":
+        return a.astype(np.float64)
+    if kind == "c":
+        return a.astype(np.complex128)
+    if a.dtype == object:
+        try:  # lists that mix ints, floats and 0-d arrays come as objects now and then
+            b = np.array(a.tolist(), dtype=np.float64)
+            if b.shape == a.shape:
+                return b
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(
+        f"{what} must be numbers, got {_describe(value, a)}; "
+        "give a float, an array of floats, or a dict of them"
+    )
+
+
+def _describe(value: Any, a: NDArray[Any]) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {a.dtype}"
+    return f"{type(value).__name__} {value!r:.60}"
+
+
+def point(x: Any, batch_dims: int = 0) -> tuple[NDArray[Any], Layout]:
+    """The point x as a flat real array, shape batch + (m,), and its layout.
+
+    Raises
+    ------
+    TypeError
+        Where x is complex or no number.
+    ValueError
+        Where x is empty or not finite.
+    """
+    if isinstance(x, Mapping):
+        if not x:
+            raise ValueError("x is an empty dict: there is nothing to differentiate by")
+        x = {k: (v if isinstance(v, Mapping) else numeric(v, f"x[{k!r}]")) for k, v in x.items()}
+        layout = Layout.of(x, batch_dims)
+        flat = layout.flatten(x)
+    else:
+        a = numeric(x, "x")
+        layout = Layout.of(a, batch_dims)
+        flat = layout.flatten(a)
+    if flat.dtype.kind == "c":
+        raise TypeError(
+            "x is complex: a derivative by a complex input is ambiguous unless fun is analytic; "
+            "give real and imaginary parts as inputs of their own"
+        )
+    if flat.dtype not in _FLOATS:  # entries of a dict, of several types
+        flat = flat.astype(np.float64)
+    if flat.size == 0:
+        raise ValueError(f"x is empty (shape {np.shape(x)}): there is nothing to differentiate by")
+    if not np.isfinite(flat).all():
+        bad = np.flatnonzero(~np.isfinite(flat.reshape(-1, layout.size)).all(0))
+        names = ", ".join(f"x{layout.names[i]}" for i in bad[:5])
+        raise ValueError(f"x must be finite, but {names} is not: {flat.ravel()[bad[:5]]}")
+    return flat, layout
+
+
+def like_x(value: Any, layout: Layout, what: str) -> Array:
+    """A per-input argument (step, scale, bound) as float64, shape batch + (m,).
+
+    A scalar serves all inputs; a dict names them; an array without the batch axes serves all
+    points of a batch.
+    """
+    shape = (*layout.batch, layout.size)
+    if isinstance(value, Mapping):
+        layout_keys = list(layout.fields or {})
+        if layout.fields is None or set(value) - set(layout_keys):
+            raise ValueError(f"{what} has the keys {sorted(value)}, but x has {layout_keys}")
+        out = np.full(shape, np.nan)
+        for name, (inner, where) in layout.fields.items():
+            if name not in value:
+                raise ValueError(f"{what} has no entry {name!r}; give one for each of x's keys")
+            out[..., where] = like_x(value[name], inner, f"{what}[{name!r}]")
+        return out
+    a = numeric(value, what)
+    if a.dtype.kind == "c":
+        raise TypeError(f"{what} must be real, got complex")
+    full = layout.batch + (layout.shape if layout.shape is not None else (layout.size,))
+    inner_shape = layout.shape if layout.shape is not None else (layout.size,)
+    if a.ndim and a.shape not in (full, inner_shape, shape, (layout.size,)):
+        raise ValueError(f"{what} has shape {a.shape}; give a scalar or the shape of x, {full}")
+    if a.ndim:
+        tail = a.shape == inner_shape or a.shape == (layout.size,)
+        a = a.reshape((layout.size,) if tail else shape)
+    return np.array(np.broadcast_to(a, shape), dtype=np.float64)
+
+
+def bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array]:
+    """Lower and upper bounds, each of the shape of the flat x; x must lie within them.
+
+    ``value`` is a pair (lower, upper) or an object with ``lb`` and ``ub`` (scipy's Bounds).
+    """
+    if hasattr(value, "lb") and hasattr(value, "ub"):
+        value = (value.lb, value.ub)
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bounds must be a pair (lower, upper), got {value!r:.80}; "
+            "each of the two is a scalar or has the shape of x"
+        ) from None
+    lower, upper = like_x(low, layout, "lower bound"), like_x(high, layout, "upper bound")
+    if np.isnan(lower).any() or np.isnan(upper).any():
+        raise ValueError("bounds must not be nan; use -inf and inf where an input has none")
+    for bad, text in (
+        (lower > upper, "has lower bound {0} above upper bound {1}; exchange them"),
+        ((x < lower) | (x > upper), "= {2} lies outside of its bounds [{0}, {1}]; move it inside"),
+    ):
+        if bad.any():
+            i = tuple(np.argwhere(bad)[0])
+            name = layout.names[i[-1]]
+            raise ValueError(f"x{name} " + text.format(lower[i], upper[i], x[i]))
+    return lower, upper
+
+
+def positive(value: Any, layout: Layout, what: str) -> Array:
+    """A per-input argument that must be positive and finite."""
+    a = like_x(value, layout, what)
+    if not (np.isfinite(a).all() and (a > 0).all()):
+        i = tuple(np.argwhere(~(np.isfinite(a) & (a > 0)))[0])
+        raise ValueError(
+            f"{what} must be positive and finite, got {a[i]} for x{layout.names[i[-1]]}"
+        )
+    return a
+
+
+def choice(value: Any, allowed: tuple[str, ...], what: str) -> str:
+    """One of a few words."""
+    if value not in allowed:
+        raise ValueError(
+            f"{what}={value!r} is unknown; choose one of {', '.join(map(repr, allowed))}"
+        )
+    return str(value)
+
+
+def direction(value: Any, layout: Layout, what: str) -> tuple[NDArray[Any], int]:
+    """Tangents or cotangents as a flat array, lead axes + batch + (size,), and the lead axes."""
+    if isinstance(value, Mapping):
+        value = {k: (v if isinstance(v, Mapping) else numeric(v, f"{what}[{k!r}]"))
+                 for k, v in value.items()}  # fmt: skip
+    else:
+        value = numeric(value, what)
+    lead = layout.lead_axes(value, what)
+    flat = layout.flatten(value, lead)
+    if flat.dtype.kind != "c":
+        flat = flat.astype(np.float64, copy=False)
+    return flat, lead
+
+
+def level(value: float) -> float:
+    """A confidence level strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"level={value!r} must lie strictly between 0 and 1; 0.95 means 95 %")
+    return float(value)
+
+
+def float_array(value: ArrayLike, ndim: int, what: str) -> Array:
+    """A finite real float64 array of ``ndim`` axes, contiguous."""
+    a = numeric(value, what)
+    if a.dtype.kind == "c":
+        raise TypeError(f"{what} must be real, got complex numbers")
+    if a.ndim != ndim:
+        raise ValueError(f"{what} must have {ndim} axes, got shape {a.shape}")
+    return np.ascontiguousarray(a, dtype=np.float64)

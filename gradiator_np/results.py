@@ -1,0 +1,203 @@
+"""The one result type: a Jacobian with its error bars, and what was done to get it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import checks
+from gradiator_np.covariance import Covariance
+from gradiator_np.samples import Samples
+from gradiator_np.solvers.solution import Solution
+from gradiator_np.status import Status
+from gradiator_np.structure import Layout, blocks
+
+if TYPE_CHECKING:
+    from gradiator_np.operators import JacobianOperator
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class JacobianEstimate:
+    """An estimated Jacobian with its error bars.
+
+    Shapes are the user's: ``jac`` has shape ``y.shape + x.shape`` (``batch + y.shape + x.shape``
+    for batches; nested dicts of blocks where x or y is a dict). ``solution`` holds the same
+    numbers as flat arrays, (..., n, m).
+
+    Attributes
+    ----------
+    solution : Solution
+        The flat arrays behind every property.
+    x_layout, y_layout : Layout
+        How flat arrays and the user's values correspond.
+    x_flat, y_flat : array or None
+        The centre, and the value there.
+    step_flat : array or None
+        The step of each input, in units of x; nan where it has none.
+    design : str
+        Directions and signs of the samples.
+    samples : Samples or None
+        Every run, failed ones included.
+    nfev, n_failed, n_samples : int
+        Evaluations of ``fun`` by this call, those that failed, and samples behind the estimate.
+    """
+
+    solution: Solution
+    x_layout: Layout
+    y_layout: Layout
+    x_flat: NDArray[Any] | None = None
+    y_flat: NDArray[Any] | None = None
+    step_flat: Array | None = None
+    design: str = ""
+    samples: Samples | None = None
+    nfev: int = 0
+    n_failed: int = 0
+    n_samples: int = 0
+
+    @classmethod
+    def from_solution(
+        cls,
+        solution: Solution,
+        *,
+        x_layout: Layout | None = None,
+        y_layout: Layout | None = None,
+        **fields: Any,
+    ) -> JacobianEstimate:
+        """Wrap a solver's answer; without layouts, x and y are plain vectors."""
+        *batch, n, m = solution.coef.shape
+        return cls(
+            solution,
+            x_layout or Layout((m,), tuple(batch)),
+            y_layout or Layout((n,), tuple(batch)),
+            **fields,
+        )
+
+    # -- the user's view ---------------------------------------------------------------------
+
+    @cached_property
+    def jac(self) -> Any:
+        """The Jacobian, y per x: finite everywhere, least norm where nothing determines it."""
+        return blocks(self.solution.coef, self.y_layout, self.x_layout)
+
+    @cached_property
+    def stderr(self) -> Any:
+        """One standard error of each entry of ``jac``: inf where no sample determines the entry,
+        nan where it is determined but nothing tells its error."""
+        return blocks(self.solution.cov.stderr(), self.y_layout, self.x_layout)
+
+    @property
+    def x(self) -> Any:
+        """The point at which the Jacobian holds; None for differences from an unnamed point."""
+        return None if self.x_flat is None else self.x_layout.unflatten(self.x_flat)
+
+    @property
+    def y(self) -> Any:
+        """The value at x."""
+        return None if self.y_flat is None else self.y_layout.unflatten(self.y_flat)
+
+    @property
+    def noise(self) -> Any:
+        """Standard deviation of one evaluation, per output; nan where nothing tells it."""
+        return self.y_layout.unflatten(self.solution.cov.scale)
+
+    @property
+    def dof(self) -> Any:
+        """Degrees of freedom behind ``noise``: inf where it was given, 0 where unknown."""
+        return self.y_layout.unflatten(self.solution.dof)
+
+    @property
+    def cov_x(self) -> Covariance:
+        """What turns noise into the covariance of a row of the Jacobian."""
+        return self.solution.cov
+
+    @property
+    def step(self) -> Any:
+        """The step of each input, in units of x; nan for inputs that were not moved."""
+        return None if self.step_flat is None else self.x_layout.unflatten(self.step_flat)
+
+    @property
+    def rank(self) -> Any:
+        """How many directions of x the samples determine."""
+        return self.solution.rank[()]
+
+    @property
+    def cond(self) -> Any:
+        """Condition number of the scaled samples."""
+        return self.solution.cond[()]
+
+    @property
+    def residual(self) -> Any:
+        """Root mean square misfit of the samples, per output."""
+        return self.y_layout.unflatten(self.solution.residual)
+
+    @property
+    def status(self) -> Status:
+        """How far the estimate can be trusted."""
+        return Status(self.solution.status)
+
+    @property
+    def message(self) -> str:
+        """What limits the estimate, and what would improve it."""
+        return self.solution.message
+
+    def __repr__(self) -> str:
+        from gradiator_np.report import summary
+
+        return summary(self)
+
+    # -- products ----------------------------------------------------------------------------
+
+    def jvp(self, u: Any) -> Any:
+        """J u for a tangent u of the shape of x, or several on a leading axis."""
+        flat, _ = checks.direction(u, self.x_layout, "u")
+        return self.y_layout.unflatten(np.matvec(self.solution.coef, flat))
+
+    def vjp(self, v: Any) -> Any:
+        """v^T J (no conjugate) for a cotangent v of the shape of y, or several on a leading axis."""
+        flat, _ = checks.direction(v, self.y_layout, "v")
+        return self.x_layout.unflatten(np.matvec(self.solution.coef.swapaxes(-1, -2), flat))
+
+    def jvp_stderr(self, u: Any) -> Any:
+        """Standard error of ``jvp(u)``, from the covariance: inputs share the base's noise."""
+        flat, _ = checks.direction(u, self.x_layout, "u")
+        return self.y_layout.unflatten(np.sqrt(self.solution.cov.jvp_variance(np.abs(flat)
+            if flat.dtype.kind == "c" else flat)))  # fmt: skip
+
+    def vjp_stderr(self, v: Any) -> Any:
+        """Standard error of ``vjp(v)``; the noise of different outputs is independent."""
+        flat, _ = checks.direction(v, self.y_layout, "v")
+        return self.x_layout.unflatten(np.sqrt(self.solution.cov.vjp_variance(np.abs(flat))))
+
+    def confidence(self, level: float = 0.95) -> tuple[Any, Any]:
+        """Interval (low, high) that holds each entry with probability ``level``.
+
+        Student t with ``dof`` degrees of freedom: a noise level learned from 7 values needs about
+        2.4 standard errors for 95 %. Infinite where ``stderr`` is, nan where nothing tells it.
+
+        Raises
+        ------
+        ValueError
+            For a complex Jacobian, whose entries have no order; use ``stderr``.
+        """
+        if self.solution.coef.dtype.kind == "c":
+            raise ValueError("a complex Jacobian has no interval; use stderr, the error of |J|")
+        half = self.solution.interval(checks.level(level))
+        coef = self.solution.coef
+        return (
+            blocks(coef - half, self.y_layout, self.x_layout),
+            blocks(coef + half, self.y_layout, self.x_layout),
+        )
+
+    def as_linear_operator(self) -> JacobianOperator:
+        """The Jacobian as a ``scipy.sparse.linalg.LinearOperator`` of shape (n, m)."""
+        from gradiator_np.operators import JacobianOperator
+
+        if self.x_layout.batch:
+            raise ValueError("a batch of Jacobians is no single operator; take one of the batch")
+        return JacobianOperator(self.solution.coef)

@@ -1,0 +1,160 @@
+"""Dicts, shapes and scalars to flat vectors and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Layout:
+    """How a user's value (array, scalar or dict of them) lies in a flat vector.
+
+    Leading batch axes stay in front: a value of shape ``batch + shape`` is a flat array of shape
+    ``batch + (size,)``.
+
+    Attributes
+    ----------
+    shape : tuple of int or None
+        Shape of one value; None for a dict.
+    batch : tuple of int
+        Leading axes that are independent points.
+    size : int
+        Numbers in one value.
+    fields : dict of str to (Layout, slice), or None
+        Where each entry of a dict lies.
+    """
+
+    __slots__ = ("batch", "fields", "plain", "shape", "size")
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] | None,
+        batch: tuple[int, ...] = (),
+        fields: dict[str, tuple[Layout, slice]] | None = None,
+    ) -> None:
+        self.shape = shape
+        self.batch = batch
+        self.fields = fields
+        if fields is None:
+            assert shape is not None
+            self.size = math.prod(shape)
+        else:
+            self.size = sum(inner.size for inner, _ in fields.values())
+        # A 1-D array is its own flat vector: nothing to reshape on the fast path.
+        self.plain = fields is None and not batch and shape is not None and len(shape) == 1
+
+    @classmethod
+    def of(cls, value: Any, batch_dims: int = 0) -> Layout:
+        """The layout of ``value``, whose first ``batch_dims`` axes are batch axes."""
+        if isinstance(value, Mapping):
+            fields: dict[str, tuple[Layout, slice]] = {}
+            start, batch = 0, None
+            for name, item in value.items():
+                inner = cls.of(item, batch_dims)
+                if batch is not None and inner.batch != batch:
+                    raise ValueError(
+                        f"batch axes differ between entries of the dict: {name!r} has "
+                        f"{inner.batch}, an earlier one {batch}; make them equal"
+                    )
+                batch = inner.batch
+                fields[name] = (inner, slice(start, start + inner.size))
+                start += inner.size
+            return cls(None, batch or (), fields)
+        shape = np.shape(value)
+        if len(shape) < batch_dims:
+            raise ValueError(
+                f"batch_dims={batch_dims}, but a value has only {len(shape)} axes "
+                f"(shape {shape}); lower batch_dims or add the batch axes"
+            )
+        return cls(shape[batch_dims:], shape[:batch_dims])
+
+    @property
+    def names(self) -> list[str]:
+        """A name for every number, for messages and tables."""
+        if self.fields is not None:
+            return [
+                key + tail for key, (inner, _) in self.fields.items() for tail in inner._tails()
+            ]
+        return self._tails() if self.shape else ["0"] if self.batch else [""]
+
+    def _tails(self) -> list[str]:
+        if self.fields is not None:
+            return [f".{name}" for name in self.names]
+        if not self.shape:
+            return [""]
+        return [f"[{', '.join(map(str, i))}]" for i in np.ndindex(*self.shape)]
+
+    def same(self, value: Any) -> bool:
+        """Whether ``value`` has this layout."""
+        if self.fields is None:
+            return not isinstance(value, Mapping) and np.shape(value) == self.batch + (
+                self.shape or ()
+            )
+        return (
+            isinstance(value, Mapping)
+            and value.keys() == self.fields.keys()
+            and all(inner.same(value[name]) for name, (inner, _) in self.fields.items())
+        )
+
+    def flatten(self, value: Any, lead: int = 0) -> NDArray[Any]:
+        """``value`` as an array of shape lead axes + batch + (size,); no check of its shape."""
+        if self.fields is None:
+            a = np.asarray(value)
+            return a if self.plain else a.reshape((*a.shape[:lead], *self.batch, self.size))
+        parts = [inner.flatten(value[name], lead) for name, (inner, _) in self.fields.items()]
+        return np.concatenate(parts, axis=-1)
+
+    def unflatten(self, flat: NDArray[Any]) -> Any:
+        """The user's view of ``flat``, shape (..., size) with its leading axes kept."""
+        if self.plain:
+            return flat
+        if self.fields is not None:
+            return {
+                name: inner.unflatten(flat[..., where])
+                for name, (inner, where) in self.fields.items()
+            }
+        out = flat.reshape(flat.shape[:-1] + (self.shape or ()))
+        return out[()] if out.ndim == 0 else out
+
+    def lead_axes(self, value: Any, what: str) -> int:
+        """How many axes ``value`` has in front of this layout (0 or 1): several of a kind.
+
+        Raises
+        ------
+        ValueError
+            Where the rest does not fit, naming both shapes.
+        """
+        if self.fields is not None:
+            if not isinstance(value, Mapping) or value.keys() != self.fields.keys():
+                seen = sorted(value) if isinstance(value, Mapping) else type(value).__name__
+                raise ValueError(
+                    f"{what} must be a dict with the keys {list(self.fields)}, got {seen}"
+                )
+            leads = {inner.lead_axes(value[k], f"{what}[{k!r}]") for k, (inner, _) in
+                     self.fields.items()}  # fmt: skip
+            if len(leads) > 1:
+                raise ValueError(f"entries of {what} disagree on a leading axis of several")
+            return leads.pop() if leads else 0
+        want = self.batch + (self.shape or ())
+        got = np.shape(value)
+        if got == want:
+            return 0
+        if len(got) == len(want) + 1 and got[1:] == want:
+            return 1
+        raise ValueError(
+            f"{what} has shape {got}, expected {want}, or {('p', *want)} for several at once"
+        )
+
+
+def blocks(matrix: NDArray[Any], y: Layout, x: Layout) -> Any:
+    """A Jacobian (..., n, m) in the user's shapes: batch + y.shape + x.shape, or dicts of them."""
+    if y.fields is not None:
+        return {k: blocks(matrix[..., rows, :], inner, x) for k, (inner, rows) in y.fields.items()}
+    if x.fields is not None:
+        return {k: blocks(matrix[..., cols], y, inner) for k, (inner, cols) in x.fields.items()}
+    out = matrix.reshape(matrix.shape[:-2] + (y.shape or ()) + (x.shape or ()))
+    return out[()] if out.ndim == 0 else out
