@@ -1,0 +1,107 @@
+"""Which states to keep on the way back through many steps: binomial checkpointing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+
+class Action(NamedTuple):
+    """One move of a schedule.
+
+    ``restore``: go back to the newest state kept, which is state ``i``. ``advance``: run the steps
+    up to state ``i``. ``keep``: keep the state at hand, which is state ``i``. ``pullback``: pull
+    back through step ``i`` (from state i to state i + 1); the state at hand is state ``i``.
+    ``drop``: forget the newest state kept.
+    """
+
+    name: Literal["restore", "advance", "keep", "pullback", "drop"]
+    i: int
+
+
+def _repetitions(steps: int, checkpoints: int) -> tuple[int, int, int]:
+    """The least r with C(c + r, c) >= steps, with C(c + r - 1, c) and C(c + r - 2, c - 1)."""
+    r, reach, before = 0, 1, 0
+    while reach < steps:
+        r += 1
+        before, reach = reach, reach * (checkpoints + r) // r
+    # C(c + r - 2, c - 1) = C(c + r - 1, c) c / (c + r - 1)
+    fewer = before * checkpoints // (checkpoints + r - 1) if r else 0
+    return r, before, fewer
+
+
+def forward_steps(steps: int, checkpoints: int) -> int:
+    """Steps that an optimal schedule runs, pullbacks not counted.
+
+    Parameters
+    ----------
+    steps : int
+        Steps to pull back through.
+    checkpoints : int
+        States that fit in memory at once, the initial one counted.
+
+    Returns
+    -------
+    int
+        ``r l - C(c + r, c + 1)`` with the least r for which ``C(c + r, c) >= l``.
+
+    References
+    ----------
+    Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26 (2000), 19-45.
+
+    Examples
+    --------
+    >>> forward_steps(100, 5), forward_steps(1000, 10)
+    (316, 3636)
+    """
+    _check(steps, checkpoints)
+    if steps == 0:
+        return 0
+    # One checkpoint reaches one step further with each repetition: no need to walk there.
+    r = steps - 1 if checkpoints == 1 else _repetitions(steps, checkpoints)[0]
+    return r * steps - math.comb(checkpoints + r, checkpoints + 1)
+
+
+def schedule(steps: int, checkpoints: int) -> Iterator[Action]:
+    """Moves that pull back through ``steps`` steps with the fewest forward steps.
+
+    The initial state is the first one kept. Steps are pulled back last first; the number of
+    steps advanced over is ``forward_steps(steps, checkpoints)``.
+    """
+    _check(steps, checkpoints)
+    kept, end = [0], steps
+    at = 0
+    while kept:
+        top = kept[-1]
+        if top == end:
+            yield Action("drop", top)
+            kept.pop()
+            continue
+        if at != top:
+            yield Action("restore", top)
+            at = top
+        while end - at > 1 and len(kept) < checkpoints:
+            at += _split(end - at, checkpoints - len(kept) + 1)
+            yield Action("advance", at)
+            yield Action("keep", at)
+            kept.append(at)
+        if end - at > 1:
+            at = end - 1
+            yield Action("advance", at)
+        yield Action("pullback", at)
+        end = at
+
+
+def _split(steps: int, free: int) -> int:
+    """Steps to go before the next state is kept, where ``free`` places hold the first one too."""
+    _, before, fewer = _repetitions(steps, free)
+    return min(before, steps - fewer)
+
+
+def _check(steps: int, checkpoints: int) -> None:
+    if steps < 0 or checkpoints < 1:
+        raise ValueError(
+            f"revolve needs 0 or more steps and 1 or more checkpoints (the initial state is one), "
+            f"got steps={steps}, checkpoints={checkpoints}"
+        )
