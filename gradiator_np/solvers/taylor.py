@@ -1,0 +1,448 @@
+"""Jacobians from samples lying anywhere, by the random-Taylor model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradiator_np.covariance import Covariance
+from gradiator_np.solvers.solution import Constraints, Solution
+from gradiator_np.solvers.taylor_model import (
+    EPS,
+    N_S,
+    NU,
+    PER,
+    RHO,
+    S_MIN,
+    Group,
+    Moments,
+    base_prior,
+    linear_part,
+    shared_prior,
+)
+from gradiator_np.status import Status
+
+Array = NDArray[np.float64]
+
+#: Outputs handled at a time, and outputs that teach the shared prior: bounds the memory.
+CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Taylor:
+    """Value, Jacobian, curvature and noise of scattered samples in one model.
+
+    Parameters
+    ----------
+    noise : float or array_like, shape (n,), or None
+        Standard deviation of one evaluation, in units of y, where it is known.
+    x_scale : array_like, shape (m,), or None
+        Unit of each input: over these displacements f bends alike. Default: the median nonzero
+        displacement of each input.
+    max_samples : int
+        Only that many nearest samples are used: the cost is cubic in their number.
+    robust : bool
+        Let single outputs drop out whose leave-one-out residual says that they are outliers.
+
+    Notes
+    -----
+    About the centre, f_i = c_i + J_i u + kappa_i g(u) + sigma_i e with c and J free, g a random
+    Taylor series of order two and up with Cov g(u) g(u') = rho^2 psi(u.u'/rho^2),
+    psi(t) = exp(t) - 1 - t. Its generalised least squares gives J with a covariance that holds
+    noise and curvature together. rho, kappa and sigma are not chosen but averaged over by
+    their restricted likelihood, in a prior that the outputs share.
+    """
+
+    noise: ArrayLike | None = None
+    x_scale: ArrayLike | None = None
+    max_samples: int = 2000
+    robust: bool = True
+
+    def solve(
+        self,
+        dx: Array,
+        df: NDArray[Any],
+        *,
+        weights: Array | None = None,
+        intercept: bool = True,
+        constraints: Constraints | None = None,
+        jac0: NDArray[Any] | None = None,
+    ) -> Solution:
+        """Fit the model; see `Solver`. ``df`` are values (less any constant)."""
+        if constraints is not None:
+            raise ValueError("Taylor knows no constraints; use solver='pinv' for sparsity= or known=")
+        if jac0 is not None:
+            df = df - np.matmul(dx, np.swapaxes(jac0, -1, -2))
+        if df.dtype.kind == "c":
+            solution = _complex(self, dx, df, weights, intercept)
+        elif dx.ndim > 2 or df.ndim > 2:
+            solution = _batched(self, dx, df, weights, intercept)
+        else:
+            solution = _solve(self, dx, df, weights, intercept)
+        if jac0 is not None:
+            solution = replace(solution, coef=solution.coef + jac0)
+        return solution
+
+
+def _solve(opt: Taylor, dx: Array, df: Array, weights: Array | None, intercept: bool) -> Solution:
+    """One cloud, real outputs."""
+    k, m = dx.shape
+    n = df.shape[1]
+    w = np.ones((k, n)) if weights is None else np.broadcast_to(_columns(weights), (k, n))
+    scale = _input_scale(opt, dx)
+    near = nearest(dx / scale, opt.max_samples, m + intercept)
+    u, y, w = dx[near] / scale, df[near], w[near]
+    mask = np.isfinite(y) & (w > 0)
+    y = np.where(mask, y, 0.0)
+    offset, spread = _output_scale(y, mask, intercept)
+    noise, spread = _known_noise(opt, n, spread)
+    cloud = _Cloud(u, (y - offset) / spread, w, mask, intercept, noise)
+    moments, groups = cloud.fit()
+    for _ in range(4 if opt.robust else 0):
+        if not cloud.drop_outliers(moments.loo, groups):
+            break
+        moments, groups = cloud.fit()
+    return _assemble(cloud, moments, groups, scale, offset, spread, opt)
+
+
+def _columns(weights: Array) -> Array:
+    return weights[:, None] if weights.ndim == 1 else weights
+
+
+def _input_scale(opt: Taylor, dx: Array) -> Array:
+    """Unit of each input; 1 where the input was never moved."""
+    m = dx.shape[1]
+    if opt.x_scale is not None:
+        scale = np.broadcast_to(np.asarray(opt.x_scale, float), (m,))
+        if not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError(f"x_scale must be positive and finite, got {scale}")
+        return scale
+    moved = np.where(dx == 0, np.nan, np.abs(dx))
+    used = ~np.isnan(moved).all(0)
+    scale = np.ones(m)
+    scale[used] = np.nanmedian(moved[:, used], axis=0)
+    return scale
+
+
+def nearest(u: Array, limit: int, p: int) -> NDArray[np.intp]:
+    """Indices of the samples that can matter, nearest first.
+
+    The nearest max(20, 4 p) that span what all samples span, and what lies within 8 times their
+    radius: beyond that, Taylor terms of order two alone are 64 times larger.
+    """
+    size = np.linalg.norm(u, axis=1)
+    order = np.argsort(size, kind="stable")[:limit]
+    size = size[order]
+    core = max(20, 4 * p)
+    full = linear_part(u[order]).rank if core < len(order) else 0
+    while core < len(order) and linear_part(u[order[:core]], 1e-3).rank < full:
+        core *= 2
+    if core >= len(order):
+        return order
+    return order[size <= 8.0 * size[core - 1]]
+
+
+def _output_scale(y: Array, mask: NDArray[np.bool_], intercept: bool) -> tuple[Array, Array]:
+    """What is subtracted from each output and the unit of the rest."""
+    count = np.maximum(mask.sum(0), 1)
+    offset = y.sum(0) / count if intercept else np.zeros(y.shape[1])
+    spread = np.sqrt((np.square(y - offset) * mask).sum(0) / count)
+    least = np.maximum(EPS * np.abs(y).max(0, initial=0.0), np.finfo(float).tiny / EPS)
+    return offset, np.maximum(spread, least)
+
+
+def _known_noise(opt: Taylor, n: int, spread: Array) -> tuple[NDArray[np.intp] | None, Array]:
+    """Grid index of a noise that is known, and output units in which it lies on the grid."""
+    if opt.noise is None:
+        return None, spread
+    noise = np.broadcast_to(np.asarray(opt.noise, float), (n,))
+    if not (np.isfinite(noise) & (noise >= 0)).all():
+        raise ValueError(f"noise must be finite and not negative, got {noise}")
+    with np.errstate(divide="ignore"):
+        index = np.rint(PER * np.log10(noise / spread)) - S_MIN
+    index = np.clip(index, 0, N_S - 1)
+    on_grid = noise / 10.0 ** ((index + S_MIN) / PER)
+    return index.astype(np.intp), np.where((index > 0) & (index < N_S - 1), on_grid, spread)
+
+
+class _Cloud:
+    """Scaled samples and the outputs' masks: what is fitted, and fitted again without outliers."""
+
+    def __init__(
+        self,
+        u: Array,
+        y: Array,
+        w: Array,
+        mask: NDArray[np.bool_],
+        intercept: bool,
+        noise: NDArray[np.intp] | None,
+    ) -> None:
+        self.u, self.y, self.w, self.mask, self.intercept = u, y, w, mask, intercept
+        n = y.shape[1]
+        self.first = np.zeros(n, np.intp) if noise is None else noise
+        self.last = np.full(n, N_S, np.intp) if noise is None else noise + 1
+        # A noise that is known fixes the amplitude within the cell as well.
+        self.nu = np.full(n, NU) if noise is None else np.where(noise > 0, 1e12, NU)
+        size = np.linalg.norm(u, axis=1)
+        moved = size[size > 0]
+        self.radius = float(np.median(moved)) if moved.size else 1.0
+        # exp(25): where f bends so early, samples that far out weigh nothing anyway.
+        top = moved.max(initial=0.0) / 5.0
+        self.rho = RHO[self.radius * 10.0 ** (RHO / PER) >= top]
+        if not self.rho.size:
+            start = int(np.ceil(PER * np.log10(top / self.radius)))
+            self.rho = np.arange(start, start + 4)
+
+    def fit(self) -> tuple[Moments, list[tuple[NDArray[np.intp], Group]]]:
+        """Group outputs that share rows and weights, learn the prior, average over the states."""
+        n = self.y.shape[1]
+        key = np.where(self.mask, self.w, 0.0)
+        _, member = np.unique(key, axis=1, return_inverse=True)
+        groups = []
+        for g in range(int(member.max()) + 1):
+            out = np.flatnonzero(member == g)
+            rows = self.mask[:, out[0]]
+            group = Group(
+                self.u[rows], self.y[np.ix_(rows, out)], self.w[rows, out[0]], self.intercept,
+                self.radius, self.rho, self.first[out], self.last[out], self.nu[out],
+            )  # fmt: skip
+            groups.append((out, group))
+        prior = base_prior(len(self.rho))
+        if n > 1:
+            step = -(-n // CHUNK)
+            teach = [g.likelihood(np.flatnonzero(out % step == 0)) for out, g in groups]
+            prior = shared_prior(np.concatenate(teach), prior)
+        p = self.u.shape[1] + self.intercept
+        k = len(self.u)
+        all_ = Moments(
+            np.zeros((n, p)), np.zeros((n, p, p)), np.zeros((n, p)),
+            np.zeros(n), np.zeros(n), np.zeros((k, n)),
+        )  # fmt: skip
+        for out, group in groups:
+            for start in range(0, len(out), CHUNK):
+                part = slice(start, start + CHUNK)
+                found = group.moments(part, prior)
+                for name in ("beta", "cov", "half", "noise", "log_rho"):
+                    getattr(all_, name)[out[part]] = getattr(found, name)
+                all_.loo[np.ix_(self.mask[:, out[0]], out[part])] = found.loo
+        return all_, groups
+
+    def drop_outliers(self, loo: Array, groups: list[tuple[NDArray[np.intp], Group]]) -> bool:
+        """Mask entries whose externally studentised residual is one in 1e4 samples or rarer."""
+        from scipy.special import stdtrit
+
+        dropped = False
+        for out, group in groups:
+            d = group.dof
+            if d < 4:
+                continue
+            z2 = np.minimum(np.square(loo[:, out]), d - 1e-6)
+            t = np.sqrt(z2 * (d - 1) / (d - z2))
+            # One false alarm in 100 outputs; the worst first, since outliers hide each other.
+            far = t > np.maximum(stdtrit(d - 1, 1.0 - 0.005 / len(loo)), 0.5 * t.max(0))
+            self.mask[:, out] &= ~far
+            dropped |= bool(far.any())
+        return dropped
+
+
+def _assemble(
+    cloud: _Cloud,
+    moments: Moments,
+    groups: list[tuple[NDArray[np.intp], Group]],
+    scale: Array,
+    offset: Array,
+    spread: Array,
+    opt: Taylor,
+) -> Solution:
+    """Back to the caller's units, with status and message."""
+    n, m = len(spread), len(scale)
+    inputs = slice(int(cloud.intercept), None)
+    coef = moments.beta[:, inputs] * (spread[:, None] / scale)
+    value = offset + spread * moments.beta[:, 0] if cloud.intercept else None
+    value_err = spread * np.sqrt(moments.cov[:, 0, 0]) if cloud.intercept else None
+    var = np.einsum("npp->np", moments.cov)[:, inputs]
+    sd = np.sqrt(np.maximum(var, np.finfo(float).tiny))
+    corr = moments.cov[:, inputs, inputs] / (sd[:, :, None] * sd[:, None, :])
+    corr[:, np.arange(m), np.arange(m)] = 1.0 + 1e-9  # rounding must not spoil the factor
+    noise = spread * np.maximum(moments.noise, np.finfo(float).tiny)
+    unit = (sd / np.maximum(moments.noise, np.finfo(float).tiny)[:, None])[:, :, None]
+    factor = unit / scale[:, None] * _factor(corr)
+    factor_half = moments.half[:, inputs] / sd
+    q = max(group.lin.null.shape[1] for _, group in groups)
+    null = np.zeros((n, m, q))
+    dof = np.zeros(n)
+    for out, group in groups:
+        dof[out] = max(group.dof, 1)
+        b = group.lin.null[inputs] / scale[:, None]
+        b[np.abs(b) * scale[:, None] < 1e-10] = 0.0
+        if b.shape[1]:
+            null[out, :, : b.shape[1]] = b
+            basis = np.linalg.svd(b, full_matrices=False)[0]
+            coef[out] -= coef[out] @ basis @ basis.T
+    y = np.where(cloud.mask, cloud.y * spread, 0.0)
+    fitted = cloud.u @ (coef * scale).T + (0.0 if value is None else value - offset)
+    count = np.maximum(cloud.mask.sum(0), 1)
+    residual = np.sqrt((np.square(y - fitted) * cloud.mask).sum(0) / count)
+    first = groups[0][1].lin
+    status, message = _verdict(groups, cloud, coef * scale, moments.half[:, inputs], spread)
+    return Solution(
+        coef,
+        Covariance(noise, factor=factor, null=null if null.any() else None, per_output=True),
+        np.full(n, np.inf) if opt.noise is not None else dof,
+        np.array(first.rank - int(cloud.intercept), np.intp),
+        np.array(first.cond),
+        residual,
+        value,
+        value_err,
+        status,
+        message,
+        {
+            "interval_factor": factor_half,
+            "rho": cloud.radius * 10.0 ** moments.log_rho[:, None] * scale,
+            "n_used": count,
+        },
+    )
+
+
+def _factor(corr: Array) -> Array:
+    """Square-root factors of correlation matrices (n, m, m)."""
+    try:
+        return np.linalg.cholesky(corr)
+    except np.linalg.LinAlgError:
+        lam, vec = np.linalg.eigh(corr)
+        root = vec * np.sqrt(np.maximum(lam, 0.0))[:, None, :]
+        return np.asarray(root / np.linalg.norm(root, axis=2, keepdims=True))
+
+
+def _verdict(
+    groups: list[tuple[NDArray[np.intp], Group]],
+    cloud: _Cloud,
+    slope: Array,
+    half: Array,
+    spread: Array,
+) -> tuple[str, str]:
+    if any(group.lin.null.shape[1] for _, group in groups):
+        rank = min(group.lin.rank for _, group in groups)
+        return Status.UNDETERMINED, (
+            f"the samples determine {rank} of {cloud.u.shape[1] + cloud.intercept} coefficients "
+            "(inputs and value); add samples that differ in the other directions"
+        )
+    if cloud.intercept and any(_outside(group) for _, group in groups):
+        return Status.EXTRAPOLATION, (
+            "x lies farther from the middle of the samples than any of them; add samples around x"
+        )
+    if (half * spread[:, None] > np.abs(slope)).all():
+        return Status.NO_SIGNAL, "no slope stands out of its error; add samples or spread them"
+    if any(group.dof == 0 for _, group in groups):
+        return Status.OK, (
+            "as many samples as coefficients: the error bars rest on the prior that f bends over "
+            "the distances at which it changes; add samples"
+        )
+    return Status.OK, ""
+
+
+def _outside(group: Group) -> bool:
+    """Hidden extrapolation: the leverage of x above that of every sample."""
+    at_x = np.square(group.lin.back[0]).sum()
+    return bool(at_x > 1.001 * np.square(group.lin.q1).sum(1).max(initial=0.0))
+
+
+def _batched(
+    opt: Taylor, dx: Array, df: NDArray[Any], weights: Array | None, intercept: bool
+) -> Solution:
+    """Independent clouds on leading axes."""
+    batch = np.broadcast_shapes(dx.shape[:-2], df.shape[:-2])
+    dx = np.broadcast_to(dx, batch + dx.shape[-2:])
+    df = np.broadcast_to(df, batch + df.shape[-2:])
+    k, n = df.shape[-2:]
+    if weights is not None:
+        full = weights if weights.shape[-2:] == (k, n) and weights.ndim >= 2 else weights[..., None]
+        weights = np.broadcast_to(full, (*batch, k, n))
+    parts = [
+        _solve(opt, dx[i], df[i], None if weights is None else weights[i], intercept)
+        for i in np.ndindex(*batch)
+    ]
+    return stack(parts, batch)
+
+
+def stack(parts: list[Solution], batch: tuple[int, ...]) -> Solution:
+    """Solutions of equal shape on leading axes ``batch``."""
+
+    def pile(items: list[Any]) -> Any:
+        return np.stack(items).reshape(batch + np.shape(items[0]))
+
+    q = max(0 if s.cov.null is None else s.cov.null.shape[-1] for s in parts)
+    null = None
+    if q:
+        n, m = parts[0].coef.shape
+        null = np.zeros((len(parts), n, m, q))
+        for piece, s in zip(null, parts):
+            if s.cov.null is not None:
+                piece[..., : s.cov.null.shape[-1]] = s.cov.null
+        null = null.reshape((*batch, n, m, q))
+    cov = Covariance(
+        pile([s.cov.scale for s in parts]),
+        factor=pile([s.cov.factor for s in parts]),
+        null=null,
+        per_output=True,
+    )
+    worst = next((s for s in parts if s.status != Status.OK), parts[0])
+    return Solution(
+        pile([s.coef for s in parts]),
+        cov,
+        pile([s.dof for s in parts]),
+        pile([s.rank for s in parts]),
+        pile([s.cond for s in parts]),
+        pile([s.residual for s in parts]),
+        None if parts[0].value is None else pile([s.value for s in parts]),
+        None if parts[0].value_stderr is None else pile([s.value_stderr for s in parts]),
+        worst.status,
+        worst.message,
+        {key: pile([s.info[key] for s in parts]) for key in parts[0].info},
+    )
+
+
+def _complex(
+    opt: Taylor, dx: Array, df: NDArray[Any], weights: Array | None, intercept: bool
+) -> Solution:
+    """Real and imaginary parts as outputs of their own."""
+    n = df.shape[-1]
+    if weights is not None and weights.ndim == df.ndim:
+        weights = np.concatenate([np.broadcast_to(weights, df.shape)] * 2, -1)
+    both = replace(opt, noise=None if opt.noise is None else _twice(opt.noise, n))
+    s = both.solve(
+        dx, np.concatenate([df.real, df.imag], -1), weights=weights, intercept=intercept
+    )
+    re, im = np.s_[..., :n], np.s_[..., n:]
+    scale = np.hypot(s.cov.scale[re], s.cov.scale[im])
+    part = s.cov.factor * (s.cov.scale / np.concatenate([scale, scale], -1))[..., None, None]
+    factor = np.concatenate([part[..., :n, :, :], part[..., n:, :, :]], -1)
+    null = None if s.cov.null is None else s.cov.null[..., :n, :, :]
+    err = np.hypot(*(s.cov.stderr()[..., rows, :] for rows in (slice(0, n), slice(n, None))))
+    half = s.info["interval_factor"] * s.cov.stderr()
+    half = np.hypot(half[..., :n, :], half[..., n:, :])
+    return Solution(
+        s.coef[..., :n, :] + 1j * s.coef[..., n:, :],
+        Covariance(scale, factor=factor, null=null, per_output=True),
+        np.minimum(s.dof[re], s.dof[im]),
+        s.rank,
+        s.cond,
+        np.hypot(s.residual[re], s.residual[im]),
+        None if s.value is None else s.value[re] + 1j * s.value[im],
+        None if s.value_stderr is None else np.hypot(s.value_stderr[re], s.value_stderr[im]),
+        s.status,
+        s.message,
+        {
+            "interval_factor": np.divide(half, err, out=np.ones_like(err), where=err > 0),
+            "rho": np.minimum(s.info["rho"][..., :n, :], s.info["rho"][..., n:, :]),
+            "n_used": np.minimum(s.info["n_used"][re], s.info["n_used"][im]),
+        },
+    )
+
+
+def _twice(noise: ArrayLike, n: int) -> Array:
+    one = np.broadcast_to(np.asarray(noise, float) / np.sqrt(2.0), (n,))
+    return np.concatenate([one, one])
