@@ -1,0 +1,252 @@
+"""A function that has derivatives: its own where they are given, estimated where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradiator_np.linearization import Argnums, Counts, Linearization, own
+from gradiator_np.results import JacobianEstimate
+
+
+def gradiator(
+    fun: Callable[..., Any],
+    grad_fun: Callable[..., Any] | None = None,
+    *,
+    jvp_fun: Callable[..., Any] | None = None,
+    jac_fun: Callable[..., Any] | None = None,
+    argnums: Argnums = None,
+    context: bool = False,
+    **estimation_options: Any,
+) -> Gradiator:
+    """Give a function a backward pass, and a forward one.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x) -> y``, or ``fun(x1, x2, ...)``; x and y are arrays of any shape, y may be a
+        tuple of arrays. A ``Gradiator`` is taken apart: what is given here wins.
+    grad_fun : callable, optional
+        ``grad_fun(x, v) -> v^T J``, shape of x, for v of the shape of y (no conjugate). For
+        several inputs ``grad_fun((x1, x2), v) -> (g1, g2)``. It may be a ``Gradiator`` of its own
+        over ``(x, v)``: its backward pass is the second derivative that ``nested_vjp`` uses.
+    jvp_fun : callable, optional
+        ``jvp_fun(x, u) -> J u``, shape of y, for u of the shape of x.
+    jac_fun : callable, optional
+        ``jac_fun(x)``, shape ``y.shape + x.shape`` (a sparse matrix or a LinearOperator passes
+        through ``jacobian`` untouched).
+    argnums : int or tuple of int, optional
+        Which positional inputs to differentiate by; all of them by default. Gradients come as one
+        array for an int, as a tuple for a tuple.
+    context : bool
+        ``fun`` returns ``(y, context)``, and the derivatives receive what the forward run
+        computed as their last argument: ``grad_fun(x, v, context)``.
+    **estimation_options
+        For what is estimated: the options of ``jacobian`` (``method``, ``rel_step``, ``bounds``,
+        ``batch_dims``, ``workers``, ...).
+
+    Returns
+    -------
+    Gradiator
+
+    Notes
+    -----
+    A missing JVP costs one or two evaluations, a missing VJP of m inputs m + 1 or more, as much
+    as the Jacobian. Derivatives given are used wherever they determine what is asked for: a
+    ``jvp_fun`` alone gives an exact VJP at m calls.
+
+    Sums over outputs and means over a batch need nothing special: the gradient of ``y.sum()`` is
+    ``f.vjp(x, np.ones_like(y))``, of a mean over a batch of b ``f.vjp(x, np.full_like(y, 1 / b))``.
+
+    Examples
+    --------
+    >>> f = gradiator(lambda x: x**2, lambda x, v: 2 * x * v)
+    >>> f.vjp(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+    array([2., 4.])
+    """
+    return Gradiator(
+        fun,
+        grad_fun,
+        jvp_fun=jvp_fun,
+        jac_fun=jac_fun,
+        argnums=argnums,
+        context=context,
+        options=estimation_options,
+    )
+
+
+class Gradiator:
+    """A differentiable function; made by ``gradiator``.
+
+    Calls with the x of the latest call share its value: ``f(x)`` followed by ``f.jacobian(x)``
+    evaluates the base once. ``linearize`` keeps everything that belongs to one point.
+
+    Attributes
+    ----------
+    counts : Counts
+        Calls of each function and their mean times.
+    """
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        grad_fun: Callable[..., Any] | None = None,
+        *,
+        jvp_fun: Callable[..., Any] | None = None,
+        jac_fun: Callable[..., Any] | None = None,
+        argnums: Argnums = None,
+        context: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, given in (
+            ("fun", fun),
+            ("grad_fun", grad_fun),
+            ("jvp_fun", jvp_fun),
+            ("jac_fun", jac_fun),
+        ):
+            if not callable(given) and (given is not None or name == "fun"):
+                raise TypeError(f"{name} must be callable, got {type(given).__name__} {given!r}")
+        self.fun = fun
+        self.grad_fun = grad_fun
+        self.jvp_fun = jvp_fun
+        self.jac_fun = jac_fun
+        self.argnums = argnums
+        self.context = context
+        self.options = dict(options or {})
+        self.batch_dims = int(self.options.get("batch_dims", 0))
+        self.counts = Counts()
+        self._latest: Linearization | None = None
+
+    def replace(self, **changes: Any) -> Gradiator:
+        """The same function with other ``argnums``, ``options`` or derivatives, counting anew."""
+        names = ("fun", "grad_fun", "jvp_fun", "jac_fun", "argnums", "context", "options")
+        return Gradiator(**{name: getattr(self, name) for name in names} | changes)
+
+    @property
+    def nfev(self) -> int:
+        """Evaluations of ``fun`` so far, those spent on estimates included."""
+        return self.counts.fun
+
+    def __call__(self, *x: Any) -> Any:
+        return self._at(x, fresh=True).value
+
+    def linearize(self, *x: Any) -> Linearization:
+        """Run ``fun`` at x and keep what belongs to it.
+
+        Returns
+        -------
+        Linearization
+            Unpacks to ``value, pushforward, pullback``.
+        """
+        point = self._at(x)
+        point.run()
+        point.keep = True
+        return point
+
+    def vjp(self, x: Any, v: Any) -> Any:
+        """v^T J at x (no conjugate), shape of x, for v of the shape of y."""
+        return self._at((x,)).pullback(v)
+
+    def jvp(self, x: Any, u: Any) -> Any:
+        """J u at x, shape of y, for u of the shape of x."""
+        return self._at((x,)).pushforward(u)
+
+    def jacobian(self, *x: Any) -> Any:
+        """The Jacobian at x, an array of shape ``y.shape + x.shape``.
+
+        Inputs may be given as one tuple or one by one, as SciPy's solvers do: ``least_squares``,
+        ``root`` and ``solve_ivp`` take this method as their ``jac``.
+        """
+        return self._at(x).jacobian()
+
+    def gradient(self, *x: Any) -> Any:
+        """The gradient of a single output, shape of x: what ``minimize`` takes as its ``jac``.
+
+        Raises
+        ------
+        ValueError
+            If y holds more than one number (per point of a batch).
+        """
+        point = self._at(x)
+        value = point.value
+        size = point.y_layout.size
+        if size != 1:
+            raise ValueError(
+                f"gradient needs a single output, but fun returned {size} numbers "
+                f"(shape {np.shape(value)}); use vjp with a cotangent or jacobian"
+            )
+        return point.pullback(np.ones_like(value, dtype=np.float64)[()])
+
+    def estimate(self, *x: Any) -> JacobianEstimate:
+        """The Jacobian estimated at x, with its error bars, whatever derivatives are given."""
+        return self._at(x).estimate()
+
+    def _at(self, x: tuple[Any, ...], *, fresh: bool = False) -> Linearization:
+        """The point of the positional inputs x; one tuple stands for all of them."""
+        if len(x) == 1 and isinstance(x[0], tuple):
+            (args,) = x
+        else:
+            args = x
+        latest = self._latest
+        if not fresh and latest is not None and latest.is_at(args):
+            return latest.again()
+        point = Linearization(self, tuple(own(a) for a in args))
+        if fresh:
+            self._latest = point
+        return point
+
+    # -- second order --------------------------------------------------------------------------
+
+    def nested_vjp(self, x: Any, v: Any, w: Any) -> tuple[Any, Any]:
+        r"""Pull w, of the shape of x, back through the pullback ``g(x, v) = v^T J(x)``.
+
+        Returns
+        -------
+        hessian_product : shape of x
+            :math:`\nabla^2 (v \cdot f)(x)\, w`.
+        jvp : shape of y
+            J w: the cotangent of v. Exact where ``grad_fun`` is a ``Gradiator`` with a
+            ``grad_fun`` of its own; else the first part is a directional derivative of
+            ``grad_fun`` that is estimated, and the second one ``jvp(x, w)``.
+
+        Raises
+        ------
+        ValueError
+            If ``grad_fun`` was not given: differences of differences are all noise.
+        """
+        if self.grad_fun is None:
+            raise ValueError(
+                "second derivatives need grad_fun: give gradiator(fun, grad_fun), with grad_fun a "
+                "gradiator itself for exact ones"
+            )
+        if self.has_nested:
+            return self.exact_nested_vjp(x, v, w)
+        point = Linearization(self, x if isinstance(x, tuple) else (x,))
+        along = Gradiator(
+            lambda *z: point.owner.grad_fun(z[0] if len(z) == 1 else z, v),  # type: ignore[misc]
+            argnums=self.argnums,
+            options=self.options,
+        )
+        return along.jvp(x, w), point.pushforward(w)
+
+    @property
+    def has_nested(self) -> bool:
+        """Whether ``grad_fun`` has a backward pass of its own."""
+        return isinstance(self.grad_fun, Gradiator) and self.grad_fun.grad_fun is not None
+
+    def exact_nested_vjp(self, x: Any, v: Any, w: Any) -> tuple[Any, Any]:
+        """``nested_vjp`` by the backward pass of ``grad_fun``."""
+        if not self.has_nested:
+            raise ValueError(
+                "a nested VJP needs the backward pass of grad_fun: give "
+                "gradiator(fun, gradiator(grad_fun, its_vjp)) with "
+                "its_vjp((x, v), w) -> (Hessian product, J w)"
+            )
+        hessian, jw = self.grad_fun.grad_fun((x, v), w)  # type: ignore[union-attr]
+        return hessian, jw
+
+    def hvp(self, x: Any, w: Any) -> Any:
+        """Product of the Hessian of a single output with w, shape of x."""
+        return self.nested_vjp(x, 1.0, w)[0]

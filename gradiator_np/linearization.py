@@ -1,0 +1,367 @@
+"""A differentiable function at one point: its value and the products with its Jacobian."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import checks
+from gradiator_np.results import JacobianEstimate
+from gradiator_np.structure import Layout, blocks
+
+Array = NDArray[np.float64]
+Argnums = int | tuple[int, ...] | None
+
+
+@dataclass
+class Counts:
+    """How often each function of a differentiable function has run, and for how long.
+
+    Attributes
+    ----------
+    fun, grad, jvp, jac : int
+        Calls; ``fun`` counts evaluations, those spent on estimates included.
+    seconds : dict of str to float
+        Mean time of one call, for those that have run.
+    """
+
+    fun: int = 0
+    grad: int = 0
+    jvp: int = 0
+    jac: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    _timed: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def add(self, what: str, started: float) -> None:
+        """Count one call of ``what`` that began at ``started`` (perf_counter)."""
+        took = time.perf_counter() - started
+        setattr(self, what, getattr(self, what) + 1)
+        k = self._timed[what] = self._timed.get(what, 0) + 1
+        mean = self.seconds.get(what, 0.0)
+        self.seconds[what] = mean + (took - mean) / k
+
+
+class Owner(Protocol):
+    """What a point needs to know of its function: the attributes of ``Gradiator``."""
+
+    fun: Callable[..., Any]
+    grad_fun: Callable[..., Any] | None
+    jvp_fun: Callable[..., Any] | None
+    jac_fun: Callable[..., Any] | None
+    argnums: Argnums
+    context: bool
+    batch_dims: int
+    options: dict[str, Any]
+    counts: Counts
+
+
+class Linearization:
+    """A differentiable function at one point: ``value, pushforward, pullback``.
+
+    What the forward run computed (the value, the context) serves the products, and a Jacobian
+    that one product had to estimate serves the next ones where ``keep`` is set.
+
+    Attributes
+    ----------
+    args : tuple
+        The positional inputs.
+    x_layout : Layout
+        How the inputs to differentiate by lie in a flat vector of m numbers.
+    keep : bool
+        Keep an estimated Jacobian, n times m numbers, for further products.
+    """
+
+    def __init__(self, owner: Owner, args: tuple[Any, ...]) -> None:
+        self.owner = owner
+        self.args = args
+        self.keep = False
+        argnums = owner.argnums
+        if argnums is None:
+            argnums = 0 if len(args) == 1 else tuple(range(len(args)))
+        self._where = argnums
+        try:
+            z = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+        except IndexError:
+            raise ValueError(
+                f"argnums={owner.argnums}, but only {len(args)} inputs were given"
+            ) from None
+        self.x_layout = Layout.of(_tree(z), owner.batch_dims)
+        self._ran = False
+        self._value: Any = None
+        self._context: Any = None
+        self._y_layout: Layout | None = None
+        self._estimate: JacobianEstimate | None = None
+        self._matrix: NDArray[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.value
+        yield self.pushforward
+        yield self.pullback
+
+    # -- the forward run -----------------------------------------------------------------------
+
+    @property
+    def value(self) -> Any:
+        """``fun`` at this point; runs it where it has not run yet."""
+        self.run()
+        return self._value
+
+    @property
+    def y_layout(self) -> Layout:
+        """How the outputs lie in a flat vector of n numbers."""
+        self.run()
+        assert self._y_layout is not None
+        return self._y_layout
+
+    def run(self) -> None:
+        """Run ``fun`` here, once."""
+        if self._ran:
+            return
+        owner = self.owner
+        started = time.perf_counter()
+        out = owner.fun(*self.args)
+        owner.counts.add("fun", started)
+        if owner.context:
+            if not (isinstance(out, tuple) and len(out) == 2):
+                raise ValueError(
+                    f"with context=True fun must return (y, context), got {type(out).__name__}"
+                )
+            out, self._context = out
+        self._value = out
+        self._y_layout = Layout.of(_tree(out), owner.batch_dims)
+        self._ran = True
+
+    # -- products ------------------------------------------------------------------------------
+
+    def pushforward(self, u: Any) -> Any:
+        """J u for u of the shape of x, or several on a leading axis."""
+        owner = self.owner
+        if owner.jvp_fun is not None:
+            return self._several(self._jvp, u, self.x_layout, "u")
+        if self._matrix is None and owner.jac_fun is None and not self._one_row():
+            return self._estimated_jvp(u)
+        flat, _ = checks.direction(_tree(u), self.x_layout, "u")
+        out = (self.matrix() @ flat[..., None])[..., 0]
+        return _untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
+
+    def pullback(self, v: Any) -> Any:
+        """v^T J for v of the shape of y (no conjugate), or several on a leading axis."""
+        owner = self.owner
+        if owner.grad_fun is not None:
+            return self._several(self._grad, v, self._y_layout, "v")
+        if self._matrix is None and not self.exact and not self.keep:
+            return self._estimated_vjp(v)
+        flat, _ = checks.direction(_tree(v), self.y_layout, "v")
+        out = (flat[..., None, :] @ self.matrix())[..., 0, :]
+        return self._as_x(self.x_layout.unflatten(out))
+
+    def jacobian(self) -> Any:
+        """The Jacobian, shape ``y.shape + x.shape``; tuples where there are several."""
+        owner = self.owner
+        if owner.jac_fun is not None:
+            return self._jac()
+        out = blocks(self.matrix(), self.y_layout, self.x_layout)
+        if self.y_layout.fields is not None and isinstance(self.value, tuple):
+            return tuple(self._as_x(block) for block in out.values())
+        return self._as_x(out)
+
+    @property
+    def exact(self) -> bool:
+        """Whether derivatives given determine the Jacobian."""
+        owner = self.owner
+        given = (owner.grad_fun, owner.jvp_fun, owner.jac_fun)
+        return any(function is not None for function in given)
+
+    def matrix(self) -> NDArray[Any]:
+        """The Jacobian as flat arrays, shape batch + (n, m)."""
+        if self._matrix is None:
+            out = self._own_matrix() if self.exact else self.estimate().solution.coef
+            if not self.keep:
+                return out
+            self._matrix = out
+        return self._matrix
+
+    def _own_matrix(self) -> NDArray[Any]:
+        """The Jacobian from the derivatives given, with the fewest calls."""
+        owner, x, y = self.owner, self.x_layout, self.y_layout
+        if owner.jac_fun is not None:
+            return _join(_tree(self._jac()), y, x)
+        adjoints = owner.grad_fun is not None
+        if adjoints and owner.jvp_fun is not None:
+            adjoints = y.size <= x.size
+        source = y if adjoints else x
+        parts = []
+        for e in np.eye(source.size):
+            e = np.broadcast_to(e, (*source.batch, source.size)).copy()
+            if adjoints:
+                v = _untree(y.unflatten(e), isinstance(self.value, tuple))
+                parts.append(x.flatten(_tree(self._grad(v))))
+            else:
+                parts.append(y.flatten(_tree(self._jvp(self._as_x(x.unflatten(e))))))
+        return np.stack(parts, axis=-2 if adjoints else -1)
+
+    def _one_row(self) -> bool:
+        """Whether a single VJP that is given is the whole Jacobian."""
+        return self.owner.grad_fun is not None and self.y_layout.size == 1
+
+    # -- derivatives given ---------------------------------------------------------------------
+
+    def _point(self) -> Any:
+        return self.args[0] if len(self.args) == 1 else self.args
+
+    def _extra(self) -> tuple[Any, ...]:
+        if not self.owner.context:
+            return ()
+        self.run()
+        return (self._context,)
+
+    def _grad(self, v: Any) -> Any:
+        owner = self.owner
+        assert owner.grad_fun is not None
+        extra = self._extra()
+        started = time.perf_counter()
+        out = owner.grad_fun(self._point(), v, *extra)
+        owner.counts.add("grad", started)
+        return _expect(out, self.x_layout, "grad_fun", "x")
+
+    def _jvp(self, u: Any) -> Any:
+        owner = self.owner
+        assert owner.jvp_fun is not None
+        extra = self._extra()
+        started = time.perf_counter()
+        out = owner.jvp_fun(self._point(), u, *extra)
+        owner.counts.add("jvp", started)
+        return out if self._y_layout is None else _expect(out, self._y_layout, "jvp_fun", "y")
+
+    def _jac(self) -> Any:
+        owner = self.owner
+        assert owner.jac_fun is not None
+        extra = self._extra()
+        started = time.perf_counter()
+        out = owner.jac_fun(self._point(), *extra)
+        owner.counts.add("jac", started)
+        return out
+
+    def _several(
+        self, call: Callable[[Any], Any], value: Any, layout: Layout | None, what: str
+    ) -> Any:
+        """Apply ``call`` to ``value``, or to each of several on a leading axis."""
+        if layout is None or layout.lead_axes(_tree(value), what) == 0:
+            return call(value)
+        items = zip(*value, strict=True) if isinstance(value, tuple) else value
+        results = [call(item) for item in items]
+        if isinstance(results[0], tuple):
+            return tuple(np.stack(column) for column in zip(*results, strict=True))
+        return np.stack(results)
+
+    def _as_x(self, tree: Any) -> Any:
+        return _untree(tree, not isinstance(self._where, int))
+
+    # -- estimates -----------------------------------------------------------------------------
+
+    def estimate(self) -> JacobianEstimate:
+        """The Jacobian estimated here, with its error bars."""
+        raise NotImplementedError
+
+    def _estimated_jvp(self, u: Any) -> Any:
+        raise NotImplementedError
+
+    def _estimated_vjp(self, v: Any) -> Any:
+        raise NotImplementedError
+
+    # -- the memory of the latest call ---------------------------------------------------------
+
+    def is_at(self, args: tuple[Any, ...]) -> bool:
+        """Whether the positional inputs are those of this point."""
+        return len(args) == len(self.args) and all(
+            _same(a, b) for a, b in zip(args, self.args, strict=True)
+        )
+
+    def again(self) -> Linearization:
+        """The same point and value, without the estimates made from it."""
+        other = Linearization(self.owner, self.args)
+        other._ran, other._value = self._ran, self._value
+        other._context, other._y_layout = self._context, self._y_layout
+        return other
+
+
+def _tree(value: Any) -> Any:
+    """Tuples as dicts: what layouts understand."""
+    if isinstance(value, tuple):
+        return {str(i): _tree(item) for i, item in enumerate(value)}
+    return value
+
+
+def _untree(tree: Any, to_tuple: bool) -> Any:
+    return tuple(tree.values()) if to_tuple else tree
+
+
+def own(value: Any) -> Any:
+    """A copy that later changes of the caller's array do not reach."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Mapping):
+        return {key: own(item) for key, item in value.items()}
+    return np.asarray(value) if isinstance(value, list) else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping) or isinstance(b, Mapping):
+        return (
+            isinstance(a, Mapping)
+            and isinstance(b, Mapping)
+            and a.keys() == b.keys()
+            and all(_same(a[key], b[key]) for key in a)
+        )
+    return a is b or bool(np.array_equal(a, b))
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shapes(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_shapes(item) for item in value)
+    return np.shape(value)
+
+
+def _layout_shapes(layout: Layout) -> Any:
+    if layout.fields is None:
+        return layout.batch + (layout.shape or ())
+    return {key: _layout_shapes(inner) for key, (inner, _) in layout.fields.items()}
+
+
+def _expect(out: Any, layout: Layout, who: str, like: str) -> Any:
+    """``out`` where it has the layout of ``like``; an error that names both shapes elsewhere."""
+    if not layout.same(_tree(out)):
+        want = _layout_shapes(layout)
+        if isinstance(want, dict) and isinstance(out, tuple):
+            want = tuple(want.values())
+        raise ValueError(
+            f"{who} returned shape {_shapes(out)}, expected {want}, the shape of {like}; "
+            f"return one number for each number of {like}"
+        )
+    return np.asarray(out) if isinstance(out, list) else out
+
+
+def _join(parts: Any, y: Layout, x: Layout) -> NDArray[Any]:
+    """Blocks in the user's shapes as one flat array, shape batch + (n, m)."""
+    if y.fields is not None:
+        rows = [_join(parts[key], inner, x) for key, (inner, _) in y.fields.items()]
+        return np.concatenate(rows, axis=-2)
+    if x.fields is not None:
+        columns = [_join(parts[key], y, inner) for key, (inner, _) in x.fields.items()]
+        return np.concatenate(columns, axis=-1)
+    if hasattr(parts, "toarray"):
+        parts = parts.toarray()
+    elif hasattr(parts, "matmat"):
+        parts = parts.matmat(np.eye(x.size))
+    a = np.asarray(parts)
+    want = y.batch + (y.shape or ()) + (x.shape or ())
+    if a.shape not in (want, (*y.batch, y.size, x.size)):
+        raise ValueError(f"jac_fun returned shape {a.shape}, expected {want}, y.shape + x.shape")
+    return a.reshape((*y.batch, y.size, x.size))
