@@ -48,8 +48,7 @@ def pin(jac: Array, dx: Array, df: Array) -> None:
         row = int(np.flatnonzero(size == 0)[0])
         raise ValueError(
             f"dx[{row}] is zero: a Jacobian cannot be pinned to a sample that did not move. "
-            "Drop that sample, or use mode='least-squares', where it counts as a replicate of "
-            "the base."
+            "Leave it out, or use mode='least-squares', where it is a replicate of the base"
         )
     if len(dx) < PIN_ROWS:
         pin_update(jac, dx, df, np.empty(jac.shape[1]))

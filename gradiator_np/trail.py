@@ -1,0 +1,83 @@
+"""Weights for samples along the trail of a moving point."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Steps below this part of the largest gain no more weight: rounding of f competes there.
+STEP_FLOOR = 1e-6
+
+
+@dataclass
+class Trail:
+    """The present point, and how far a difference along its trail is to be trusted.
+
+    A function with second derivatives of size L changes over a step of length d by J d with an
+    error of about L d^2 / 2, while J itself changes by about L d. So a difference has the
+    variance v = 2 sigma^2 + L^2 d^4 / 4, and a move adds the variance L^2 d^2 to J in all
+    directions (a random walk). Lengths are relative to ``span``, so inputs may be scaled badly.
+    Where sigma is not known L is the only scale and drops out; where it is known, L is learned
+    from how much each difference surprised. Neighbouring differences share the noise of a point;
+    that is left out.
+
+    Attributes
+    ----------
+    x, f : array, shape (m,) and (n,)
+        The present point and the value there.
+    span : array, shape (m,)
+        Largest step of each input so far.
+    bend, spread : float
+        Sums of a least-squares fit of L^2, in units of the noise: L^2 = bend / spread.
+    """
+
+    x: Array
+    f: Array
+    span: Array
+    bend: float = 0.0
+    spread: float = 0.0
+
+    @classmethod
+    def start(cls, x: Array, f: Array) -> Trail:
+        """At the first point."""
+        return cls(x.copy(), f.copy(), np.zeros(len(x)))
+
+    def copy(self) -> Trail:
+        """An independent copy; x and f are replaced, never written to."""
+        return replace(self, span=self.span.copy())
+
+    def weigh(self, dx: Array, surprise: float | None) -> tuple[float, Array]:
+        """Weight of a difference over the step ``dx``, and the variance that the move adds.
+
+        Parameters
+        ----------
+        dx : array, shape (m,)
+            Not zero.
+        surprise : float or None
+            Mean squared misfit of the difference in units of the noise; None where the noise is
+            not known, nan where nothing was predicted.
+
+        Returns
+        -------
+        weight : float
+            Inverse of v, relative to the noise of one evaluation (or to L = 1).
+        drift : array, shape (m,)
+            Variance added to each entry of J, in the same units.
+        """
+        self.span = np.maximum(self.span, np.abs(dx))
+        per_span = np.divide(1.0, self.span, out=np.zeros_like(dx), where=self.span > 0)
+        square = float(np.square(dx * per_span).sum())
+        if surprise is None:
+            return 4 / max(square, STEP_FLOOR**2) ** 2, square * per_span**2
+        if not math.isnan(surprise):
+            # Least squares of (surprise - 2) = L^2 d^4 / 4 through the origin.
+            quartic = square**2 / 4
+            self.bend += (surprise - 2) * quartic
+            self.spread += quartic**2
+        curvature = max(self.bend / self.spread, 0.0) if self.spread else 0.0
+        return 1 / (2 + curvature * square**2 / 4), curvature * square * per_span**2
