@@ -193,3 +193,8 @@ def float_array(value: ArrayLike, ndim: int, what: str) -> Array:
     if a.ndim != ndim:
         raise ValueError(f"{what} must have {ndim} axes, got shape {a.shape}")
     return np.ascontiguousarray(a, dtype=np.float64)
+
+
+def like_output(value: Any) -> Any:
+    """A value of fun that the caller knows already."""
+    return value if isinstance(value, Mapping) else numeric(value, "f0")

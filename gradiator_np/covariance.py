@@ -41,6 +41,11 @@ class Covariance:
         u is orthogonal to all of them. Entries of rounding size must be exact zeros.
     per_output : bool
         Whether ``diag``, ``factor`` and ``null`` carry the output axis n.
+    lost : array of bool, shape (..., n, m) or (..., 1, m), or None
+        Entries that no sample determines: ``null`` along coordinates, without its memory.
+    loading : array, shape (..., n, r), or None
+        What output i multiplies the columns of a shared ``factor`` with: noise that differs from
+        sample to sample, where each column stands for one sample.
     """
 
     scale: Array
@@ -49,20 +54,27 @@ class Covariance:
     extra: Array | None = None
     null: Array | None = None
     per_output: bool = False
+    lost: NDArray[np.bool_] | None = None
+    loading: Array | None = None
 
     def variance(self) -> Array:
         """Variance of every entry, shape (..., n, m): inf where undetermined."""
         s2 = np.square(self.scale)[..., None]
         unit = None if self.diag is None else self._rows(self.diag, 1)
         if self.factor is not None:
-            shared = self._rows(np.square(self.factor).sum(-1), 1)
+            squares = np.square(self.factor)
+            if self.loading is None:
+                shared = self._rows(squares.sum(-1), 1)
+            else:
+                shared = np.square(self.loading) @ squares.swapaxes(-1, -2)
             unit = shared if unit is None else unit + shared
         var = np.zeros_like(s2) if unit is None else s2 * unit
         if self.extra is not None:
             var = var + self.extra
         if self.null is not None:
-            lost = self._rows((self.null != 0).any(-1), 1)
-            var = np.where(lost, np.inf, var)
+            var = np.where(self._rows((self.null != 0).any(-1), 1), np.inf, var)
+        if self.lost is not None:
+            var = np.where(self.lost, np.inf, var)
         return np.asarray(var)
 
     def stderr(self) -> Array:
@@ -76,6 +88,8 @@ class Covariance:
             var = var + np.einsum("...nm,...m->...n", self.extra, u * u)
         if self.null is not None:
             var = np.where(self._undetermined(u), np.inf, var)
+        if self.lost is not None:
+            var = np.where((self.lost & (u[..., None, :] != 0)).any(-1), np.inf, var)
         return np.asarray(var)
 
     def vjp_variance(self, v: Array) -> Array:
@@ -101,12 +115,17 @@ class Covariance:
     def _quadratic(self, u: Array) -> Array:
         """u^T (diag(d) + F F^T) u, shape (..., n) or (..., 1)."""
         w = u[..., None, :] if self.per_output else u
-        out = np.zeros(1)
+        out = np.zeros(w.shape[:-1])
         if self.diag is not None:
-            out = (self.diag * w * w).sum(-1)
+            out = out + (self.diag * w * w).sum(-1)
         if self.factor is not None:
-            out = out + np.square((self.factor * w[..., None]).sum(-2)).sum(-1)
-        return out if self.per_output or out.ndim == 0 else out[..., None]
+            along = (self.factor * w[..., None]).sum(-2)
+            if self.loading is not None:
+                return np.asarray(
+                    out[..., None] + np.square(along[..., None, :] * self.loading).sum(-1)
+                )
+            out = out + np.square(along).sum(-1)
+        return np.asarray(out if self.per_output else out[..., None])
 
     def _undetermined(self, u: Array) -> NDArray[np.bool_]:
         """Whether u has a part in ``null``, shape (..., n) or (..., 1)."""

@@ -17,7 +17,7 @@ class JacobianOperator(LinearOperator):
     """
 
     def __init__(self, jac: NDArray[Any]) -> None:
-        super().__init__(dtype=jac.dtype, shape=jac.shape)
+        super().__init__(dtype=jac.dtype, shape=jac.shape)  # type: ignore[call-arg]
         self.jac = jac
 
     def _matvec(self, x: NDArray[Any]) -> NDArray[Any]:

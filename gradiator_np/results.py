@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,8 @@ class JacobianEstimate:
         The step of each input, in units of x; nan where it has none.
     design : str
         Directions and signs of the samples.
-    samples : Samples or None
-        Every run, failed ones included.
+    record : object with ``samples``, or None
+        Where the samples are kept.
     nfev, n_failed, n_samples : int
         Evaluations of ``fun`` by this call, those that failed, and samples behind the estimate.
     """
@@ -55,7 +56,7 @@ class JacobianEstimate:
     y_flat: NDArray[Any] | None = None
     step_flat: Array | None = None
     design: str = ""
-    samples: Samples | None = None
+    record: Any = None
     nfev: int = 0
     n_failed: int = 0
     n_samples: int = 0
@@ -111,6 +112,13 @@ class JacobianEstimate:
         """Degrees of freedom behind ``noise``: inf where it was given, 0 where unknown."""
         return self.y_layout.unflatten(self.solution.dof)
 
+    @cached_property
+    def samples(self) -> Samples | None:
+        """Every run behind the estimate, failed ones included."""
+        return self.record if self.record is None or isinstance(self.record, Samples) else (
+            self.record.samples
+        )  # fmt: skip
+
     @property
     def cov_x(self) -> Covariance:
         """What turns noise into the covariance of a row of the Jacobian."""
@@ -159,15 +167,17 @@ class JacobianEstimate:
         return self.y_layout.unflatten(np.matvec(self.solution.coef, flat))
 
     def vjp(self, v: Any) -> Any:
-        """v^T J (no conjugate) for a cotangent v of the shape of y, or several on a leading axis."""
+        """v^T J (no conjugate) for v of the shape of y, or several on a leading axis."""
         flat, _ = checks.direction(v, self.y_layout, "v")
         return self.x_layout.unflatten(np.matvec(self.solution.coef.swapaxes(-1, -2), flat))
 
     def jvp_stderr(self, u: Any) -> Any:
         """Standard error of ``jvp(u)``, from the covariance: inputs share the base's noise."""
         flat, _ = checks.direction(u, self.x_layout, "u")
-        return self.y_layout.unflatten(np.sqrt(self.solution.cov.jvp_variance(np.abs(flat)
-            if flat.dtype.kind == "c" else flat)))  # fmt: skip
+        var = self.solution.cov.jvp_variance(np.ascontiguousarray(flat.real))
+        if flat.dtype.kind == "c":
+            var = var + self.solution.cov.jvp_variance(np.ascontiguousarray(flat.imag))
+        return self.y_layout.unflatten(np.sqrt(var))
 
     def vjp_stderr(self, v: Any) -> Any:
         """Standard error of ``vjp(v)``; the noise of different outputs is independent."""
@@ -201,3 +211,61 @@ class JacobianEstimate:
         if self.x_layout.batch:
             raise ValueError("a batch of Jacobians is no single operator; take one of the batch")
         return JacobianOperator(self.solution.coef)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProductEstimate:
+    """J u or v^T J with its error bars.
+
+    Attributes
+    ----------
+    estimate : JacobianEstimate
+        Of the function that was really estimated: along the tangents, or contracted with the
+        cotangents. Its ``nfev``, ``status``, ``message`` and ``samples`` are this one's.
+    view : callable
+        From that one's flat arrays to the user's shape.
+    y : array or dict
+        The value of ``fun`` at x.
+    """
+
+    estimate: JacobianEstimate
+    view: Callable[[NDArray[Any]], Any]
+    y: Any
+
+    @cached_property
+    def value(self) -> Any:
+        """The product: of the shape of y for a JVP, of x for a VJP."""
+        return self.view(self.estimate.solution.coef)
+
+    @cached_property
+    def stderr(self) -> Any:
+        """One standard error of each entry; inf and nan as in ``JacobianEstimate``."""
+        err = self.estimate.solution.cov.stderr()
+        return self.view(np.broadcast_to(err, self.estimate.solution.coef.shape))
+
+    def confidence(self, level: float = 0.95) -> tuple[Any, Any]:
+        """Interval (low, high) that holds each entry with probability ``level``."""
+        solution = self.estimate.solution
+        half = solution.interval(checks.level(level))
+        return self.view(solution.coef - half), self.view(solution.coef + half)
+
+    @property
+    def nfev(self) -> int:
+        """Evaluations of ``fun``."""
+        return self.estimate.nfev
+
+    @property
+    def status(self) -> Status:
+        """How far the estimate can be trusted."""
+        return self.estimate.status
+
+    @property
+    def message(self) -> str:
+        """What limits the estimate, and what would improve it."""
+        return self.estimate.message
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        return np.array(self.value, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"ProductEstimate({self.value!r}, stderr={self.stderr!r}, nfev={self.nfev})"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiator_np.designs.moves import AxisMoves, FreeMoves
 from gradiator_np.solvers.solution import Solution
 
 Array = NDArray[np.float64]
@@ -65,8 +66,9 @@ class Rows:
 
     Attributes
     ----------
-    offsets : array, shape (k, B, m)
-        Displacement from x that was really made (``(x + h) - x``, or what the caller reported).
+    moves : AxisMoves or FreeMoves
+        Displacements from x that were really made (``(x + h) - x``, or what the caller reported),
+        of the kind that the plan asked for.
     values : array, shape (k, B, n)
         Outputs; nan where an output failed or has not been told yet.
     done : array of bool, shape (k,)
@@ -75,10 +77,16 @@ class Rows:
         The value at the centre; nan in outputs that failed.
     """
 
-    offsets: Array
+    moves: AxisMoves | FreeMoves
     values: NDArray[Any]
     done: NDArray[np.bool_]
     y: NDArray[Any]
+
+    @property
+    def offsets(self) -> Array:
+        """Displacements of a plan that asks for offsets, shape (k, B, m)."""
+        assert isinstance(self.moves, FreeMoves)
+        return self.moves.offsets
 
 
 class Plan(Protocol):
@@ -86,10 +94,11 @@ class Plan(Protocol):
 
     name: str
 
-    def ask(self, rows: Rows) -> NDArray[Any] | None:
-        """Offsets (k, B, m) to run next; None where nothing more is wanted.
+    def ask(self, rows: Rows) -> AxisMoves | NDArray[Any] | None:
+        """What to run next: moves along inputs, or offsets (k, B, m); None where nothing more is.
 
-        Called only when every earlier row is done. Offsets are complex for the complex step.
+        Called only when every earlier row is done. Moves are complex for the complex step. One
+        plan asks for one kind.
         """
 
     def solve(self, rows: Rows) -> Solution:

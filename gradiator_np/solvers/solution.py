@@ -54,6 +54,26 @@ class Solution:
     message: str = ""
     info: dict[str, Any] = field(default_factory=dict)
 
+    def with_batch(self, batch: tuple[int, ...]) -> Solution:
+        """Replace the leading axis, of length B, of every array by the axes ``batch``."""
+
+        def shaped(a: Any) -> Any:
+            if a is None:
+                return None
+            return a.reshape(batch + a.shape[1:]) if batch else a[0]
+
+        cov = self.cov
+        return Solution(
+            shaped(self.coef),
+            Covariance(
+                shaped(cov.scale), shaped(cov.diag), shaped(cov.factor), shaped(cov.extra),
+                shaped(cov.null), cov.per_output, shaped(cov.lost),
+            ),
+            shaped(self.dof), shaped(self.rank), shaped(self.cond), shaped(self.residual),
+            shaped(self.value), shaped(self.value_stderr), self.status, self.message,
+            {k: shaped(v) if isinstance(v, np.ndarray) else v for k, v in self.info.items()},
+        )  # fmt: skip
+
     def interval(self, level: float) -> Array:
         """Half width of the interval that holds each entry with probability ``level``.
 

@@ -1,0 +1,282 @@
+"""The front door: Jacobians and their products of a function that can only be run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import checks
+from gradiator_np.estimator import JacobianEstimator
+from gradiator_np.evaluate import Evaluator, Outcome, Run, alike
+from gradiator_np.results import JacobianEstimate
+from gradiator_np.samples import EvaluationError
+from gradiator_np.status import GradiatorWarning, Status
+from gradiator_np.structure import Layout
+
+Array = NDArray[np.float64]
+
+# Points are handed over in parts of at most this size, so that a VJP of a million inputs does
+# not hold a million points at once.
+PART_BYTES = 2**26
+
+# Statuses under which the numbers may be wrong: these warn.
+DOUBTFUL = frozenset(
+    {Status.FAILED_RUNS, Status.LACK_OF_FIT, Status.TWO_SCALES, Status.NO_SIGNAL,
+     Status.NOT_CONVERGED, Status.EXTRAPOLATION, Status.BUDGET}
+)  # fmt: skip
+
+
+class Options(TypedDict, total=False):
+    """What ``jacobian`` takes beside fun and x; the other functions take the same."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] | None
+    method: Any
+    rel_step: Any
+    abs_step: Any
+    x_scale: Any
+    f0: Any
+    bounds: Any
+    noise: Any
+    workers: Any
+    vectorized: bool
+    batch_dims: int
+    on_error: str
+    run: Run | None
+    rng: Any
+
+
+def jacobian(
+    fun: Callable[..., Any],
+    x: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    method: Any = "auto",
+    rel_step: Any = None,
+    abs_step: Any = None,
+    x_scale: Any = None,
+    f0: Any = None,
+    bounds: Any = (-np.inf, np.inf),
+    noise: Any = None,
+    workers: Any = 1,
+    vectorized: bool = False,
+    batch_dims: int = 0,
+    on_error: str = "adapt",
+    run: Run | None = None,
+    rng: Any = None,
+) -> JacobianEstimate:
+    """Estimate the Jacobian of ``fun`` at x.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args, **kwargs)`` with x of any shape, or a dict of arrays; returns an array of
+        any shape, a scalar, or a dict of arrays. Called once for each point.
+    x : array_like or dict of array_like
+        The point. Integers are promoted to float64; float32 stays, with steps for that precision.
+    args, kwargs : tuple, dict
+        Passed on to ``fun``.
+    method : str or design
+        "2-point", "3-point", "5-point", "7-point" or "9-point" (order 1, 2, 4, 6, 8: as many
+        evaluations for each input, and one at x), "cs" (complex step: exact to rounding for
+        analytic functions), or "auto".
+    rel_step : scalar or like x, optional
+        Steps relative to |x|, or to ``x_scale`` where it is given; a negative one steps back.
+    abs_step : scalar or like x, optional
+        Steps in units of x; wins over ``rel_step``.
+    x_scale : scalar or like x, optional
+        Typical size of each input; by default |x|, and where x is 0 the median of the others.
+    f0 : array_like or dict, optional
+        ``fun(x)``, where it is known: saves one evaluation.
+    bounds : pair of (scalar or like x), or scipy.optimize.Bounds
+        No evaluation outside. Inputs with equal bounds are fixed: not moved, ``stderr`` inf.
+    noise : scalar or like y, optional
+        Standard deviation of one evaluation, where it is known.
+    workers : int, callable or concurrent.futures.Executor
+        1: a plain loop. Another int: processes (-1: one for each core). A map-like callable.
+        An executor, of threads where ``fun`` releases the GIL. Results are the same bit for bit.
+    vectorized : bool
+        ``fun`` takes points (k, *x.shape) and returns (k, *y.shape). (SciPy's are columns.)
+    batch_dims : int
+        So many leading axes of x and y are independent points, all perturbed at once.
+    on_error : {"adapt", "drop", "raise"}
+        What to do where a run raises or returns nan: replace the point by another (default),
+        go on without it, or stop. With the first two outputs fail one by one, and ``stderr`` is
+        inf where a direction was lost.
+    run : Run, optional
+        How to run: progress.
+    rng : None, int, or numpy.random.Generator
+        For designs that draw random numbers.
+
+    Returns
+    -------
+    JacobianEstimate
+        ``jac`` and ``stderr`` of shape ``y.shape + x.shape``, in y per x.
+
+    Raises
+    ------
+    EvaluationError
+        Where ``fun`` fails at x itself, where the first points all fail alike (a bug in ``fun``),
+        or at the first failure with ``on_error="raise"``; its ``samples`` hold every run made.
+    TypeError, ValueError
+        For arguments that make no sense, before ``fun`` is called.
+
+    Warns
+    -----
+    GradiatorWarning
+        Where the estimate may be wrong; ``status`` and ``message`` say why.
+
+    Examples
+    --------
+    >>> from gradiator_np import jacobian
+    >>> estimate = jacobian(lambda x: [x[0] * x[1], x[0] ** 2], [2.0, 3.0], method="5-point")
+    >>> estimate.jac.round(8)
+    array([[3., 2.],
+           [4., 0.]])
+    """
+    flat, layout = checks.point(x, batch_dims)
+    estimator = JacobianEstimator._of(
+        flat, layout, method=method, rel_step=rel_step, abs_step=abs_step, x_scale=x_scale,
+        bounds=bounds, noise=noise, on_error=on_error, rng=rng,
+    )  # fmt: skip
+    with Evaluator(
+        fun, layout, args=args, kwargs=kwargs, vectorized=vectorized, workers=workers, run=run,
+        complex_step=method == "cs",
+    ) as evaluate:  # fmt: skip
+        start(estimator, evaluate, flat, f0)
+        drive(estimator, evaluate, on_error)
+    return finish(estimator)
+
+
+def start(estimator: JacobianEstimator, evaluate: Evaluator, flat: NDArray[Any], f0: Any) -> None:
+    """The value at x, by which everything else is measured."""
+    y = evaluate.first(flat) if f0 is None else evaluate.learn(checks.like_output(f0))
+    if not np.isfinite(y).any():
+        raise EvaluationError(
+            "fun(x) is nan or inf in every output; nothing can be estimated around a point where "
+            "fun has no value"
+        )
+    estimator.nfev = evaluate.nfev
+    kept, layout = evaluate.keep(y)
+    estimator.set_value(kept, layout)
+
+
+def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> None:
+    """Run what the estimator asks for, until it asks for nothing more."""
+    stop = "first" if on_error == "raise" else "alike"
+    most = max(1, PART_BYTES // (8 * estimator.point_size))
+    batch = estimator.x_layout.batch
+    while True:
+        ids, points = estimator.request(most)
+        if len(ids) == 0:
+            return
+        if batch or evaluate.lifts:
+            points = points.reshape(len(points), *batch, -1)
+        else:
+            points = points[:, 0]
+        try:
+            out = evaluate(points, stop=stop)
+        except BaseException as exc:
+            _take(estimator, ids, evaluate.outcome)
+            _attach(exc, estimator)
+            raise
+        _take(estimator, ids, out)
+        if stop == "first" and _failed(out):
+            raise _error(
+                f"a run failed: {_last_line(out)}; on_error='raise' stops here", out, estimator
+            )
+        if out.done < len(ids):
+            _second_opinion(estimator, evaluate, out)
+        if stop == "alike":
+            stop = "never"
+
+
+def _take(estimator: JacobianEstimator, ids: NDArray[np.intp], out: Outcome) -> None:
+    values = out.values[: out.done]
+    b = estimator.points_at_once
+    estimator.record(ids[: out.done], values.reshape(out.done, b, -1), out.errors)
+
+
+def _failed(out: Outcome) -> bool:
+    return bool(out.errors) or not np.isfinite(out.values[: out.done]).all()
+
+
+def _attach(exc: BaseException, estimator: JacobianEstimator) -> None:
+    """Nothing that was evaluated is lost, whatever ended the work."""
+    try:
+        exc.samples = estimator.samples  # type: ignore[attr-defined]
+        exc.add_note(f"{estimator.nfev} evaluations made before this are in .samples")
+    except AttributeError:  # an exception with __slots__
+        pass
+
+
+def _error(text: str, out: Outcome, estimator: JacobianEstimator) -> EvaluationError:
+    error = EvaluationError(text, estimator.samples)
+    error.__cause__ = out.cause
+    return error
+
+
+def _last_line(out: Outcome) -> str:
+    text = next(iter(out.errors.values()), "nan or inf in the output")
+    return text.rsplit("\n", 1)[-1]
+
+
+def _second_opinion(estimator: JacobianEstimator, evaluate: Evaluator, out: Outcome) -> None:
+    """The first runs all failed alike: a bug in fun, or only the side that was tried first?"""
+    points = estimator.opposite()
+    b = estimator.x_layout.batch
+    again = evaluate(points.reshape(len(points), *b, -1))
+    estimator.nfev += again.done
+    if again.errors and alike({0: out.errors[0], 1: again.errors[0]}):
+        raise _error(
+            f"the first {out.done} points and one on the other side of x all failed alike, while x "
+            f"itself did not: {_last_line(out)}. This looks like a bug in fun rather than a "
+            "failing run",
+            out,
+            estimator,
+        )
+
+
+def finish(estimator: JacobianEstimator) -> JacobianEstimate:
+    """The estimate, with a warning where it may be wrong."""
+    estimate = estimator.estimate()
+    status = estimate.solution.status
+    if status != "ok" and (status in DOUBTFUL or estimate.n_failed):
+        # Out of finish() and jacobian(), to the caller's line.
+        warnings.warn(f"{status}: {estimate.message}", GradiatorWarning, stacklevel=3)
+    return estimate
+
+
+def gradient(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> JacobianEstimate:
+    """Estimate the gradient of a scalar function.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns a scalar (or an array of one number).
+    x, **options
+        As in ``jacobian``.
+
+    Returns
+    -------
+    JacobianEstimate
+        ``jac`` and ``stderr`` of the shape of x (batch + x for batches).
+
+    Raises
+    ------
+    ValueError
+        Where ``fun`` returns more than one number: the gradient of which?
+    """
+    estimate = jacobian(fun, x, **options)
+    if estimate.y_layout.size != 1:
+        raise ValueError(
+            f"gradient needs a scalar fun, but fun(x) has {estimate.y_layout.size} numbers; use "
+            "jacobian, or vjp with the cotangent that weighs them"
+        )
+    return replace(estimate, y_layout=Layout((), estimate.y_layout.batch))

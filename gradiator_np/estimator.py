@@ -1,0 +1,486 @@
+"""The ask/tell state machine: it says where to look and takes what was seen; it runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import checks
+from gradiator_np.designs.base import Plan, Problem, Rows
+from gradiator_np.designs.complex_step import ComplexStep
+from gradiator_np.designs.moves import AxisMoves, FreeMoves
+from gradiator_np.designs.stencil import ORDERS, Stencil
+from gradiator_np.evaluate import output
+from gradiator_np.results import JacobianEstimate
+from gradiator_np.samples import Samples
+from gradiator_np.structure import Layout
+
+Array = NDArray[np.float64]
+
+METHODS = ("auto", *ORDERS, "cs")
+
+
+class JacobianEstimator:
+    """Estimate a Jacobian from points that somebody else runs.
+
+    ``ask`` says which points to run, ``tell`` takes their outputs in any order and in parts,
+    ``estimate`` gives the Jacobian at any time. ``jacobian`` is a loop around it.
+
+    Parameters
+    ----------
+    x : array_like or dict
+        The point at which the Jacobian is wanted.
+    y : array_like or dict, optional
+        The value there, if it is known; otherwise x is among the points asked for.
+    method, rel_step, abs_step, x_scale, bounds, batch_dims, noise, rng
+        As in ``jacobian``.
+    on_error : {"adapt", "drop", "raise"}
+        Whether failed points are replaced ("adapt") or not.
+
+    Examples
+    --------
+    >>> est = JacobianEstimator([1.0, 2.0], method="3-point")
+    >>> ids, points = est.ask()
+    >>> est.tell([[x[0] * x[1]] for x in points], ids=ids)
+    >>> len(est.ask()[0])  # nothing more is wanted
+    0
+    >>> est.estimate().jac.round(6)
+    array([[2., 1.]])
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        *,
+        y: Any = None,
+        method: Any = "auto",
+        rel_step: Any = None,
+        abs_step: Any = None,
+        x_scale: Any = None,
+        bounds: Any = (-np.inf, np.inf),
+        batch_dims: int = 0,
+        noise: Any = None,
+        on_error: str = "adapt",
+        rng: Any = None,
+    ) -> None:
+        flat, layout = checks.point(x, batch_dims)
+        self._setup(flat, layout, method, rel_step, abs_step, x_scale, bounds, noise, on_error, rng)
+        if y is not None:
+            y_layout, value = output(y, batch_dims)
+            self.set_value(value.copy(), y_layout)
+
+    @classmethod
+    def _of(cls, flat: NDArray[Any], layout: Layout, **options: Any) -> JacobianEstimator:
+        """For callers in this package that have checked x already."""
+        self = cls.__new__(cls)
+        self._setup(flat, layout, **options)
+        return self
+
+    def _setup(
+        self, flat: NDArray[Any], layout: Layout, method: Any = "auto", rel_step: Any = None,
+        abs_step: Any = None, x_scale: Any = None, bounds: Any = (-np.inf, np.inf),
+        noise: Any = None, on_error: str = "adapt", rng: Any = None,
+    ) -> None:  # fmt: skip
+        self.x_layout = layout
+        self.y_layout: Layout | None = None
+        self._x = flat.reshape(-1, layout.size)  # (B, m), in the precision of the caller
+        self._x64 = self._x.astype(np.float64)
+        self._bounds = _bounds(bounds, flat, layout)
+        self._scale = _scale(self._x64, x_scale, layout)
+        self._noise = noise
+        self._replace = checks.choice(on_error, ("adapt", "drop", "raise"), "on_error") == "adapt"
+        self._rng = rng
+        self._design = _design(method, self._x64, self._scale[0], rel_step, abs_step, layout)
+        self._plan: Plan | None = None
+        self._y: NDArray[Any] | None = None  # (B, n)
+        self._value_asked = False
+        self._value_id: int | None = None
+        # Ids: 0 is x itself, r + 1 row r of the plan, in the order asked for.
+        self._moves: AxisMoves | FreeMoves = AxisMoves(np.empty(0, np.intp), np.empty((0, 1)))
+        self._values: NDArray[Any] | None = None  # (k, B, n)
+        self._done = np.empty(0, dtype=bool)
+        self._errors: dict[int, str] = {}
+        self.nfev = 0
+        self.n_failed = 0
+
+    # -- ask ---------------------------------------------------------------------------------
+
+    def ask(self) -> tuple[NDArray[np.intp], Any]:
+        """Points to run.
+
+        Returns
+        -------
+        ids : array of int, shape (k,)
+            Their names, for ``tell``; empty where nothing more is wanted.
+        points : array, shape (k, *x.shape), or dict of such arrays
+            Asking again before telling gives the same points.
+        """
+        ids, flat = self.request()
+        shaped = flat.reshape(len(flat), *self.x_layout.batch, self.x_layout.size)
+        return ids, self.x_layout.unflatten(shaped)
+
+    def request(self, most: int | None = None) -> tuple[NDArray[np.intp], NDArray[Any]]:
+        """``ask`` with flat points (k, B, m), new memory; at ``most`` so many of them."""
+        ids = self._pending()
+        if len(ids) == 0:
+            self._advance()
+            ids = self._pending()
+        ids = ids[:most]
+        rows = ids - 1
+        if len(ids) and ids[0] == 0:
+            points = self._moves.points(self._x, rows[1:])
+            return ids, np.concatenate([self._x[None].astype(points.dtype), points])
+        return ids, self._moves.points(self._x, rows)
+
+    def _pending(self) -> NDArray[np.intp]:
+        rows = np.flatnonzero(~self._done) + 1
+        if self._value_asked and self._y is None:
+            return np.concatenate([[0], rows])
+        return rows
+
+    def _advance(self) -> None:
+        """Ask the plan for more; x first where its value is not known."""
+        if self._y is None:
+            self._value_asked = True
+            if self._design.needs_value:
+                return
+        if self._plan is None:
+            self._plan = self._design.start(self._problem())
+        wanted = self._plan.ask(self._rows())
+        if wanted is None or len(wanted) == 0:
+            return
+        moves = FreeMoves(wanted) if isinstance(wanted, np.ndarray) else wanted
+        self._check_moved(moves.realise(self._x, self._bounds), moves)
+        if len(self._moves):
+            self._moves.extend(moves)  # type: ignore[arg-type]
+        else:
+            self._moves = moves
+        self._done = np.concatenate([self._done, np.zeros(len(moves), dtype=bool)])
+        if self._values is not None:
+            lost = np.full((len(moves), *self._values.shape[1:]), np.nan, self._values.dtype)
+            self._values = np.concatenate([self._values, lost])
+
+    def _check_moved(self, wanted: NDArray[Any], moves: AxisMoves | FreeMoves) -> None:
+        """A step that rounds to nothing would divide by 0, or show an input as dead."""
+        if moves.t.all():
+            return
+        lost = (wanted != 0) & (moves.t == 0)
+        if lost.any():
+            row, point, *rest = np.argwhere(lost)[0]
+            j = rest[0] if rest else moves.columns[row]  # type: ignore[union-attr]
+            x = self._x[point, j]
+            raise ValueError(
+                f"the step {wanted[(row, point, *rest)]:.3g} of x{self.x_layout.names[j]} = "
+                f"{x:.6g} rounds to nothing in {self._x.dtype} or meets a bound at once: give a "
+                f"step of at least {np.spacing(np.abs(x)):.3g}, better 1e4 times that"
+            )
+
+    def _problem(self) -> Problem:
+        lower, upper = self._bounds if self._bounds is not None else _unbounded(self._x.shape)
+        scale, known = self._scale
+        coarse = self._x.dtype if self._y is None or self._y.dtype != np.float32 else np.float32
+        y = np.empty((len(self._x), 0)) if self._y is None else self._y
+        random = not isinstance(self._design, (Stencil, ComplexStep))
+        return Problem(
+            self._x64,
+            y,
+            lower,
+            upper,
+            scale,
+            known,
+            float(np.finfo(coarse).eps),
+            # Drawing a generator takes longer than a small Jacobian, and stencils need none.
+            np.random.default_rng(self._rng) if random else None,  # type: ignore[arg-type]
+            self._replace,
+            self._known_noise(),
+        )
+
+    def _known_noise(self) -> Array | None:
+        if self._noise is None or isinstance(self._noise, str):
+            return None
+        noise = self._noise
+        if self.y_layout is not None and not np.isscalar(noise):
+            noise = checks.like_x(noise, self.y_layout, "noise").reshape(-1, self.y_layout.size)[0]
+        noise = np.asarray(checks.numeric(noise, "noise"), dtype=np.float64)
+        if not (np.isfinite(noise).all() and (noise >= 0).all()):
+            raise ValueError(f"noise must be finite and not negative, got {self._noise!r:.80}")
+        return noise
+
+    # -- tell --------------------------------------------------------------------------------
+
+    def tell(
+        self,
+        outputs: Any,
+        ids: Sequence[int] | NDArray[np.intp] | None = None,
+        points: Any = None,
+        errors: Mapping[int, str] | None = None,
+    ) -> None:
+        """Take outputs back.
+
+        Parameters
+        ----------
+        outputs : array_like, shape (k, *y.shape), or a sequence of k values
+            None or nan marks a failed run, or failed outputs of a run.
+        ids : sequence of int, optional
+            Which points these are; by default all that are pending, in the order of ``ask``.
+        points : array_like, shape (k, *x.shape), optional
+            The points that were really reached, where they differ from those asked for.
+        errors : dict of int to str, optional
+            Why runs failed, by id.
+
+        Raises
+        ------
+        ValueError
+            For unknown ids, ids told before, or outputs of another shape; nothing is taken then.
+        """
+        wanted = self._pending()
+        ids = wanted if ids is None else np.asarray(ids, dtype=np.intp).reshape(-1)
+        self._check_ids(ids, wanted)
+        rows = self._outputs(outputs, ids)
+        reached = None
+        if points is not None:
+            flat, lead = checks.direction(points, self.x_layout, "points")
+            if lead != 1 or len(flat) != len(ids):
+                raise ValueError(
+                    f"points must have {len(ids)} rows, one for each id, got {np.shape(points)}"
+                )
+            if not np.isfinite(flat).all():
+                raise ValueError("points that were reached must be finite; mark failed runs by "
+                                 "None in outputs")  # fmt: skip
+            reached = flat.reshape(len(ids), *self._x.shape)
+        if self.y_layout is None:
+            self._learn(rows)
+        self._take(ids, self._flat(rows, ids), dict(errors or {}), reached)
+
+    def _check_ids(self, ids: NDArray[np.intp], wanted: NDArray[np.intp]) -> None:
+        strange = np.setdiff1d(ids, wanted)
+        if len(strange):
+            known = strange[(strange >= 0) & (strange <= len(self._done))]
+            why = "were told before" if len(known) else "were never asked for"
+            raise ValueError(
+                f"ids {strange[:5].tolist()} {why}; pending are {wanted[:10].tolist()}"
+            )
+        if len(np.unique(ids)) != len(ids):
+            raise ValueError("an id is named twice in one tell")
+
+    def _outputs(self, outputs: Any, ids: NDArray[np.intp]) -> list[Any]:
+        """One value, or None, for each id."""
+        if isinstance(outputs, Mapping):
+            rows = [{k: v[i] for k, v in outputs.items()} for i in range(len(ids))]
+        else:
+            rows = list(outputs)
+        if len(rows) != len(ids):
+            raise ValueError(f"{len(rows)} outputs for {len(ids)} ids; give one for each")
+        return rows
+
+    def _learn(self, rows: list[Any]) -> None:
+        """The layout of y, from the first value that is one."""
+        value = next((row for row in rows if row is not None), None)
+        if value is None:
+            raise ValueError("every run of the first tell failed: the shape of y is not known yet; "
+                             "tell at least one that succeeded with them")  # fmt: skip
+        self.y_layout, _ = output(value, len(self.x_layout.batch))
+
+    def _flat(self, rows: list[Any], ids: NDArray[np.intp]) -> NDArray[Any]:
+        layout = self.y_layout
+        assert layout is not None
+        shape = (len(self._x), layout.size)
+        flats: list[NDArray[Any]] = []
+        for i, row in zip(ids, rows):
+            if row is None:
+                flats.append(np.full(shape, np.nan))
+                continue
+            _, flat = output(row, len(self.x_layout.batch))
+            if not layout.same(row):
+                raise ValueError(
+                    f"the output of id {i} has shape {np.shape(row)}, earlier ones had "
+                    f"{layout.batch + (layout.shape or ())}; nothing of this tell was taken"
+                )
+            flats.append(flat.reshape(shape))
+        return np.stack(flats)
+
+    def record(self, ids: NDArray[np.intp], values: NDArray[Any], errors: dict[int, str]) -> None:
+        """``tell`` with flat values (k, B, n) and errors by position; for this package's loops."""
+        self._take(ids, values, {int(ids[i]): text for i, text in errors.items()}, None)
+
+    def _take(
+        self, ids: NDArray[np.intp], values: NDArray[Any], errors: dict[int, str],
+        reached: Array | None,
+    ) -> None:  # fmt: skip
+        if self._values is None:
+            dtype = np.complex128 if values.dtype.kind == "c" else np.float64
+            if len(ids) == len(self._moves) and ids[0] == 1:
+                self._values = values.astype(dtype, copy=False)
+            else:
+                self._values = np.full((len(self._moves), *values.shape[1:]), np.nan, dtype)
+        elif values.dtype.kind == "c" and self._values.dtype.kind != "c":
+            self._values = self._values.astype(np.complex128)
+        self.nfev += len(ids)
+        rows = ids - 1
+        if ids.size and ids.min() == 0:
+            at = int(np.flatnonzero(ids == 0)[0])
+            self.set_value(values[at], self.y_layout)
+            if reached is not None and (reached[at] != self._x).any():
+                raise ValueError("x itself was missed: estimate around the point that was reached")
+            keep = ids != 0
+            rows, values = rows[keep], values[keep]
+            reached = None if reached is None else reached[keep]
+        if self._values is not values:
+            self._values[rows] = values
+        self._done[rows] = True
+        if reached is not None:
+            for row, point in zip(rows.tolist(), reached):
+                self._moves.reach(row, point - self._x64)
+        if errors:
+            self._errors.update(errors)
+        total = values.sum() if values.size else 0.0
+        if not np.isfinite(total):
+            self.n_failed += int((~np.isfinite(values)).any((1, 2)).sum())
+
+    def set_value(self, value: NDArray[Any], layout: Layout | None) -> None:
+        """Take the flat value at x, (..., n)."""
+        self._y = value.reshape(len(self._x), -1)
+        self.y_layout = layout
+
+    @property
+    def scale(self) -> Array:
+        """The unit of steps, (B, m)."""
+        return self._scale[0]
+
+    @property
+    def limits(self) -> tuple[Array, Array] | None:
+        """Bounds, each (B, m); None where there are none."""
+        return self._bounds
+
+    @property
+    def point_size(self) -> int:
+        """Numbers in one point, batch axes included."""
+        return self._x.size
+
+    @property
+    def points_at_once(self) -> int:
+        """Points of a batch."""
+        return len(self._x)
+
+    def opposite(self) -> NDArray[Any]:
+        """The first row's point on the other side of x (drawn in, where that is out of bounds)."""
+        offset = self._moves.points(self._x64, slice(0, 1)) - self._x64
+        there = (self._x64 - offset).astype(self._x.dtype)
+        if self._bounds is None or ((there >= self._bounds[0]) & (there <= self._bounds[1])).all():
+            return there
+        return (self._x64 + 0.125 * offset).astype(self._x.dtype)
+
+    # -- estimate ----------------------------------------------------------------------------
+
+    def _rows(self) -> Rows:
+        b = len(self._x)
+        n = self.y_layout.size if self.y_layout is not None else 0
+        y = np.full((b, n), np.nan) if self._y is None else self._y
+        values = self._values
+        if values is None:
+            values = np.full((len(self._moves), b, n), np.nan)
+        return Rows(self._moves, values, self._done, y)
+
+    @property
+    def samples(self) -> Samples:
+        """Every run so far, x first where its value is known."""
+        batch = self.x_layout.batch
+        points, values = self._moves.points(self._x, self._done), self._rows().values[self._done]
+        ids = np.flatnonzero(self._done) + 1
+        if self._y is not None:
+            points = np.concatenate([self._x[None].astype(points.dtype), points])
+            values = np.concatenate([self._y[None], values])
+            ids = np.concatenate([[0], ids])
+        return Samples(
+            points.reshape(len(points), *batch, self.x_layout.size),
+            values.reshape(len(values), *batch, values.shape[-1]),
+            {i: self._errors[int(r)] for i, r in enumerate(ids) if int(r) in self._errors},
+        )
+
+    def estimate(self) -> JacobianEstimate:
+        """The Jacobian from what has been told so far.
+
+        Raises
+        ------
+        ValueError
+            Before the first output was told: not even the shape of y is known.
+        """
+        if self.y_layout is None:
+            raise ValueError("nothing has been told yet: run the points of ask() first")
+        if self._plan is None:
+            self._plan = self._design.start(self._problem())
+        batch = self.x_layout.batch
+        solution = self._plan.solve(self._rows()).with_batch(batch)
+        y = self._y
+        return JacobianEstimate(
+            solution,
+            self.x_layout,
+            self.y_layout,
+            self._x.reshape(*batch, -1),
+            None if y is None else y.reshape(*batch, -1),
+            self._plan.step.reshape(*batch, -1),
+            self._plan.name,
+            self,
+            self.nfev,
+            self.n_failed,
+            int(self._done.sum()) + (y is not None),
+        )
+
+
+def _bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array] | None:
+    """Bounds as (B, m) each; None where there are none at all."""
+    if type(value) is tuple and value == (-np.inf, np.inf):
+        return None
+    lower, upper = checks.bounds(value, x, layout)
+    return lower.reshape(-1, layout.size), upper.reshape(-1, layout.size)
+
+
+def _unbounded(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    return np.full(shape, -np.inf), np.full(shape, np.inf)
+
+
+def _scale(x: Array, x_scale: Any, layout: Layout) -> tuple[Array, NDArray[np.bool_]]:
+    """The unit of steps (B, m), and whether it is known: |x|, x_scale, else a guess.
+
+    Nothing is floored at 1: an input of 1e-14 has steps of its own scale.
+    """
+    if x_scale is not None:
+        scale = checks.positive(x_scale, layout, "x_scale").reshape(x.shape)
+        return scale, np.ones(x.shape, dtype=bool)
+    scale = np.abs(x)
+    known = scale != 0
+    if not known.all():
+        for row, ok in zip(scale, known):
+            row[~ok] = np.median(row[ok]) if ok.any() else 1.0
+    return scale, known
+
+
+def _design(
+    method: Any, x: Array, scale: Array, rel_step: Any, abs_step: Any, layout: Layout
+) -> Any:
+    """The design that a method names, with the caller's steps."""
+    if not isinstance(method, str):
+        if hasattr(method, "start"):
+            return method
+        raise TypeError(f"method must be a string or a design, got {method!r:.60}")
+    checks.choice(method, METHODS, "method")
+    step = None
+    if abs_step is not None:
+        step = _signed_steps(abs_step, layout, "abs_step").reshape(x.shape)
+    elif rel_step is not None:
+        step = _signed_steps(rel_step, layout, "rel_step").reshape(x.shape) * scale
+        step = np.where(x < 0, -step, step)  # away from 0, as SciPy does
+    if method == "cs":
+        return ComplexStep(step)
+    return Stencil("3-point" if method == "auto" else method, step)
+
+
+def _signed_steps(value: Any, layout: Layout, what: str) -> Array:
+    step = checks.like_x(value, layout, what)
+    bad = ~np.isfinite(step) | (step == 0)
+    if bad.any():
+        raise ValueError(f"{what} must be finite and not 0, got {step[bad][0]}")
+    return step

@@ -1,0 +1,502 @@
+"""Run the user's function at points: in a loop, compiled, vectorized, or by workers.
+
+A run that fails becomes a row of nan and a text; nothing that another run returned is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import checks
+from gradiator_np.samples import EvaluationError
+from gradiator_np.structure import Layout
+
+# This many failures in a row at the start, all alike, are a bug in fun and no failing run.
+ALIKE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a function is run.
+
+    Parameters
+    ----------
+    progress : bool or callable
+        True shows a bar (package tqdm); a callable is called as ``progress(done, total)``.
+    """
+
+    progress: bool | Callable[[int, int], object] = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came back: ``values`` (k, ..., n), nan where failed; ``errors`` by row.
+
+    ``done`` rows of ``values`` are filled: fewer than k where it stopped early.
+    """
+
+    values: NDArray[Any]
+    errors: dict[int, str] = field(default_factory=dict)
+    done: int = 0
+    cause: Exception | None = None
+
+
+class _Call:
+    """The user's function on one flat row; picklable if the function is."""
+
+    def __init__(
+        self, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+        x_layout: Layout, cut_is_error: bool,
+    ) -> None:  # fmt: skip
+        self.fun, self.args, self.kwargs = fun, args, kwargs
+        self.x_layout, self.cut_is_error = x_layout, cut_is_error
+
+    def run(self, row: NDArray[Any]) -> Any:
+        x = row if self.x_layout.plain else self.x_layout.unflatten(row)
+        if not self.cut_is_error:
+            return self.fun(x, *self.args, **self.kwargs)
+        # Complex step: an assignment into a real array would drop the derivative silently.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            return self.fun(x, *self.args, **self.kwargs)
+
+    def __call__(self, row: NDArray[Any]) -> tuple[Any, str | None]:
+        """For workers: an exception comes back as text, so that one run cannot cost others."""
+        try:
+            return self.run(row), None
+        except Exception as exc:
+            return None, _text(exc)
+
+
+def _text(exc: BaseException) -> str:
+    # The first frame is this file's: users want theirs.
+    trace = exc.__traceback__.tb_next if exc.__traceback__ else None
+    return "".join(traceback.format_exception(type(exc), exc, trace)).strip()
+
+
+class Evaluator:
+    """The user's function over flat points.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args, **kwargs)``; with ``vectorized``, takes (k, *x.shape) and returns
+        (k, *y.shape).
+    x_layout : Layout
+    args, kwargs
+        Passed on to ``fun``.
+    vectorized : bool
+    workers : int, callable or Executor
+        1: a plain loop. Another int: that many processes (-1: one for each core). A map-like
+        callable, ``workers(f, rows)``. Any ``concurrent.futures.Executor`` (threads, where fun
+        releases the GIL).
+    run : Run or None
+    complex_step : bool
+        Points are complex and a result cut to real is an error.
+    lift : callable or None
+        From the points that a design moves to points of ``fun``, flat, all rows at once.
+    contract : callable or None
+        From flat values of ``fun`` to what is kept of them, row by row on arrival: a VJP never
+        stores J.
+
+    Attributes
+    ----------
+    y_layout : Layout or None
+        Of the first value; a later one of another shape is a failed run.
+    nfev : int
+        Runs so far, failed ones included.
+    """
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        x_layout: Layout,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        vectorized: bool = False,
+        workers: Any = 1,
+        run: Run | None = None,
+        complex_step: bool = False,
+        lift: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+        contract: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    ) -> None:
+        if not callable(fun):
+            raise TypeError(f"fun must be callable, got {type(fun).__name__} {fun!r:.60}")
+        if not isinstance(args, tuple):
+            args = (args,)  # SciPy's habit: one extra argument need not be a tuple
+        self.x_layout = x_layout
+        self.y_layout: Layout | None = None
+        self.dtype: np.dtype[Any] = np.dtype(np.float64)
+        self.nfev = 0
+        self.vectorized = vectorized
+        self.run = run
+        self.outcome = Outcome(np.empty(0))
+        self._complex_step = complex_step
+        self._lift, self._contract = lift, contract
+        self._call = _Call(fun, args, dict(kwargs or {}), x_layout, complex_step)
+        self._workers = workers
+        self._own_pool: ProcessPoolExecutor | None = None
+        if type(workers) is not int or workers != 1:
+            self._check_workers(workers)
+
+    def _check_workers(self, workers: Any) -> None:
+        if isinstance(workers, bool) or not (
+            isinstance(workers, (int, np.integer, Executor)) or callable(workers)
+        ):
+            raise TypeError(
+                f"workers must be an int, a map-like callable or an Executor, got {workers!r:.60}"
+            )
+        if isinstance(workers, (int, np.integer)) and (workers == 0 or workers < -1):
+            raise ValueError(f"workers={workers} must be positive, or -1 for one for each core")
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._own_pool is not None:
+            self._own_pool.shutdown(wait=True, cancel_futures=True)
+            self._own_pool = None
+
+    # -- the first value ---------------------------------------------------------------------
+
+    def first(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """The value at x, flat: fixes the layout and dtype of all that follow.
+
+        Raises
+        ------
+        EvaluationError
+            Where fun raises there; from the original exception.
+        TypeError, ValueError
+            Where it returns no numbers, or none of the batch axes.
+        """
+        self.nfev += 1
+        try:
+            value = self._call.run(flat[None].copy() if self.vectorized else flat.copy())
+        except Exception as exc:
+            raise EvaluationError(
+                f"fun failed at x itself ({type(exc).__name__}: {exc}); nothing can be estimated "
+                "around a point where fun has no value"
+            ) from exc
+        if self.vectorized:
+            value = self._unstack(value, 1)
+        return self.learn(value)
+
+    def learn(self, value: Any) -> NDArray[Any]:
+        """Take ``value`` as the value at x: fixes layout and dtype of all that follow."""
+        batch_dims = len(self.x_layout.batch)
+        self.y_layout, flat = output(value, batch_dims)
+        if self.y_layout.batch != self.x_layout.batch:
+            raise ValueError(
+                f"fun(x) has shape {np.shape(value)}, but batch_dims={batch_dims} makes its "
+                f"leading axes those of x, {self.x_layout.batch}"
+            )
+        complex_values = self._complex_step or flat.dtype.kind == "c"
+        self.dtype = np.dtype(np.complex128 if complex_values else np.float64)
+        return flat.copy()  # fun may return its own buffer, and overwrite it at the next call
+
+    def _unstack(self, value: Any, k: int) -> Any:
+        """The only value of a vectorized call on one point."""
+        if isinstance(value, Mapping):
+            return {name: self._unstack(item, k) for name, item in value.items()}
+        a = checks.numeric(value, "fun(points)")
+        if a.ndim == 0 or a.shape[0] != k:
+            raise ValueError(
+                f"a vectorized fun takes points of shape (k, *x.shape) and returns (k, *y.shape), "
+                f"but for k = {k} it returned shape {a.shape} (SciPy's columns are the other way: "
+                "transpose them)"
+            )
+        return a[0]
+
+    @property
+    def lifts(self) -> bool:
+        """Whether the points of the design are not those of ``fun``."""
+        return self._lift is not None
+
+    def keep(self, y: NDArray[Any]) -> tuple[NDArray[Any], Layout]:
+        """What is kept of a flat value, and its layout."""
+        assert self.y_layout is not None
+        if self._contract is None:
+            return y, self.y_layout
+        kept = self._contract(y)
+        return kept, Layout(kept.shape[-1:], self.y_layout.batch)
+
+    # -- many values -------------------------------------------------------------------------
+
+    def __call__(self, points: NDArray[Any], *, stop: str = "never") -> Outcome:
+        """Run points (k, batch.., m), which fun may overwrite.
+
+        ``stop``: "alike" ends where the first few all fail alike, "first" at the first failure,
+        "never" goes on. What came back so far stays in ``outcome`` when an exception passes
+        through (Ctrl-C).
+        """
+        assert self.y_layout is not None
+        if self._lift is not None:
+            points = self._lift(points)
+        k, layout = len(points), self.y_layout
+        kept = self.keep(np.zeros((*layout.batch, layout.size)))[1].size
+        out = self.outcome = Outcome(np.empty((k, *layout.batch, kept), self.dtype))
+        before = self.nfev
+        try:
+            if self.vectorized:
+                self._vectorized(points, out, 0, k)
+            else:
+                self._rows(points, out, stop)
+        finally:
+            self.nfev = before + out.done
+        return out
+
+    def _rows(self, rows: NDArray[Any], out: Outcome, stop: str) -> None:
+        """One run for each row; results are taken in the order of the rows."""
+        values, layout = out.values, self.y_layout
+        assert layout is not None
+        shape = layout.batch + (layout.shape or ()) if layout.fields is None else None
+        flat_shape = (*layout.batch, layout.size)
+        scalar, straight = shape == (), shape == flat_shape
+        kinds = "fc" if self.dtype.kind == "c" else "f"
+        if self._complex_step:
+            kinds = "c"
+        contract = self._contract
+        tick = self._ticker(len(rows))
+        if type(self._workers) is not int or self._workers != 1:
+            results = self._parallel(rows)
+        elif self.x_layout.plain and not self._complex_step:
+            results = self._loop(rows)
+        else:
+            results = map(self._safe, rows)
+        for i, value in enumerate(results):
+            if type(value) is np.ndarray and value.shape == shape and value.dtype.kind in kinds:
+                flat = value if straight else value.reshape(flat_shape)
+                values[i] = flat if contract is None else contract(flat)
+            elif scalar and isinstance(value, float) and "f" in kinds and contract is None:
+                values[i, 0] = value
+            else:
+                self._store(out, i, value)
+            out.done = i + 1
+            if tick is not None:
+                tick(i + 1)
+            if stop == "first" and not np.isfinite(values[i]).all():
+                return
+            if stop == "alike" and len(out.errors) == ALIKE == i + 1 and alike(out.errors):
+                return
+
+    def _store(self, out: Outcome, i: int, value: Any) -> None:
+        """Put a value of any kind into row i, or say why it does not fit."""
+        assert self.y_layout is not None
+        out.values[i] = np.nan
+        if type(value) is _Failure:
+            out.errors[i] = value.text
+            out.cause = out.cause or value.exc
+            return
+        try:
+            layout, flat = output(value, len(self.x_layout.batch))
+        except (TypeError, ValueError) as exc:
+            out.errors[i] = str(exc)
+            return
+        if not self.y_layout.same(value):
+            out.errors[i] = f"fun returned shape {_shape(layout)}, at x {_shape(self.y_layout)}"
+        elif self._complex_step and flat.dtype.kind != "c":
+            out.errors[i] = (
+                "fun returned real values for a complex input (float(), abs(), .real or a real "
+                "array inside?): the complex step needs an analytic fun that keeps the imaginary "
+                "part; use method='3-point'"
+            )
+        elif flat.dtype.kind == "c" and out.values.dtype.kind != "c":
+            out.errors[i] = "fun returned complex values here but real ones at x"
+        else:
+            out.values[i] = flat if self._contract is None else self._contract(flat)
+
+    def _loop(self, rows: NDArray[Any]) -> Iterator[Any]:
+        """The plain loop, with as little as possible between evaluations."""
+        fun, args, kwargs = self._call.fun, self._call.args, self._call.kwargs
+        for row in rows:
+            try:
+                yield fun(row, *args, **kwargs)
+            except Exception as exc:
+                yield _Failure(_text(exc), exc)
+
+    def _safe(self, row: NDArray[Any]) -> Any:
+        try:
+            return self._call.run(row)
+        except Exception as exc:
+            return _Failure(_text(exc), exc)
+
+    def _ticker(self, total: int) -> Callable[[int], object] | None:
+        progress = self.run.progress if self.run is not None else False
+        if not progress:
+            return None
+        if callable(progress):
+            return lambda done: progress(done, total)
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise ImportError(
+                "Run(progress=True) needs the package tqdm: pip install 'gradiator-np[progress]'"
+            ) from None
+        bar = tqdm(total=total, unit="run")
+
+        def tick(done: int) -> None:
+            bar.update(done - bar.n)
+            if done == total:
+                bar.close()
+
+        return tick
+
+    # -- vectorized --------------------------------------------------------------------------
+
+    def _vectorized(self, points: NDArray[Any], out: Outcome, start: int, stop: int) -> None:
+        """One call for many points; where it fails, halves find the rows that are to blame."""
+        part = points[start:stop]
+        try:
+            value = self._call.run(part.copy() if stop - start < len(points) else part)
+            flat = self._stacked(value, stop - start)
+        except Exception as exc:
+            if stop - start == 1:
+                out.values[start], out.errors[start] = np.nan, _text(exc)
+                out.cause = out.cause or exc
+                out.done += 1
+                return
+            middle = (start + stop) // 2
+            self._vectorized(points, out, start, middle)
+            self._vectorized(points, out, middle, stop)
+            return
+        out.done += stop - start
+        if self._contract is not None:
+            flat = self._contract(flat)
+        if flat.shape == out.values.shape and flat.dtype == out.values.dtype:
+            out.values = flat
+        else:
+            out.values[start:stop] = flat
+
+    def _stacked(self, value: Any, k: int) -> NDArray[Any]:
+        """The values of a vectorized call, flat, of our own memory."""
+        layout = self.y_layout
+        assert layout is not None
+        if layout.fields is not None and isinstance(value, Mapping):
+            value = {name: checks.numeric(item, f"fun(points)[{name!r}]")
+                     for name, item in value.items()}  # fmt: skip
+        else:
+            value = checks.numeric(value, "fun(points)")
+            want = (k, *layout.batch, *(layout.shape or ()))
+            if value.shape != want:
+                raise ValueError(
+                    f"fun returned shape {value.shape} for {k} points; expected {want}"
+                )
+        flat = layout.flatten(value, 1)
+        if flat.dtype.kind == "c" and self.dtype.kind != "c":
+            raise TypeError("fun returned complex values here but real ones at x")
+        if self._complex_step and flat.dtype.kind != "c":
+            raise TypeError("fun returned real values for a complex input; use method='3-point'")
+        # A view of a buffer of fun's would change at its next call.
+        return np.array(flat, dtype=self.dtype)
+
+    # -- workers -----------------------------------------------------------------------------
+
+    def _parallel(self, rows: NDArray[Any]) -> Iterator[Any]:
+        """Results in the order of the rows, whoever computes them."""
+        workers = self._workers
+        if isinstance(workers, Executor):
+            return self._gather([workers.submit(self._call, row) for row in rows], rows)
+        if isinstance(workers, (int, np.integer)):
+            pool = self._pool(int(workers))
+            return self._gather([pool.submit(self._call, row) for row in rows], rows)
+        return map(_unpack, self._mapped(workers, rows))
+
+    def _mapped(self, workers: Callable[..., Iterable[Any]], rows: NDArray[Any]) -> Iterator[Any]:
+        count = 0
+        for result in workers(self._call, list(rows)):
+            count += 1
+            yield result
+        if count != len(rows):
+            raise EvaluationError(
+                f"workers(f, points) gave {count} results for {len(rows)} points; a map-like "
+                "callable returns one for each, in order"
+            )
+
+    def _pool(self, workers: int) -> ProcessPoolExecutor:
+        if self._own_pool is None:
+            try:
+                pickle.dumps(self._call)
+            except Exception as exc:
+                raise TypeError(
+                    f"fun cannot be sent to other processes ({exc}); define it (and its args) at "
+                    "the top level of a module, or pass workers=ThreadPoolExecutor(n) if it "
+                    "releases the GIL"
+                ) from exc
+            count = (os.cpu_count() or 1) if workers == -1 else workers
+            self._own_pool = ProcessPoolExecutor(count)
+        return self._own_pool
+
+    def _gather(self, futures: list[Future[Any]], rows: NDArray[Any]) -> Iterator[Any]:
+        try:
+            for row, future in zip(rows, futures):
+                try:
+                    yield _unpack(future.result())
+                except BrokenExecutor:
+                    yield self._alone(row)
+                except pickle.PicklingError as exc:
+                    raise TypeError(f"fun or its result cannot be pickled: {exc}") from exc
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _alone(self, row: NDArray[Any]) -> Any:
+        """Run a row whose pool died, in a fresh pool of one, so that only the culprit fails."""
+        if isinstance(self._workers, Executor):
+            return _Failure("the executor broke (a worker died); give a fresh one", None)
+        with ProcessPoolExecutor(1) as pool:
+            try:
+                return _unpack(pool.submit(self._call, row).result())
+            except BrokenExecutor:
+                return _Failure("the worker process died in this run", None)
+
+
+@dataclass(slots=True)
+class _Failure:
+    text: str
+    exc: Exception | None
+
+
+def _unpack(result: tuple[Any, str | None]) -> Any:
+    value, error = result
+    return value if error is None else _Failure(error, None)
+
+
+def alike(errors: dict[int, str]) -> bool:
+    """Whether all errors say the same in their last line."""
+    return len({text.rsplit("\n", 1)[-1] for text in errors.values()}) == 1
+
+
+def _shape(layout: Layout) -> Any:
+    if layout.fields is None:
+        return layout.batch + (layout.shape or ())
+    return {name: _shape(inner) for name, (inner, _) in layout.fields.items()}
+
+
+def output(value: Any, batch_dims: int) -> tuple[Layout, NDArray[Any]]:
+    """Layout of a value of fun, and the value flat, as float64 or complex128."""
+    if isinstance(value, Mapping):
+        value = {
+            k: (v if isinstance(v, Mapping) else checks.numeric(v, f"fun(x)[{k!r}]"))
+            for k, v in value.items()
+        }
+        if not value:
+            raise ValueError("fun(x) is an empty dict: there is nothing to differentiate")
+    elif value is None:
+        raise TypeError("fun(x) is None: does fun return its result?")
+    else:
+        value = checks.numeric(value, "fun(x)")
+    layout = Layout.of(value, batch_dims)
+    if layout.size == 0:
+        raise ValueError(f"fun(x) is empty (shape {np.shape(value)}): nothing to differentiate")
+    return layout, layout.flatten(value)

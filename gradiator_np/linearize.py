@@ -1,0 +1,314 @@
+"""Products without the Jacobian: J u at one or two evaluations, v^T J in the memory of one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import checks
+from gradiator_np.estimate import Options, drive, finish, start
+from gradiator_np.estimator import JacobianEstimator
+from gradiator_np.evaluate import Evaluator
+from gradiator_np.results import JacobianEstimate, ProductEstimate
+from gradiator_np.structure import Layout
+
+Array = NDArray[np.float64]
+
+RUNNING = ("args", "kwargs", "vectorized", "workers", "run")
+
+
+def jvp(fun: Callable[..., Any], x: Any, u: Any, **options: Unpack[Options]) -> ProductEstimate:
+    """Estimate J u, the derivative of ``fun`` at x along the tangent u.
+
+    One evaluation beside ``fun(x)`` ("2-point"), two ("3-point"), and so on, whatever the number
+    of inputs. The tangent is normalised before it becomes a step: u of size 1e8 or 1e-8 gives the
+    same relative accuracy.
+
+    Parameters
+    ----------
+    fun, x, **options
+        As in ``jacobian``; ``rel_step`` and ``abs_step`` are scalars: the step of the input that
+        moves farthest in units of its scale (``rel_step``), or the multiple of u (``abs_step``).
+    u : like x
+        A tangent, or several on a leading axis.
+
+    Returns
+    -------
+    ProductEstimate
+        ``value`` and ``stderr`` of the shape of y (with the leading axis of several).
+    """
+    return linearize(fun, x, **options)[1].jvp_estimate(u)
+
+
+def vjp(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Options]) -> ProductEstimate:
+    """Estimate v^T J for the cotangent v (no conjugate): the gradient of v . fun.
+
+    It costs as much as the whole Jacobian, m + 1 evaluations or more, but J is never stored:
+    v is contracted with each value on arrival.
+
+    Parameters
+    ----------
+    fun, x, **options
+        As in ``jacobian``.
+    v : like y
+        A cotangent, or several on a leading axis. Outputs with v = 0 may fail without harm.
+
+    Returns
+    -------
+    ProductEstimate
+        ``value`` and ``stderr`` of the shape of x (with the leading axis of several).
+    """
+    return linearize(fun, x, **options)[1].vjp_estimate(v)
+
+
+def linearize(
+    fun: Callable[..., Any], x: Any, **options: Unpack[Options]
+) -> tuple[Any, Linearization]:
+    """The value of ``fun`` at x and its lazy Jacobian there.
+
+    Parameters
+    ----------
+    fun, x, **options
+        As in ``jacobian``.
+
+    Returns
+    -------
+    y : array or dict
+        ``fun(x)``.
+    linearization : Linearization
+        Its ``jvp(u)`` is what a forward-mode system returns beside y.
+
+    Examples
+    --------
+    >>> from gradiator_np import linearize
+    >>> y, lin = linearize(lambda x: x**2, [1.0, 2.0])
+    >>> lin.jvp([1.0, 0.0]).round(6), lin.vjp([0.0, 1.0]).round(6)
+    (array([2., 0.]), array([0., 4.]))
+    """
+    lin = Linearization(fun, x, options)
+    return lin.y, lin
+
+
+class Linearization:
+    """The Jacobian of a function at one point, run for only when a product is asked for.
+
+    Attributes
+    ----------
+    y : array or dict
+        The value at x.
+    nfev : int
+        Evaluations so far, that at x included.
+    """
+
+    def __init__(self, fun: Callable[..., Any], x: Any, options: Options) -> None:
+        self._fun = fun
+        self._running: dict[str, Any] = {k: v for k, v in options.items() if k in RUNNING}
+        self._f0 = options.get("f0")
+        self._options: dict[str, Any] = {
+            k: v for k, v in options.items() if k not in (*RUNNING, "f0", "batch_dims")
+        }
+        self._x, self._layout = checks.point(x, options.get("batch_dims", 0))
+        # Before anything is run: arguments that make no sense.
+        JacobianEstimator._of(self._x, self._layout, **self._options)
+        with self._evaluator() as evaluate:
+            y = evaluate.first(self._x) if self._f0 is None else evaluate.learn(
+                checks.like_output(self._f0)
+            )  # fmt: skip
+        assert evaluate.y_layout is not None
+        self._y_layout = evaluate.y_layout
+        self.y = self._y_layout.unflatten(y)
+        self.nfev = evaluate.nfev
+
+    def _evaluator(self, **hooks: Any) -> Evaluator:
+        return Evaluator(
+            self._fun, self._layout, **self._running, **hooks,
+            complex_step=self._options.get("method") == "cs",
+        )  # fmt: skip
+
+    def jvp(self, u: Any) -> Any:
+        """J u: an array of the shape of y, or several on a leading axis."""
+        return self.jvp_estimate(u).value
+
+    def vjp(self, v: Any) -> Any:
+        """v^T J: an array of the shape of x, or several on a leading axis."""
+        return self.vjp_estimate(v).value
+
+    def jvp_estimate(self, u: Any) -> ProductEstimate:
+        """``jvp`` with its error bars."""
+        flat, lead = checks.direction(u, self._layout, "u")
+        if flat.dtype.kind == "c":
+            raise TypeError("u is complex; J is linear: take its real and imaginary parts apart")
+        tangents = flat.reshape(-1, *self._x.shape)  # (p, *batch, m)
+        p, batch = len(tangents), self._layout.batch
+        options = self._options | self._along(tangents)
+        lift = _Lift(self._x, tangents, options.pop("_limits"))
+        inner = JacobianEstimator._of(
+            np.zeros((*batch, p), self._x.dtype), Layout((p,), batch), **options
+        )
+
+        def view(flat: NDArray[Any]) -> Any:
+            out = self._y_layout.unflatten(np.moveaxis(flat, -1, 0))
+            return out if lead else _first(out)
+
+        return self._product(inner, view, lift=lift)
+
+    def _along(self, tangents: Array) -> dict[str, Any]:
+        """Scale and bounds of the coordinate that runs along each tangent."""
+        probe = JacobianEstimator._of(self._x, self._layout, **self._options)
+        scale, limits = probe.scale.reshape(self._x.shape), probe.limits
+        reach = np.max(np.abs(tangents) / scale, axis=-1)  # (p, *batch)
+        unit = np.moveaxis(1.0 / np.where(reach > 0, reach, 1.0), 0, -1)
+        out: dict[str, Any] = {"x_scale": unit, "_limits": None}
+        for name in ("rel_step", "abs_step"):
+            if self._options.get(name) is not None and np.ndim(self._options[name]):
+                raise ValueError(f"{name} of a jvp is a scalar, got {self._options[name]!r:.60}")
+        if limits is not None:
+            lower, upper = (b.reshape(self._x.shape) for b in limits)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ends = np.stack([(lower - self._x) / tangents, (upper - self._x) / tangents])
+            ends = np.where(tangents == 0, np.array([-np.inf, np.inf]).reshape(
+                2, *[1] * tangents.ndim), ends)  # fmt: skip
+            low, high = ends.min(0).max(-1), ends.max(0).min(-1)
+            out["bounds"] = (np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1))
+            out["_limits"] = (lower, upper)
+        return out
+
+    def vjp_estimate(self, v: Any) -> ProductEstimate:
+        """``vjp`` with its error bars."""
+        flat, lead = checks.direction(v, self._y_layout, "v")
+        cotangents = flat.reshape(-1, *self._y_layout.batch, self._y_layout.size)
+        inner = JacobianEstimator._of(self._x, self._layout, **self._options | self._noise(flat))
+
+        def view(flat: NDArray[Any]) -> Any:
+            out = self._layout.unflatten(np.moveaxis(flat, -2, 0))
+            return out if lead else _first(out)
+
+        return self._product(inner, view, contract=_Contract(cotangents))
+
+    def _noise(self, cotangents: NDArray[Any]) -> dict[str, Any]:
+        """The noise of v . y, where that of y is known."""
+        noise = self._options.get("noise")
+        if noise is None or isinstance(noise, str):
+            return {}
+        each = checks.like_x(noise, self._y_layout, "noise").reshape(-1, self._y_layout.size)[0]
+        rows = np.abs(cotangents.reshape(-1, self._y_layout.size))
+        return {"noise": np.sqrt(np.square(rows) @ np.square(each))}
+
+    def _product(
+        self, inner: JacobianEstimator, view: Callable[[NDArray[Any]], Any], **hooks: Any
+    ) -> ProductEstimate:
+        with self._evaluator(**hooks) as evaluate:
+            start(inner, evaluate, self._x, self.y)
+            drive(inner, evaluate, self._options.get("on_error", "adapt"))
+        self.nfev += inner.nfev
+        inner.nfev = self.nfev
+        return ProductEstimate(finish(inner), view, self.y)
+
+
+class _Lift:
+    """Points s along tangents to points of ``fun``: x + sum_p s_p u_p, never out of bounds."""
+
+    def __init__(self, x: NDArray[Any], tangents: Array, limits: Any) -> None:
+        self.x, self.tangents, self.limits = x, tangents, limits
+
+    def __call__(self, s: NDArray[Any]) -> NDArray[Any]:
+        moved = self.x + np.einsum("k...p,p...m->k...m", s, self.tangents)
+        if s.dtype.kind == "c":
+            return np.asarray(moved)
+        points = moved.astype(self.x.dtype, copy=False)
+        if self.limits is not None:
+            points = np.clip(points, *self.limits).astype(self.x.dtype, copy=False)
+        still = (points == self.x).all(-1) & (self.tangents != 0).any(-1).any(0) & (s != 0).any(-1)
+        if still.any():
+            raise ValueError(
+                "a step along u rounds to nothing at x; give a larger rel_step or abs_step"
+            )
+        return np.asarray(points)
+
+
+class _Contract:
+    """Values to v^T y, on arrival; outputs that no cotangent weighs may be nan."""
+
+    def __init__(self, cotangents: NDArray[Any]) -> None:
+        self.cotangents = cotangents  # (p, *batch, n)
+        self.used = (cotangents != 0).any(axis=0)
+        self.all_used = bool(self.used.all())
+
+    def __call__(self, y: NDArray[Any]) -> NDArray[Any]:
+        if not self.all_used:
+            y = np.where(self.used, y, 0.0)
+        if self.cotangents.ndim == 2:
+            return np.asarray(y @ self.cotangents.T)
+        return np.asarray(np.einsum("...n,pn->...p" if y.ndim == 1 else "...bn,pbn->...bp", y,
+            self.cotangents.reshape(len(self.cotangents), -1, y.shape[-1])))  # fmt: skip
+
+
+def _first(out: Any) -> Any:
+    """The only one of several."""
+    if isinstance(out, dict):
+        return {name: _first(item) for name, item in out.items()}
+    return out[0]
+
+
+class Prepared:
+    """A function prepared for Jacobians at many points; see ``prepare``.
+
+    Attributes
+    ----------
+    nfev : int
+        Evaluations of all calls.
+    """
+
+    def __init__(self, fun: Callable[..., Any], x0: Any, options: Options) -> None:
+        self._options: dict[str, Any] = {k: v for k, v in options.items() if k not in (
+            *RUNNING, "f0", "batch_dims")}  # fmt: skip
+        self._batch_dims = options.get("batch_dims", 0)
+        flat, self._layout = checks.point(x0, self._batch_dims)
+        JacobianEstimator._of(flat, self._layout, **self._options)
+        self._evaluate = Evaluator(
+            fun, self._layout, **{k: v for k, v in options.items() if k in RUNNING},  # type: ignore[arg-type]
+            complex_step=options.get("method") == "cs",
+        )  # fmt: skip
+        self._on_error = options.get("on_error", "adapt")
+        self.nfev = 0
+
+    def __call__(self, x: Any, f0: Any = None) -> JacobianEstimate:
+        """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known."""
+        flat, layout = checks.point(x, self._batch_dims)
+        if layout.shape != self._layout.shape or layout.batch != self._layout.batch:
+            raise ValueError(
+                f"x has shape {np.shape(x)}, but this was prepared for "
+                f"{self._layout.batch + (self._layout.shape or ())}"
+            )
+        estimator = JacobianEstimator._of(flat, layout, **self._options)
+        self._evaluate.nfev = 0
+        start(estimator, self._evaluate, flat, f0)
+        drive(estimator, self._evaluate, self._on_error)
+        self.nfev += estimator.nfev
+        return finish(estimator)
+
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._evaluate.__exit__(*exc)
+
+
+def prepare(fun: Callable[..., Any], x0: Any, **options: Unpack[Options]) -> Prepared:
+    """Prepare Jacobians of ``fun`` at many points of the shape of x0.
+
+    Parameters
+    ----------
+    fun, x0, **options
+        As in ``jacobian``.
+
+    Returns
+    -------
+    Prepared
+        Call it with x, as often as needed. Worker processes stay alive between calls (use it as a
+        context manager to end them), and what was learned of noise and steps is kept.
+    """
+    return Prepared(fun, x0, options)
