@@ -1,0 +1,103 @@
+"""Weighted, centred rows of one least-squares problem, and what a fit of them gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np.covariance import NULL_TOL, Covariance
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Weighted rows of one problem, all real: a complex output is two real ones.
+
+    Attributes
+    ----------
+    x, f : array, shape (b, k, m) and (b, k, n or 2 n)
+        Centred where there is an intercept, then multiplied by the roots of the weights.
+    root : array, shape (b, k), or None
+        Those roots.
+    mean_x, mean_f : array, shape (b, m) and (b, n or 2 n), or None
+        Weighted means that were taken off; None without an intercept.
+    count, total : array, shape (b,)
+        Samples present, and the sum of their weights.
+    is_complex : bool
+    """
+
+    x: Array
+    f: Array
+    root: Array | None
+    mean_x: Array | None
+    mean_f: Array | None
+    count: Array
+    total: Array
+    is_complex: bool
+
+    @classmethod
+    def of(cls, dx: Array, df: NDArray[Any], weights: Array | None, intercept: bool) -> Rows:
+        is_complex = df.dtype.kind == "c"
+        f = np.ascontiguousarray(df).view(np.float64) if is_complex else df
+        b, k, _ = dx.shape
+        count = total = np.full(b, float(k))
+        if weights is not None:
+            count, total = (weights > 0).sum(1).astype(np.float64), weights.sum(1)
+        mean_x = mean_f = None
+        if intercept:
+            share = np.full((b, 1, k), 1 / k)
+            if weights is not None:
+                share = (weights / np.where(total > 0, total, 1.0)[:, None])[:, None]
+            # From the first row, or rounding of a cloud far from 0 would pass for a direction.
+            first = dx[:, :1]
+            dx = dx - first
+            shift, mean_f = share @ dx, share @ f
+            mean_x = (first + shift)[:, 0]
+            dx, f, mean_f = dx - shift, f - mean_f, mean_f[:, 0]
+        root = None if weights is None else np.sqrt(weights)
+        if root is not None:
+            dx, f = dx * root[:, :, None], f * root[:, :, None]
+        return cls(dx, f, root, mean_x, mean_f, count, total, is_complex)
+
+    def joined(self, a: Array) -> NDArray[Any]:
+        """Outputs of ``a``, shape (b, n or 2 n, ...), as complex numbers where they are."""
+        if not self.is_complex:
+            return a
+        return np.asarray(a[:, 0::2] + 1j * a[:, 1::2])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The fields of a Solution for some of the outputs; one batch axis."""
+
+    coef: NDArray[Any]
+    cov: Covariance
+    dof: Array
+    rank: NDArray[np.intp]
+    cond: Array
+    residual: Array
+    value: NDArray[Any] | None = None
+    value_stderr: Array | None = None
+
+
+def value_stderr(cov: Covariance, mean_x: Array, total: Array) -> Array:
+    """Standard error of the value at dx = 0, shape (b, n).
+
+    ``mean_x`` (b, n or 1, m) is the weighted mean of the samples, ``total`` (b, n or 1) the sum
+    of their weights; inf where dx = 0 lies outside of what the samples span.
+    """
+    assert cov.factor is not None
+    factor = cov.factor if cov.per_output else cov.factor[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = 1 / total + np.square(np.vecmat(mean_x, factor)).sum(-1)
+        out = cov.scale * np.sqrt(unit)
+    lost = total == 0
+    if cov.null is not None:
+        null = cov.null if cov.per_output else cov.null[:, None]
+        terms = null * mean_x[..., None]
+        lost = lost | (np.abs(terms.sum(2)) > NULL_TOL * np.abs(terms).sum(2)).any(-1)
+    return np.asarray(np.where(lost, np.inf, out))
