@@ -1,0 +1,199 @@
+"""Pairs of runs along lines through x: which rows they are, and what they gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np.designs.base import Problem, Rows
+
+Array = NDArray[np.float64]
+
+#: Line of the pilot, which moves every input at once; inputs are lines 0 .. m - 1.
+PILOT = -1
+#: Line of a repetition at x itself.
+CENTRE = -2
+
+# The one-sided rule (4 f(t) - f(2t) - 3 f0) / (2t) has truncation -2 a_3 t^2 and noise variance
+# 6.5 s^2 / t^2: that of a pair at sqrt(2) t, whose noise is 26 times as large.
+SIDED_REACH = 2**0.5
+SIDED_NOISE = 26.0
+# Steps that agree to this are one step to the model.
+SAME_STEP = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two runs on one line: at +-t, or at t and 2 t on one side.
+
+    ``side`` is 0 for a pair, +1 or -1 for the one-sided rule; ``t`` is in units of the scale.
+    """
+
+    line: int
+    t: float
+    side: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What the pairs of some lines gave: L lines, P pairs at most, N real outputs.
+
+    Attributes
+    ----------
+    t, factor : array, shape (L, P)
+        Steps that act in the model (nan where there is no pair) and noise factors.
+    odd, even : array, shape (L, P, N)
+        Slopes per unit t and second differences; nan where a run failed.
+    """
+
+    t: Array
+    factor: Array
+    odd: Array
+    even: Array
+
+
+def flat(values: NDArray[Any]) -> Array:
+    """Outputs of all points of a batch, (..., B, n), as real numbers (..., N)."""
+    if np.iscomplexobj(values):
+        values = np.concatenate([values.real, values.imag], axis=-1)
+    return np.ascontiguousarray(values.reshape(*values.shape[:-2], -1), float)
+
+
+class Pairs:
+    """The book of all rows that a plan has asked for."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.scale = problem.scale
+        self.f0 = flat(problem.y[None])[0]
+        self.batch, self.m = problem.x.shape
+        # complex outputs count twice: their real and imaginary parts are outputs of their own
+        self.per_point = self.f0.size // self.batch
+        up = (problem.upper - problem.x) / self.scale
+        down = (problem.x - problem.lower) / self.scale
+        #: How far each input may be moved up and down at every point, in units of t.
+        self.up, self.down = up.min(axis=0), down.min(axis=0)
+        self.free = np.maximum(self.up, self.down) > 0
+        self.direction = np.zeros((self.batch, self.m))
+        self.pairs: list[Pair] = []
+        self.first: list[int] = []
+        self.n_rows = 0
+
+    def request(self, wanted: Sequence[Pair]) -> Array:
+        """Offsets (k, B, m) of the runs of these pairs, which are entered into the book."""
+        out = np.zeros((2 * len(wanted), self.batch, self.m))
+        row = 0
+        for pair in wanted:
+            self.pairs.append(pair)
+            self.first.append(self.n_rows + row)
+            if pair.line == CENTRE:
+                row += 1
+                continue
+            for multiple in (1.0, -1.0) if pair.side == 0 else (1.0 * pair.side, 2.0 * pair.side):
+                self._move(out[row], pair.line, multiple * pair.t)
+                row += 1
+        self.n_rows += row
+        return out[:row]
+
+    def _move(self, out: Array, line: int, t: float) -> None:
+        """Write the displacement t along a line into ``out`` (B, m), inside the bounds."""
+        p = self.problem
+        if line == PILOT:
+            out[:] = t * self.direction * self.scale
+        else:
+            out[:, line] = t * self.scale[:, line]
+        # x + t s may round to just outside of a bound that t s just reaches
+        np.clip(out, p.lower - p.x, p.upper - p.x, out=out)
+
+    def values(self, rows: Rows) -> Array:
+        """Real outputs (k, N) of the rows so far; nan where not done."""
+        out = flat(rows.values)
+        out[~rows.done] = np.nan
+        return out
+
+    def steps(self, line: int) -> list[float]:
+        """Steps already asked for on a line."""
+        return [p.t for p in self.pairs if p.line == line]
+
+    def lines(self, rows: Rows, lines: Sequence[int]) -> Lines:
+        """What the pairs of these lines gave, one pair a row of the book."""
+        index = {line: k for k, line in enumerate(lines)}
+        fill = [0] * len(lines)
+        known = len(rows.done)
+        chosen: list[tuple[int, int, int, Pair]] = []
+        for pair, first in zip(self.pairs, self.first):
+            k = index.get(pair.line)
+            if k is not None and first + 1 < known:
+                chosen.append((k, fill[k], first, pair))
+                fill[k] += 1
+        width = max(fill, default=0) or 1
+        t = np.full((len(lines), width), np.nan)
+        factor = np.ones((len(lines), width))
+        odd = np.full((len(lines), width, self.f0.size), np.nan)
+        even = np.full((len(lines), width, self.f0.size), np.nan)
+        if chosen:
+            k, slot, first = (np.array(c, dtype=np.intp) for c in zip(*[c[:3] for c in chosen]))
+            pairs = [c[3] for c in chosen]
+            sided = np.array([p.side != 0 for p in pairs])
+            reach = np.array([abs(p.t) for p in pairs])
+            t[k, slot] = np.where(sided, SIDED_REACH * reach, reach)
+            factor[k, slot] = np.where(sided, SIDED_NOISE, 1.0)
+            values = self.values(rows)
+            a, b = values[first], values[first + 1]
+            ta = self._realised(rows, first, pairs)
+            tb = self._realised(rows, first + 1, pairs)
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                h = (ta - tb) / 2
+                odd[k, slot] = np.where(
+                    sided[:, None], (4 * a - b - 3 * self.f0) / (2 * ta), (a - b) / (2 * h)
+                )
+                even[k, slot] = np.where(
+                    sided[:, None], self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
+                )
+        odd[~np.isfinite(odd)] = np.nan
+        even[~np.isfinite(even)] = np.nan
+        return Lines(t, factor, odd, even)
+
+    def merged(self, rows: Rows, lines: Sequence[int]) -> Lines:
+        """The same, repetitions of a step averaged.
+
+        Equal rows would leave rounding where their difference should be, and rounding looks like
+        information on g in states that bend early.
+        """
+        view = self.lines(rows, lines)
+        t, factor, odd, even = view.t, view.factor, view.odd, view.even
+        for a in range(1, t.shape[1]):
+            for b in range(a):
+                twin = np.abs(t[:, a] / t[:, b] - 1) < SAME_STEP
+                if not twin.any():
+                    continue
+                # the merged pair is as good as its worst output
+                both = twin & np.isfinite(odd[:, a] + odd[:, b]).any(axis=1)
+                weight = factor[:, b] / (factor[:, a] + factor[:, b])
+                for part in (odd, even):
+                    mean = part[:, b] + weight[:, None] * (part[:, a] - part[:, b])
+                    mean = np.where(np.isfinite(mean), mean, part[:, b])
+                    part[:, b] = np.where(
+                        twin[:, None],
+                        np.where(np.isfinite(part[:, b]), mean, part[:, a]),
+                        part[:, b],
+                    )
+                    part[twin, a] = np.nan
+                factor[:, b] = np.where(both, weight * factor[:, a], factor[:, b])
+                t[twin, a] = np.nan
+        return Lines(t, factor, odd, even)
+
+    def _realised(self, rows: Rows, row: NDArray[np.intp], pairs: list[Pair]) -> Array:
+        """Displacements that were really made, in units of t, per real output (k, N)."""
+        u = rows.offsets[row] / self.scale
+        line = np.array([p.line for p in pairs])
+        along = np.take_along_axis(u, np.maximum(line, 0)[:, None, None], axis=2)[..., 0]
+        if (line == PILOT).any():
+            norm = np.square(self.direction).sum(axis=1)
+            pilot = (u * self.direction).sum(axis=2) / np.where(norm > 0, norm, 1.0)
+            along = np.where((line == PILOT)[:, None], pilot, along)
+        return np.repeat(along, self.per_point, axis=1)
