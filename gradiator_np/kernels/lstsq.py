@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-LANES = 32
-
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def lstsq_batch(
@@ -36,7 +34,7 @@ def lstsq_batch(
     coef : array, shape (b, n, m)
         Out: the solutions. Not finite where the columns of dx are dependent.
     factor : array, shape (b, m, m)
-        Out: F with F F^T = (dx^T dx)^-1.
+        Out: the upper triangle of F with F F^T = (dx^T dx)^-1; its lower one is left alone.
     rss : array, shape (b, n)
         Out: residual sums of squares.
     cond : array, shape (b, 2)
@@ -44,6 +42,8 @@ def lstsq_batch(
         (from below), then the upper bound ``||R||_F ||R^-1||_F``; inf or nan where singular.
     lanes : int
         How many problems are solved side by side; any positive number gives the same result.
+    power : int
+        Steps of power iteration behind the estimate of the condition number.
     """
     n_batch, k, m = dx.shape
     n = df.shape[2]
@@ -77,9 +77,6 @@ def lstsq_batch(
                 for l in range(w):
                     coef[start + l, c, j] = a[m + c, j, l] * scale[j, l]
         for i in range(m):
-            for j in range(i):
-                for l in range(w):
-                    factor[start + l, i, j] = 0.0
             for j in range(i, m):
                 for l in range(w):
                     factor[start + l, i, j] = inv[j, i, l] * scale[i, l]

@@ -106,7 +106,7 @@ class Pinv:
         dof = count - linear.rank
         if self.ridge:
             dof = count - dx.shape[2] + self.ridge * np.square(linear.factor).sum((1, 2))
-        rss = linear.rss.reshape(*df.shape[::2], -1).sum(-1)
+        rss = linear.rss[:, 0::2] + linear.rss[:, 1::2] if rows.is_complex else linear.rss
         dof = np.broadcast_to(np.maximum(dof, 0.0)[:, None], rss.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = np.sqrt(np.where(dof > 0, rss / dof, np.nan))
