@@ -1,0 +1,264 @@
+"""From the rows of a directional design to J: odd parts, extrapolation, noise, lack of fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np.designs.base import Problem
+from gradiator_np.designs.contrasts import (
+    EXTRAPOLATED,
+    PLAIN,
+    average,
+    even_part,
+    odd_part,
+    upper_tail,
+)
+from gradiator_np.solvers.pinv import Pinv
+from gradiator_np.solvers.solution import Solution, Solver
+from gradiator_np.status import Status
+
+Array = NDArray[np.float64]
+
+# RMS contrast of o(2h) - 2 o(h) over its noise. Extrapolating multiplies the variance by 9 and
+# removes a bias; at sqrt 2 both cost the same, and a contrast of few directions scatters.
+TRUNCATION = 1.5
+# A lack of fit is claimed once in a thousand sound estimates, over all outputs together.
+ALARM = 1e-3
+
+
+class Setup(Protocol):
+    """What the reduction needs of its plan."""
+
+    problem: Problem
+    paired: bool
+    half: Array
+    richardson: bool | str
+    solver: Solver
+
+
+class Reduction:
+    """The design's own rows as samples of one linear fit.
+
+    Parameters
+    ----------
+    offsets : array, shape (L, S, K, B, m)
+        Levels, signs, directions.
+    values : array, shape (R, L, S, K, B, n)
+        Replicates first; nan where a run failed.
+    y : array, shape (B, n)
+    plan : Setup
+    """
+
+    def __init__(self, offsets: Array, values: NDArray[Any], y: NDArray[Any], plan: Setup) -> None:
+        self.offsets, self.values, self.y, self.plan = offsets, values, y, plan
+        self.failed = ~np.isfinite(values).all()
+        self.used_lone = False
+        #: Whether the solver's error bars are one noise level times the geometry of the samples.
+        self.plain = isinstance(plan.solver, Pinv) and plan.solver.errors == "classical"
+        if plan.paired:
+            self.means = average(odd_part(values[:, :, 0], values[:, :, 1]))
+            share = 2.0  # an odd part has half the variance of a run
+            axes: tuple[int, ...] = (0, 1)
+        else:
+            self.means = average(values[:, 0, 0])
+            share = 1.0
+            axes = (0,)
+        #: Noise of one run by the scatter of replicates, and its degrees of freedom, (B, n).
+        self.pure_dof = np.maximum(self.means.count - 1, 0).sum(axes)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            self.pure = np.sqrt(share * self.means.scatter.sum(axes) / self.pure_dof)
+
+    # -- fits --------------------------------------------------------------------------------
+
+    def solve(self) -> Solution:
+        """The fit by the plan's solver; batch axes (B,)."""
+        if not self.plan.paired:
+            return self._fit_values()
+        solution = self._fit_odd()
+        lost = np.isinf(solution.cov.variance()) & (self.plan.half != 0)[:, None, :]
+        if lost.any():
+            both = self._fit_values()
+            # Runs whose partner failed bring curvature with them: only where J needs them.
+            if np.isinf(both.cov.variance()).sum() < np.isinf(solution.cov.variance()).sum():
+                self.used_lone = True
+                return both
+        return solution
+
+    def _fit_odd(self) -> Solution:
+        """Least squares on odd parts, extrapolated to step 0 where that is due."""
+        dx = odd_part(self.offsets[:, 0], self.offsets[:, 1])  # (L, K, B, m)
+        if len(dx) == 1:
+            return self._fit(dx[0], self.means.mean[0], 2 * self.means.count[0])
+        odd, count = self.means.mean, self.means.count
+        free, w_free = _combine(EXTRAPOLATED, odd, count)
+        solution = self._fit(dx[0], free, w_free)
+        if self.plan.richardson is True:
+            return solution
+        sigma = self._noise(solution)[0]
+        solution = replace(solution, cov=replace(solution.cov, scale=sigma))
+        gap, weight = _combine((np.array([-2.0, 1.0]), 5.0), odd, count)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            power = np.nansum(np.abs(gap) ** 2 * weight, 0) / np.isfinite(gap).sum(0)
+            keep = ~(power > (TRUNCATION * sigma) ** 2)  # (B, n): curvature is below the noise
+        if not keep.any():
+            return solution
+        plain, w_plain = _combine(PLAIN, odd, count)
+        mixed = self._fit(dx[0], np.where(keep, plain, free), np.where(keep, w_plain, w_free))
+        return replace(mixed, cov=replace(mixed.cov, extra=self._bias(solution, mixed, keep)))
+
+    def _bias(self, free: Solution, mixed: Solution, keep: NDArray[np.bool_]) -> Array:
+        """Squared truncation of the outputs that were not extrapolated, beyond its noise."""
+        gap2 = np.abs(mixed.coef - free.coef) ** 2
+        # Variances of both combinations are in the ratio of their units; the contrast between
+        # them, with equal noise at both steps, has their difference (plain is the best unbiased).
+        noise = free.cov.variance() * (1 - PLAIN[1] / EXTRAPOLATED[1])
+        bias = np.where(np.isfinite(noise), gap2 - noise, 0.0)
+        return np.asarray(np.where(keep[..., None], np.maximum(bias, 0.0), 0.0))
+
+    def _fit_values(self) -> Solution:
+        """Least squares with an intercept on every run by itself."""
+        s = 2 if self.plan.paired else 1
+        dx = self.offsets.reshape(-1, *self.offsets.shape[-2:])
+        means = average(self.values)
+        shape = (-1, *self.y.shape)
+        values, count = means.mean.reshape(shape), means.count.reshape(shape)
+        base = np.where(np.isfinite(self.y), self.y, 0)
+        values = values - base
+        if s == 1:  # curvature lifts the mean of a pair, but not its slope: no base there
+            dx = np.concatenate([np.zeros_like(dx[:1]), dx])
+            values = np.concatenate([(self.y - base)[None], values])
+            count = np.concatenate([np.ones_like(count[:1]), count])
+        return self._fit(dx, values, count, intercept=True)
+
+    def _fit(
+        self, dx: Array, df: NDArray[Any], weights: Array, intercept: bool = False
+    ) -> Solution:
+        """The plan's solver with the batch axis first; dx (k, B, m), df and weights (k, B, n)."""
+        dx, df, w = (np.ascontiguousarray(np.swapaxes(a, 0, 1)) for a in (dx, df, weights))
+        w = np.where(w > 0, w, w.max(-1, keepdims=True, initial=0.0))  # df is nan there
+        shared = w[..., 0]
+        if (w == shared[..., None]).all():
+            w = np.where(shared > 0, shared, 1.0)
+        return self.plan.solver.solve(dx, df, weights=w, intercept=intercept)
+
+    # -- noise and fit -----------------------------------------------------------------------
+
+    def _noise(self, solution: Solution) -> tuple[Array, Array]:
+        """Noise of one run and its degrees of freedom: given, by replicates, by the residual."""
+        given = self.plan.problem.noise
+        if not self.plain:
+            return solution.cov.scale, solution.dof
+        if given is not None:
+            return np.broadcast_to(given, self.y.shape), np.full(self.y.shape, np.inf)
+        known = self.pure_dof > 0
+        return (
+            np.where(known, self.pure, solution.cov.scale),
+            np.where(known, self.pure_dof, solution.dof),
+        )
+
+    def judge(self, solution: Solution, *, incomplete: bool) -> Solution:
+        """Put the noise into the covariance and say how far the estimate can be trusted."""
+        sigma, dof = self._noise(solution)
+        independent = self.plain & (np.isinf(dof) | (self.pure_dof > 0))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(independent, (solution.cov.scale / sigma) ** 2, np.nan)
+        misfit = upper_tail(ratio, solution.dof, dof) < ALARM / ratio.shape[-1]
+        # Where the line misses its samples by more than the noise, the residual is the error.
+        sigma, dof = (
+            np.where(misfit, solution.cov.scale, sigma),
+            np.where(misfit, solution.dof, dof),
+        )
+        solution = replace(solution, cov=replace(solution.cov, scale=sigma), dof=dof)
+        info, bent = self._curvature(sigma, dof)
+        info |= {"lack_of_fit": misfit, "pure_noise": self.pure, "pure_dof": self.pure_dof}
+        status, message = self._words(solution, bool(misfit.any()), bool(bent.any()), incomplete)
+        return replace(solution, info=solution.info | info, status=status, message=message)
+
+    def _curvature(self, sigma: Array, dof: Array) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+        """Size of the even parts, and where they drown the odd ones; arrays (B, n)."""
+        if not self.plan.paired:
+            return {}, np.zeros(self.y.shape, dtype=bool)
+        even = average(even_part(self.values[:, -1, 0], self.values[:, -1, 1], self.y))
+        pairs = np.isfinite(even.mean).sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            power = np.nansum(np.abs(even.mean) ** 2, 0) / pairs
+            slope = np.nansum(np.abs(self.means.mean[-1]) ** 2, 0) / pairs
+            # Variance of an even part: half a run's, and the whole of y's, shared by all.
+            noise = sigma**2 * (0.5 / np.maximum(even.count, 1).mean(0) + 1.0)
+            # y's share has one degree of freedom: the test must not count it K times.
+            p = upper_tail(power / noise, 1.0, dof)
+        bent = (p < ALARM / p.shape[-1]) & (power > slope)
+        return {"even": np.sqrt(power), "odd": np.sqrt(slope), "even_p": p}, bent
+
+    def _words(
+        self, solution: Solution, misfit: bool, bent: bool, incomplete: bool
+    ) -> tuple[str, str]:
+        lost = np.isinf(solution.cov.variance())
+        free = self.plan.problem.upper > self.plan.problem.lower
+        said: list[tuple[str, str]] = []
+        if incomplete:
+            said.append((Status.INCOMPLETE, "some rows of the design have not been told yet"))
+        if (lost & free[:, None, :]).any():
+            said.append(
+                (
+                    Status.UNDETERMINED,
+                    "no sample determines "
+                    f"{int((lost & free[:, None, :]).any((0, 1)).sum())} inputs (stderr is inf): "
+                    "rerun the failed points, ask for more directions (spare=), or give those "
+                    "inputs a step",
+                )
+            )
+        if misfit:
+            said.append(
+                (
+                    Status.LACK_OF_FIT,
+                    "the samples miss a linear function by more than their noise (third-order "
+                    "curvature, a kink or a jump inside the step): use a smaller step or "
+                    "richardson=True; stderr is that misfit",
+                )
+            )
+        if bent:
+            said.append(
+                (
+                    Status.LACK_OF_FIT,
+                    "at this step the even part of the response (curvature or a kink at x) exceeds "
+                    "the slope: pairs cancel curvature, but a kink would pass unseen; compare with "
+                    "a smaller step",
+                )
+            )
+        if self.failed and not incomplete:
+            said.append((Status.FAILED_RUNS, self._failure_words()))
+        if not said and (~np.isfinite(solution.cov.scale)).any():
+            return Status.OK, (
+                "nothing tells the noise: give noise=, replicates=2 or more directions (spare=)"
+            )
+        if not said:
+            return Status.OK, ""
+        return said[0][0], "; ".join(text for _, text in said)
+
+    def _failure_words(self) -> str:
+        lost = int((~np.isfinite(self.values)).any((-1, -2)).sum())
+        how = (
+            "runs whose mirror image failed were used by themselves, so curvature biases J; "
+            "rerun the failed points"
+            if self.used_lone
+            else "their pairs were left out"
+            if self.plan.paired
+            else "they were left out"
+        )
+        return f"{lost} of {int(np.prod(self.values.shape[:4]))} runs failed: {how}"
+
+
+def _combine(
+    rule: tuple[Array, float], odd: NDArray[Any], count: Array
+) -> tuple[NDArray[Any], Array]:
+    """Combination of both levels' odd parts, and its weight against one run; (K, B, n)."""
+    c, _ = rule
+    value = c[0] * odd[0] + c[1] * odd[1]
+    with np.errstate(divide="ignore"):
+        weight = 2 / (c[0] ** 2 / count[0] + c[1] ** 2 / count[1])
+    return value, weight
