@@ -1,0 +1,441 @@
+r"""Least operator norm of the residual: ``min ||J B - C||_2`` with B = dx^T, C = df^T.
+
+Without structure the least squares solution ``C B^+`` is optimal: for every A
+
+.. math:: (A B - C)(A B - C)^T = (A - C B^+) B B^T (A - C B^+)^T + F F^T, \quad F = C (I - B^+ B),
+
+so it minimises every singular value of the residual at once, and ``rho = ||F||_2`` certifies it.
+Only a structured Jacobian (pattern, known entries, symmetry) needs an iteration.
+
+The operator norm suits bounded noise, whose worst case it measures; for Gaussian noise least
+squares is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradiator_np.checks import numeric
+from gradiator_np.covariance import Covariance
+from gradiator_np.solvers import douglas_rachford as dr
+from gradiator_np.solvers.consistent import ConsistentSet, spectral_from_entry
+from gradiator_np.solvers.linear import EPS
+from gradiator_np.solvers.pinv import Pinv
+from gradiator_np.solvers.solution import Constraints, Solution
+from gradiator_np.solvers.subspaces import (
+    PatternSpace,
+    Subspace,
+    SymmetricPatternSpace,
+    SymmetricSpace,
+)
+from gradiator_np.status import Status
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Spectral:
+    """Fit a Jacobian by the least operator norm of the residual.
+
+    Parameters
+    ----------
+    gap_tol : float
+        A structured fit stops where its relative duality gap is at most this. Default 1e-4.
+    max_iter : int
+        Iterations of a structured fit, and once more of its tie-break. Default 5000.
+    entry_bound : float, optional
+        Bound on the error of one entry of ``df``, in units of y: for differences of two noisy
+        values twice that of a value. Adds ``info["consistent"]``, the set of all Jacobians
+        that the samples allow.
+    spectral_bound : float, optional
+        The same as a bound on the operator norm of the whole error matrix.
+    tie_break : float, optional
+        A structured minimiser is not unique. With ``tie_break=delta``, at least 1e-2, the
+        Jacobian of least Frobenius norm of the residual among those within ``1 + delta`` times
+        the least operator norm is returned. (At 1e-4 the iteration did not end.)
+    start : Solution, optional
+        Begin a structured fit where that of similar samples, of the same shape, stopped. (A
+        Jacobian alone is no start: the iteration needs the dual variable as well, and took as
+        many iterations from the exact minimiser as from least squares.)
+    callback : callable, optional
+        Called as ``callback(iteration, lower, upper)`` at every certificate.
+
+    Notes
+    -----
+    ``Solution.info`` holds ``lower`` and ``upper``, between which the least operator norm lies
+    (``upper`` is that of the returned Jacobian, equal to ``lower`` in closed form; with
+    ``tie_break`` it is larger by up to delta), ``iterations``, ``state`` (for ``start``) and,
+    with a bound, ``consistent`` (`ConsistentSet`).
+
+    Bounded noise has no standard deviation. The closed form is the least squares fit and
+    carries its classical covariance, right where errors are independent. A structured fit
+    says nan for what the samples determine, 0 for entries known in advance and inf for what no
+    sample determines: its guarantees are ``info["consistent"]``.
+
+    The operator norm couples the outputs, so a sample with a nan is dropped whole and weights
+    are per sample: the residuals of sample j are multiplied by ``sqrt(w_j)``.
+    """
+
+    gap_tol: float = 1e-4
+    max_iter: int = 5000
+    entry_bound: float | None = None
+    spectral_bound: float | None = None
+    tie_break: float | None = None
+    start: Solution | None = field(default=None, compare=False)
+    callback: Callable[[int, float, float], object] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gap_tol < 1:
+            raise ValueError(f"gap_tol must be between 0 and 1, got {self.gap_tol}")
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
+        if self.tie_break is not None and not self.tie_break >= 1e-2:
+            raise ValueError(
+                f"tie_break must be at least 1e-2, got {self.tie_break}: closer to the least "
+                "operator norm the least Frobenius norm is not found in reasonable time"
+            )
+        if self.entry_bound is not None and self.spectral_bound is not None:
+            raise ValueError("give entry_bound or spectral_bound, not both")
+        if not isinstance(self.start, Solution | None):
+            raise TypeError(f"start must be a Solution, got {type(self.start).__name__}")
+
+    def solve(
+        self,
+        dx: Array,
+        df: NDArray[Any],
+        *,
+        weights: Array | None = None,
+        intercept: bool = False,
+        constraints: Constraints | None = None,
+        jac0: NDArray[Any] | None = None,
+    ) -> Solution:
+        """Fit df = J dx (+ c where ``intercept``); see `Solver`.
+
+        Raises
+        ------
+        ValueError
+            If weights are per output, a structured problem is batched, constraints contradict
+            each other, or no Jacobian is consistent with the bound given.
+        """
+        samples = _Samples.of(dx, df, weights, intercept)
+        free, fixed = _free_entries(constraints, samples.shape)
+        if free is None:
+            return self._closed_form(samples, jac0)
+        return self._structured(samples, free, fixed, constraints, jac0)
+
+    def _closed_form(self, samples: _Samples, jac0: NDArray[Any] | None) -> Solution:
+        every = bool((samples.weight == 1).all())
+        solution = Pinv().solve(
+            samples.x,
+            samples.y,
+            weights=None if every else np.square(samples.weight),
+            intercept=samples.mean_x is not None,
+            jac0=jac0,
+        )
+        x, y = samples.scaled(None)
+        rho = np.linalg.norm(y - x @ solution.coef.swapaxes(-1, -2), 2, axis=(-2, -1))
+        info = {"lower": rho, "upper": rho, "iterations": 0, **self._consistent(samples, x, y)}
+        return replace(solution, info=solution.info | info)
+
+    def _structured(
+        self,
+        samples: _Samples,
+        free: NDArray[np.bool_],
+        fixed: NDArray[Any],
+        constraints: Constraints | None,
+        jac0: NDArray[Any] | None,
+    ) -> Solution:
+        symmetric = constraints is not None and constraints.symmetric
+        if samples.x.ndim != 2:
+            raise ValueError(
+                f"a structured operator norm fit takes one problem at a time, got dx of shape "
+                f"{samples.x.shape}; loop over the batch"
+            )
+        if jac0 is not None and symmetric and not np.array_equal(jac0, jac0.T):
+            raise ValueError("jac0 is not symmetric but symmetric=True; give (jac0 + jac0.T) / 2")
+        base = fixed if jac0 is None else np.where(free, jac0, fixed)
+        x, y = full_x, full_y = samples.scaled(base)
+        if len(x) > x.shape[1] + y.shape[1]:
+            # A rotation of the samples changes no norm: their triangular factor holds it all.
+            r = np.asarray(np.linalg.qr(np.hstack([x, y]), mode="r"))
+            x, y = np.ascontiguousarray(r[:, : x.shape[1]].real), r[:, x.shape[1] :]
+        space = _subspace(x, free, symmetric)
+        coef, found, closed = self._minimise(x, y.T, space)
+        rest = full_y - full_x @ coef.T
+        upper = dr.spectral_norm(rest)
+        info = {
+            "lower": min(found.lower, upper),
+            "upper": upper,
+            "iterations": found.iterations,
+            "state": found.state,
+            **self._consistent(samples, full_x, full_y),
+        }
+        if "consistent" in info:
+            _refuse_below(info["consistent"].eps, info["lower"])
+        coef = np.where(free, base + coef, base)
+        solution = samples.solution(coef, free, space, info)
+        if closed:
+            return solution
+        return replace(
+            solution,
+            status=Status.NOT_CONVERGED,
+            message=(
+                f"after {found.iterations} iterations the least operator norm is only known to "
+                f"lie between {info['lower']:.6g} and {upper:.6g}, and gap_tol is "
+                f"{self.gap_tol:g}; raise max_iter (start= continues from this solution)"
+            ),
+        )
+
+    def _minimise(
+        self, x: Array, target: NDArray[Any], space: Subspace
+    ) -> tuple[NDArray[Any], dr.Minimum, bool]:
+        """Coefficients, the certificate, and whether the tolerance was met."""
+        coef = space.coef(target)
+        rest = target - coef @ x.T
+        correction = space.coef(rest)  # one refinement: the first residual has cond * eps
+        coef += correction
+        rest -= correction @ x.T
+        rounding = EPS * max(x.shape) * np.linalg.norm(np.abs(target) + np.abs(coef) @ np.abs(x.T))
+        if (size := np.linalg.norm(rest)) <= rounding:
+            return coef, dr.Minimum(np.zeros_like(coef), 0.0, float(size), 0, None), True
+        found = dr.minimise(
+            rest,
+            x,
+            space,
+            gap_tol=self.gap_tol,
+            max_iter=self.max_iter,
+            state=self._state(target),
+            callback=self.callback,
+        )
+        closed = found.gap() <= self.gap_tol
+        if closed and self.tie_break is not None and space.rank:
+            found, closed = dr.least_frobenius(
+                rest,
+                x,
+                space,
+                found,
+                (1 + self.tie_break) * found.upper,
+                gap_tol=self.gap_tol,
+                max_iter=self.max_iter,
+            )
+        return coef + found.coef, found, closed
+
+    def _state(self, target: NDArray[Any]) -> NDArray[Any] | None:
+        """Where the iteration begins, (n, k); None for the least squares residual."""
+        state = None if self.start is None else self.start.info.get("state")
+        if state is not None and state.shape != target.shape:
+            raise ValueError(
+                f"start stems from samples of another shape: its state is {state.shape}, and "
+                f"these need {target.shape}; leave start out"
+            )
+        return state
+
+    def _consistent(self, samples: _Samples, x: Array, y: NDArray[Any]) -> dict[str, Any]:
+        eps = self.spectral_bound
+        if self.entry_bound is not None:
+            each = float(np.sqrt(np.mean(np.square(samples.weight))))
+            eps = each * spectral_from_entry(self.entry_bound, *y.shape[-2:])
+        if eps is None:
+            return {}
+        if x.ndim != 2:
+            raise ValueError("entry_bound and spectral_bound take one problem at a time")
+        return {"consistent": ConsistentSet(x, y, eps)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """Samples ready for a norm that couples outputs: dropped rows have weight 0."""
+
+    x: Array
+    y: NDArray[Any]
+    weight: Array
+    """Square roots, shape (..., k)."""
+    mean_x: Array | None
+    mean_y: NDArray[Any] | None
+
+    @classmethod
+    def of(
+        cls, dx: ArrayLike, df: ArrayLike, weights: ArrayLike | None, intercept: bool
+    ) -> _Samples:
+        x, y = numeric(dx, "dx").astype(np.float64, copy=False), numeric(df, "df")
+        if x.ndim < 2 or y.ndim != x.ndim or x.shape[:-1] != y.shape[:-1]:
+            raise ValueError(
+                f"dx and df must be (..., k, m) and (..., k, n), got {x.shape} and {y.shape}; "
+                "give one sample a row"
+            )
+        if 0 in x.shape or 0 in y.shape:
+            raise ValueError(f"there is nothing to fit: dx is {x.shape}, df is {y.shape}")
+        if not np.isfinite(x).all():
+            raise ValueError("dx must be finite, but has a nan or inf; drop that sample")
+        if np.isinf(y).any():
+            raise ValueError("df must not be inf; give nan for a run that failed")
+        weight = np.sqrt(_sample_weights(weights, y.shape))
+        failed = np.isnan(y).any(-1)
+        if failed.any():
+            y = np.where(failed[..., None], 0.0, y)
+            weight = np.where(failed, 0.0, weight)
+        if not (weight > 0).any(-1).all():
+            raise ValueError("every sample failed or has weight 0; nothing is left to fit")
+        if not intercept:
+            return cls(x, y, weight, None, None)
+        part = np.square(weight)[..., None]
+        part = part / part.sum(-2, keepdims=True)
+        # From the first row: rounding of a cloud far from 0 would pass for a direction.
+        first = x[..., :1, :]
+        mean_x = first[..., 0, :] + (part * (x - first)).sum(-2)
+        return cls(x, y, weight, mean_x, (part * y).sum(-2))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.y.shape[-1], self.x.shape[-1]
+
+    def scaled(self, jac: NDArray[Any] | None) -> tuple[Array, NDArray[Any]]:
+        """sqrt(w) dx and sqrt(w) (df - jac dx); about their means where a value is fitted.
+
+        The part of the residual along the weights can be made zero by the intercept alone, and
+        no norm of the rest profits from it: centring removes the intercept from the problem.
+        """
+        x, y = self.x, self.y
+        if self.mean_x is not None and self.mean_y is not None:
+            x, y = x - self.mean_x[..., None, :], y - self.mean_y[..., None, :]
+        if jac is not None:
+            y = y - x @ jac.swapaxes(-1, -2)
+        if (self.weight == 1).all():
+            return x, y
+        return x * self.weight[..., None], y * self.weight[..., None]
+
+    def solution(
+        self, coef: NDArray[Any], free: NDArray[np.bool_], space: Subspace, info: dict[str, Any]
+    ) -> Solution:
+        """Wrap up a structured fit: misfit, value at the centre, what is determined."""
+        (n, m), null = self.shape, space.null()
+        value = value_stderr = None
+        if self.mean_x is not None and self.mean_y is not None:
+            value, value_stderr = self.mean_y - coef @ self.mean_x, np.full(n, np.nan)
+        used = self.weight > 0
+        miss = self.y[used] - self.x[used] @ coef.T - (0.0 if value is None else value)
+        message = (
+            ""
+            if null is None
+            else (
+                "the samples leave entries open, those whose stderr is inf: add samples that move "
+                "along their inputs"
+            )
+        )
+        return Solution(
+            coef,
+            Covariance(
+                np.full(n, np.nan), extra=np.where(free, np.nan, 0.0), null=null, per_output=True
+            ),
+            dof=np.zeros(n),
+            rank=np.asarray(m if null is None else m - int(null.any(1).sum(-1).max())),
+            cond=np.asarray(space.cond),
+            residual=np.sqrt(np.square(np.abs(miss)).mean(0)),
+            value=value,
+            value_stderr=value_stderr,
+            status=Status.OK if null is None else Status.UNDETERMINED,
+            message=message,
+            info=info,
+        )
+
+
+def _sample_weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> Array:
+    """Weights per sample, shape (..., k)."""
+    if weights is None:
+        return np.ones(shape[:-1])
+    w = np.asarray(weights, dtype=np.float64)
+    if w.ndim == len(shape):
+        if not (w == w[..., :1]).all():
+            raise ValueError(
+                "the operator norm couples the outputs, so weights that differ between outputs "
+                "have no meaning for it; give one weight a sample, or scale the outputs"
+            )
+        w = w[..., 0]
+    if not (np.isfinite(w).all() and (w >= 0).all()):
+        raise ValueError("weights must be finite and not negative")
+    return np.broadcast_to(w, shape[:-1])
+
+
+def _subspace(x: Array, free: NDArray[np.bool_], symmetric: bool) -> Subspace:
+    if not symmetric:
+        return PatternSpace(x, free)
+    return SymmetricSpace(x) if free.all() else SymmetricPatternSpace(x, free)
+
+
+def _refuse_below(eps: float, lower: float) -> None:
+    if eps < lower * (1 - 1e-9):
+        raise ValueError(
+            f"no Jacobian of this structure is consistent with eps = {eps:g}: the least operator "
+            f"norm of the residual is at least {lower:g}. Either the noise is larger than the "
+            "bound says, the structure is wrong, or the function bends over the samples"
+        )
+
+
+def _free_entries(
+    constraints: Constraints | None, shape: tuple[int, int]
+) -> tuple[NDArray[np.bool_] | None, NDArray[Any]]:
+    """Which entries are unknown, and the values of the others; None where all are unknown."""
+    c = Constraints() if constraints is None else constraints
+    free, fixed = np.ones(shape, bool), np.broadcast_to(0.0, shape)
+    for what, given in (("sparsity", c.sparsity), ("known", c.known)):
+        if given is not None and np.shape(given) != shape:
+            raise ValueError(f"{what} has shape {np.shape(given)}, but the Jacobian has {shape}")
+    if c.sparsity is not None:
+        free = np.array(c.sparsity, dtype=bool)
+    if c.known is not None:
+        fixed = np.nan_to_num(c.known, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        if not np.isfinite(fixed).all() or fixed[~free].any():
+            raise ValueError("known entries must be finite, and 0 where sparsity says 0")
+        free = free & np.isnan(c.known)
+    if c.symmetric:
+        if shape[0] != shape[1]:
+            raise ValueError(f"a symmetric Jacobian is square, and this one has shape {shape}")
+        if (~free & ~free.T & (fixed != fixed.T)).any():
+            raise ValueError("known entries contradict symmetric=True")
+        free, fixed = free & free.T, np.where(free, fixed.T, fixed)
+    elif free.all():
+        return None, fixed
+    return free, fixed
+
+
+def spectral_fit(
+    dx: ArrayLike,
+    df: ArrayLike,
+    *,
+    sparsity: ArrayLike | None = None,
+    known: ArrayLike | None = None,
+    symmetric: bool = False,
+    gap_tol: float = 1e-4,
+) -> tuple[NDArray[Any], float, float]:
+    """Jacobian of least operator norm of ``df - dx J^T``, and bounds on that least norm.
+
+    Parameters
+    ----------
+    dx : array_like, shape (k, m)
+        Input displacements, in units of x.
+    df : array_like, shape (k, n)
+        Output displacements, in units of y.
+    sparsity, known, symmetric
+        As in `Constraints`.
+    gap_tol : float
+        As in `Spectral`.
+
+    Returns
+    -------
+    coef : array, shape (n, m)
+    lower, upper : float
+        The least norm lies between; ``upper`` is that of ``coef``.
+    """
+    constraints = Constraints(
+        None if sparsity is None else np.asarray(sparsity, dtype=bool),
+        None if known is None else np.asarray(known),
+        symmetric,
+    )
+    solver = Spectral(gap_tol=gap_tol)
+    solution = solver.solve(np.asarray(dx), np.asarray(df), constraints=constraints)
+    return solution.coef, float(solution.info["lower"]), float(solution.info["upper"])
