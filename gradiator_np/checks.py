@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
 
+FLOAT64 = np.dtype(np.float64)
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 
@@ -23,8 +25,8 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
     TypeError
         For strings, objects, None.
     """
-    a = np.asarray(value)
-    if a.dtype in _FLOATS:
+    a = value if type(value) is np.ndarray else np.asarray(value)
+    if a.dtype is FLOAT64 or a.dtype in _FLOATS:
         return a
     kind = a.dtype.kind
     if kind in "biuf":
@@ -44,6 +46,14 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
     )
 
 
+def isfinite(a: NDArray[Any]) -> bool:
+    """Whether every number is finite: one pass over memory where they are."""
+    flat = a.reshape(-1)
+    # A dot product is no ufunc: it is quicker to call and raises no floating-point warning. It
+    # is nan or inf if any term is; that finite terms overflowed is told by the second look.
+    return math.isfinite(abs(np.vdot(flat, flat))) or bool(np.isfinite(flat).all())
+
+
 def _describe(value: Any, a: NDArray[Any]) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of dtype {a.dtype}"
@@ -60,7 +70,7 @@ def point(x: Any, batch_dims: int = 0) -> tuple[NDArray[Any], Layout]:
     ValueError
         Where x is empty or not finite.
     """
-    if isinstance(x, Mapping):
+    if type(x) is not np.ndarray and isinstance(x, Mapping):
         if not x:
             raise ValueError("x is an empty dict: there is nothing to differentiate by")
         x = {k: (v if isinstance(v, Mapping) else numeric(v, f"x[{k!r}]")) for k, v in x.items()}
@@ -70,6 +80,8 @@ def point(x: Any, batch_dims: int = 0) -> tuple[NDArray[Any], Layout]:
         a = numeric(x, "x")
         layout = Layout.of(a, batch_dims)
         flat = layout.flatten(a)
+    if flat.dtype is FLOAT64 and flat.size and isfinite(flat):
+        return flat, layout
     if flat.dtype.kind == "c":
         raise TypeError(
             "x is complex: a derivative by a complex input is ambiguous unless fun is analytic; "

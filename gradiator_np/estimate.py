@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import checks
 from gradiator_np.estimator import JacobianEstimator
-from gradiator_np.evaluate import Evaluator, Outcome, Run, alike
+from gradiator_np.evaluate import ALIKE, Evaluator, Outcome, Run
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import EvaluationError
 from gradiator_np.status import GradiatorWarning, Status
@@ -157,7 +157,7 @@ def jacobian(
 def start(estimator: JacobianEstimator, evaluate: Evaluator, flat: NDArray[Any], f0: Any) -> None:
     """The value at x, by which everything else is measured."""
     y = evaluate.first(flat) if f0 is None else evaluate.learn(checks.like_output(f0))
-    if not np.isfinite(y).any():
+    if not checks.isfinite(y) and not np.isfinite(y).any():
         raise EvaluationError(
             "fun(x) is nan or inf in every output; nothing can be estimated around a point where "
             "fun has no value"
@@ -170,7 +170,7 @@ def start(estimator: JacobianEstimator, evaluate: Evaluator, flat: NDArray[Any],
 def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> None:
     """Run what the estimator asks for, until it asks for nothing more."""
     stop = "first" if on_error == "raise" else "alike"
-    most = max(1, PART_BYTES // (8 * estimator.point_size))
+    most = max(1, PART_BYTES // (8 * max(estimator.point_size, evaluate.value_size)))
     batch = estimator.x_layout.batch
     while True:
         ids, points = estimator.request(most)
@@ -191,7 +191,7 @@ def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> N
             raise _error(
                 f"a run failed: {_last_line(out)}; on_error='raise' stops here", out, estimator
             )
-        if out.done < len(ids):
+        if stop == "alike" and out.suspicious:
             _second_opinion(estimator, evaluate, out)
         if stop == "alike":
             stop = "never"
@@ -233,9 +233,9 @@ def _second_opinion(estimator: JacobianEstimator, evaluate: Evaluator, out: Outc
     b = estimator.x_layout.batch
     again = evaluate(points.reshape(len(points), *b, -1))
     estimator.nfev += again.done
-    if again.errors and alike({0: out.errors[0], 1: again.errors[0]}):
+    if again.failed_like(out):
         raise _error(
-            f"the first {out.done} points and one on the other side of x all failed alike, while x "
+            f"the first {ALIKE} points and one on the other side of x all failed alike, while x "
             f"itself did not: {_last_line(out)}. This looks like a bug in fun rather than a "
             "failing run",
             out,

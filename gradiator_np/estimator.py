@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ from gradiator_np.samples import Samples
 from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
+
+NO_ROWS = np.empty(0, dtype=bool)
+NO_MOVES = AxisMoves(np.empty(0, np.intp), np.empty((0, 1)))
+NOTHING = np.empty(0, np.intp)
+EPS64, EPS32 = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 
 METHODS = ("auto", *ORDERS, "cs")
 
@@ -87,7 +93,7 @@ class JacobianEstimator:
         self.x_layout = layout
         self.y_layout: Layout | None = None
         self._x = flat.reshape(-1, layout.size)  # (B, m), in the precision of the caller
-        self._x64 = self._x.astype(np.float64)
+        self._x64 = self._x.astype(np.float64, copy=False)
         self._bounds = _bounds(bounds, flat, layout)
         self._scale = _scale(self._x64, x_scale, layout)
         self._noise = noise
@@ -99,9 +105,11 @@ class JacobianEstimator:
         self._value_asked = False
         self._value_id: int | None = None
         # Ids: 0 is x itself, r + 1 row r of the plan, in the order asked for.
-        self._moves: AxisMoves | FreeMoves = AxisMoves(np.empty(0, np.intp), np.empty((0, 1)))
+        self._moves: AxisMoves | FreeMoves = NO_MOVES
         self._values: NDArray[Any] | None = None  # (k, B, n)
-        self._done = np.empty(0, dtype=bool)
+        self._done: NDArray[np.bool_] = NO_ROWS
+        self._open = 0  # rows not told yet
+        self._clean = True  # every value told so far is finite
         self._errors: dict[int, str] = {}
         self.nfev = 0
         self.n_failed = 0
@@ -125,10 +133,10 @@ class JacobianEstimator:
     def request(self, most: int | None = None) -> tuple[NDArray[np.intp], NDArray[Any]]:
         """``ask`` with flat points (k, B, m), new memory; at ``most`` so many of them."""
         ids = self._pending()
-        if len(ids) == 0:
-            self._advance()
+        if len(ids) == 0 and self._advance():
             ids = self._pending()
-        ids = ids[:most]
+        if most is not None and len(ids) > most:
+            ids = ids[:most]
         rows = ids - 1
         if len(ids) and ids[0] == 0:
             points = self._moves.points(self._x, rows[1:])
@@ -136,32 +144,40 @@ class JacobianEstimator:
         return ids, self._moves.points(self._x, rows)
 
     def _pending(self) -> NDArray[np.intp]:
-        rows = np.flatnonzero(~self._done) + 1
+        if self._open == 0:
+            rows = NOTHING
+        elif self._open == len(self._done):
+            rows = np.arange(1, self._open + 1)
+        else:
+            rows = np.flatnonzero(~self._done) + 1
         if self._value_asked and self._y is None:
             return np.concatenate([[0], rows])
         return rows
 
-    def _advance(self) -> None:
-        """Ask the plan for more; x first where its value is not known."""
+    def _advance(self) -> bool:
+        """Ask the plan for more, and whether there is; x first where its value is not known."""
         if self._y is None:
             self._value_asked = True
             if self._design.needs_value:
-                return
+                return True
         if self._plan is None:
             self._plan = self._design.start(self._problem())
         wanted = self._plan.ask(self._rows())
         if wanted is None or len(wanted) == 0:
-            return
+            return self._y is None
         moves = FreeMoves(wanted) if isinstance(wanted, np.ndarray) else wanted
         self._check_moved(moves.realise(self._x, self._bounds), moves)
         if len(self._moves):
             self._moves.extend(moves)  # type: ignore[arg-type]
         else:
             self._moves = moves
-        self._done = np.concatenate([self._done, np.zeros(len(moves), dtype=bool)])
+        fresh = np.zeros(len(moves), dtype=bool)
+        self._done = np.concatenate([self._done, fresh]) if len(self._done) else fresh
+        self._open += len(moves)
         if self._values is not None:
             lost = np.full((len(moves), *self._values.shape[1:]), np.nan, self._values.dtype)
             self._values = np.concatenate([self._values, lost])
+        return True
 
     def _check_moved(self, wanted: NDArray[Any], moves: AxisMoves | FreeMoves) -> None:
         """A step that rounds to nothing would divide by 0, or show an input as dead."""
@@ -179,7 +195,8 @@ class JacobianEstimator:
             )
 
     def _problem(self) -> Problem:
-        lower, upper = self._bounds if self._bounds is not None else _unbounded(self._x.shape)
+        bounded = self._bounds is not None
+        lower, upper = self._bounds or _unbounded(self._x.shape)
         scale, known = self._scale
         coarse = self._x.dtype if self._y is None or self._y.dtype != np.float32 else np.float32
         y = np.empty((len(self._x), 0)) if self._y is None else self._y
@@ -191,11 +208,12 @@ class JacobianEstimator:
             upper,
             scale,
             known,
-            float(np.finfo(coarse).eps),
+            EPS32 if coarse == np.float32 else EPS64,
             # Drawing a generator takes longer than a small Jacobian, and stencils need none.
             np.random.default_rng(self._rng) if random else None,  # type: ignore[arg-type]
             self._replace,
             self._known_noise(),
+            bounded,
         )
 
     def _known_noise(self) -> Array | None:
@@ -310,17 +328,24 @@ class JacobianEstimator:
         self, ids: NDArray[np.intp], values: NDArray[Any], errors: dict[int, str],
         reached: Array | None,
     ) -> None:  # fmt: skip
+        if not checks.isfinite(values):
+            self._clean = False
+            self.n_failed += int((~np.isfinite(values)).any((1, 2)).sum())
+        if errors:
+            self._errors.update(errors)
+        self.nfev += len(ids)
         if self._values is None:
+            if len(ids) == len(self._moves) and self._y is not None and reached is None:
+                # The usual case: the whole first round at once, kept as it came.
+                self._values, self._open = values, 0
+                self._done[:] = True
+                return
             dtype = np.complex128 if values.dtype.kind == "c" else np.float64
-            if len(ids) == len(self._moves) and ids[0] == 1:
-                self._values = values.astype(dtype, copy=False)
-            else:
-                self._values = np.full((len(self._moves), *values.shape[1:]), np.nan, dtype)
+            self._values = np.full((len(self._moves), *values.shape[1:]), np.nan, dtype)
         elif values.dtype.kind == "c" and self._values.dtype.kind != "c":
             self._values = self._values.astype(np.complex128)
-        self.nfev += len(ids)
         rows = ids - 1
-        if ids.size and ids.min() == 0:
+        if self._y is None and (ids == 0).any():
             at = int(np.flatnonzero(ids == 0)[0])
             self.set_value(values[at], self.y_layout)
             if reached is not None and (reached[at] != self._x).any():
@@ -328,21 +353,17 @@ class JacobianEstimator:
             keep = ids != 0
             rows, values = rows[keep], values[keep]
             reached = None if reached is None else reached[keep]
-        if self._values is not values:
-            self._values[rows] = values
+        self._values[rows] = values
         self._done[rows] = True
+        self._open -= len(rows)
         if reached is not None:
             for row, point in zip(rows.tolist(), reached):
                 self._moves.reach(row, point - self._x64)
-        if errors:
-            self._errors.update(errors)
-        total = values.sum() if values.size else 0.0
-        if not np.isfinite(total):
-            self.n_failed += int((~np.isfinite(values)).any((1, 2)).sum())
 
     def set_value(self, value: NDArray[Any], layout: Layout | None) -> None:
         """Take the flat value at x, (..., n)."""
         self._y = value.reshape(len(self._x), -1)
+        self._clean = self._clean and checks.isfinite(value)
         self.y_layout = layout
 
     @property
@@ -382,7 +403,7 @@ class JacobianEstimator:
         values = self._values
         if values is None:
             values = np.full((len(self._moves), b, n), np.nan)
-        return Rows(self._moves, values, self._done, y)
+        return Rows(self._moves, values, self._done, y, self._clean and self._open == 0)
 
     @property
     def samples(self) -> Samples:
@@ -438,6 +459,7 @@ def _bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array] 
     return lower.reshape(-1, layout.size), upper.reshape(-1, layout.size)
 
 
+@lru_cache(maxsize=8)
 def _unbounded(shape: tuple[int, ...]) -> tuple[Array, Array]:
     return np.full(shape, -np.inf), np.full(shape, np.inf)
 
@@ -451,7 +473,7 @@ def _scale(x: Array, x_scale: Any, layout: Layout) -> tuple[Array, NDArray[np.bo
         scale = checks.positive(x_scale, layout, "x_scale").reshape(x.shape)
         return scale, np.ones(x.shape, dtype=bool)
     scale = np.abs(x)
-    known = scale != 0
+    known = scale.astype(bool)
     if not known.all():
         for row, ok in zip(scale, known):
             row[~ok] = np.median(row[ok]) if ok.any() else 1.0

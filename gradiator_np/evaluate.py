@@ -5,6 +5,7 @@ A run that fails becomes a row of nan and a text; nothing that another run retur
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import traceback
@@ -49,6 +50,21 @@ class Outcome:
     errors: dict[int, str] = field(default_factory=dict)
     done: int = 0
     cause: Exception | None = None
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the first few runs all failed alike."""
+        first = {self.errors.get(i, str(i)).rsplit("\n", 1)[-1] for i in range(ALIKE)}
+        return self.done >= ALIKE and len(first) == 1
+
+    def failed_like(self, other: Outcome) -> bool:
+        """Whether the first run of each failed, with the same words."""
+        return 0 in self.errors and 0 in other.errors and (
+            self.errors[0].rsplit("\n", 1)[-1] == other.errors[0].rsplit("\n", 1)[-1]
+        )  # fmt: skip
+
+
+NOTHING = Outcome(np.empty(0))
 
 
 class _Call:
@@ -141,9 +157,20 @@ class Evaluator:
         self.nfev = 0
         self.vectorized = vectorized
         self.run = run
-        self.outcome = Outcome(np.empty(0))
+        self.outcome = NOTHING
+        self._kept = 0
         self._complex_step = complex_step
         self._lift, self._contract = lift, contract
+        self._like: Any = None
+        # Complex points compile fun anew, for what one complex-step Jacobian would gain.
+        self._jitted = (
+            type(fun).__module__.startswith("numba.")
+            and type(workers) is int
+            and workers == 1
+            and not vectorized
+            and not complex_step
+            and x_layout.fields is None
+        )
         self._call = _Call(fun, args, dict(kwargs or {}), x_layout, complex_step)
         self._workers = workers
         self._own_pool: ProcessPoolExecutor | None = None
@@ -195,6 +222,7 @@ class Evaluator:
     def learn(self, value: Any) -> NDArray[Any]:
         """Take ``value`` as the value at x: fixes layout and dtype of all that follow."""
         batch_dims = len(self.x_layout.batch)
+        self._like = value if self._jitted else None
         self.y_layout, flat = output(value, batch_dims)
         if self.y_layout.batch != self.x_layout.batch:
             raise ValueError(
@@ -219,6 +247,11 @@ class Evaluator:
         return a[0]
 
     @property
+    def value_size(self) -> int:
+        """Numbers in one value of ``fun``, batch axes included."""
+        return 1 if self.y_layout is None else self.y_layout.size * math.prod(self.y_layout.batch)
+
+    @property
     def lifts(self) -> bool:
         """Whether the points of the design are not those of ``fun``."""
         return self._lift is not None
@@ -226,9 +259,11 @@ class Evaluator:
     def keep(self, y: NDArray[Any]) -> tuple[NDArray[Any], Layout]:
         """What is kept of a flat value, and its layout."""
         assert self.y_layout is not None
+        self._kept = self.y_layout.size
         if self._contract is None:
             return y, self.y_layout
         kept = self._contract(y)
+        self._kept = kept.shape[-1]
         return kept, Layout(kept.shape[-1:], self.y_layout.batch)
 
     # -- many values -------------------------------------------------------------------------
@@ -244,8 +279,7 @@ class Evaluator:
         if self._lift is not None:
             points = self._lift(points)
         k, layout = len(points), self.y_layout
-        kept = self.keep(np.zeros((*layout.batch, layout.size)))[1].size
-        out = self.outcome = Outcome(np.empty((k, *layout.batch, kept), self.dtype))
+        out = self.outcome = Outcome(np.empty((k, *layout.batch, self._kept), self.dtype))
         before = self.nfev
         try:
             if self.vectorized:
@@ -268,6 +302,8 @@ class Evaluator:
             kinds = "c"
         contract = self._contract
         tick = self._ticker(len(rows))
+        if self._jitted and tick is None and layout.fields is None and self._compiled(rows, out):
+            return
         if type(self._workers) is not int or self._workers != 1:
             results = self._parallel(rows)
         elif self.x_layout.plain and not self._complex_step:
@@ -287,7 +323,7 @@ class Evaluator:
                 tick(i + 1)
             if stop == "first" and not np.isfinite(values[i]).all():
                 return
-            if stop == "alike" and len(out.errors) == ALIKE == i + 1 and alike(out.errors):
+            if stop == "alike" and len(out.errors) == ALIKE == i + 1 and out.suspicious:
                 return
 
     def _store(self, out: Outcome, i: int, value: Any) -> None:
@@ -315,6 +351,25 @@ class Evaluator:
             out.errors[i] = "fun returned complex values here but real ones at x"
         else:
             out.values[i] = flat if self._contract is None else self._contract(flat)
+
+    def _compiled(self, rows: NDArray[Any], out: Outcome) -> bool:
+        """All runs of a jitted function inside compiled code; False where that cannot be."""
+        from gradiator_np.kernels import sampling
+
+        call, x_layout = self._call, self.x_layout
+        try:
+            args = sampling.positional(call.fun, call.args, call.kwargs)
+            done = sampling.sample(call.fun, x_layout.unflatten(rows), args, like=self._like)
+        except (sampling.Unsupported, TypeError):
+            self._jitted = False  # what Numba cannot call, Python may
+            return False
+        flat = done.values.reshape(len(rows), *x_layout.batch, -1)
+        out.values = flat if self._contract is None else self._contract(flat)
+        out.done = len(rows)
+        for row, exc in done.errors.items():
+            out.errors[row] = _text(exc)
+            out.cause = out.cause or exc
+        return True
 
     def _loop(self, rows: NDArray[Any]) -> Iterator[Any]:
         """The plain loop, with as little as possible between evaluations."""
@@ -472,11 +527,6 @@ def _unpack(result: tuple[Any, str | None]) -> Any:
     return value if error is None else _Failure(error, None)
 
 
-def alike(errors: dict[int, str]) -> bool:
-    """Whether all errors say the same in their last line."""
-    return len({text.rsplit("\n", 1)[-1] for text in errors.values()}) == 1
-
-
 def _shape(layout: Layout) -> Any:
     if layout.fields is None:
         return layout.batch + (layout.shape or ())
@@ -485,7 +535,7 @@ def _shape(layout: Layout) -> Any:
 
 def output(value: Any, batch_dims: int) -> tuple[Layout, NDArray[Any]]:
     """Layout of a value of fun, and the value flat, as float64 or complex128."""
-    if isinstance(value, Mapping):
+    if type(value) is not np.ndarray and isinstance(value, Mapping):
         value = {
             k: (v if isinstance(v, Mapping) else checks.numeric(v, f"fun(x)[{k!r}]"))
             for k, v in value.items()

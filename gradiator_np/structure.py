@@ -50,7 +50,7 @@ class Layout:
     @classmethod
     def of(cls, value: Any, batch_dims: int = 0) -> Layout:
         """The layout of ``value``, whose first ``batch_dims`` axes are batch axes."""
-        if isinstance(value, Mapping):
+        if type(value) is not np.ndarray and isinstance(value, Mapping):
             fields: dict[str, tuple[Layout, slice]] = {}
             start, batch = 0, None
             for name, item in value.items():
@@ -64,7 +64,9 @@ class Layout:
                 fields[name] = (inner, slice(start, start + inner.size))
                 start += inner.size
             return cls(None, batch or (), fields)
-        shape = np.shape(value)
+        shape = value.shape if type(value) is np.ndarray else np.shape(value)
+        if not batch_dims:
+            return cls(shape)
         if len(shape) < batch_dims:
             raise ValueError(
                 f"batch_dims={batch_dims}, but a value has only {len(shape)} axes "
@@ -103,7 +105,7 @@ class Layout:
     def flatten(self, value: Any, lead: int = 0) -> NDArray[Any]:
         """``value`` as an array of shape lead axes + batch + (size,); no check of its shape."""
         if self.fields is None:
-            a = np.asarray(value)
+            a = value if type(value) is np.ndarray else np.asarray(value)
             return a if self.plain else a.reshape((*a.shape[:lead], *self.batch, self.size))
         parts = [inner.flatten(value[name], lead) for name, (inner, _) in self.fields.items()]
         return np.concatenate(parts, axis=-1)

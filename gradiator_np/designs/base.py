@@ -18,7 +18,7 @@ from gradiator_np.solvers.solution import Solution
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Problem:
     """What a plan knows before it asks.
 
@@ -46,6 +46,8 @@ class Problem:
         Whether failed rows are to be replaced (``on_error="adapt"``) or just dropped.
     noise : array, shape (n,), or None
         Standard deviation of one evaluation, where the caller knows it.
+    bounded : bool
+        False where ``lower`` and ``upper`` are infinite throughout.
     """
 
     x: Array
@@ -58,9 +60,10 @@ class Problem:
     rng: np.random.Generator
     replace: bool = True
     noise: Array | None = None
+    bounded: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rows:
     """All samples so far, in the order in which they were asked for.
 
@@ -75,12 +78,15 @@ class Rows:
         False where the row has not been told yet.
     y : array, shape (B, n)
         The value at the centre; nan in outputs that failed.
+    clean : bool
+        Every row is done, and every value finite, y included.
     """
 
     moves: AxisMoves | FreeMoves
     values: NDArray[Any]
     done: NDArray[np.bool_]
     y: NDArray[Any]
+    clean: bool = False
 
     @property
     def offsets(self) -> Array:

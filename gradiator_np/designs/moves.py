@@ -36,22 +36,29 @@ class AxisMoves:
     def realise(self, x: NDArray[Any], limits: tuple[Array, Array] | None) -> NDArray[Any]:
         """Replace ``t`` by (x + t) - x in x's precision, within the limits; return what it was."""
         wanted = self.t
-        at = x[:, self.columns].T
+        at = x.take(self.columns, axis=1).T
         if wanted.dtype.kind == "c":
             return wanted  # imaginary parts are exact
         there = (at + wanted).astype(x.dtype, copy=False)
         if limits is not None:
             lower, upper = limits[0][:, self.columns].T, limits[1][:, self.columns].T
             there = np.clip(there, lower, upper).astype(x.dtype, copy=False)
-        self.t = np.subtract(there, at, dtype=np.float64)
+        self.t = (there - at).astype(np.float64, copy=False)  # exact: they are close
         return wanted
 
     def points(self, x: NDArray[Any], rows: NDArray[np.intp] | slice) -> NDArray[Any]:
         """Points (r, B, m) of some rows, new memory."""
         t, columns = self.t[rows], self.columns[rows]
-        out = np.empty((len(t), *x.shape), np.result_type(x, t) if t.dtype.kind == "c" else x.dtype)
+        dtype = np.result_type(x, t) if t.dtype.kind == "c" else x.dtype
+        out = np.empty((len(t), *x.shape), dtype)
         out[:] = x
-        out[np.arange(len(t)), :, columns] += t
+        if len(x) == 1:  # a flat index is the quickest
+            m = x.shape[1]
+            out.reshape(-1)[np.arange(0, len(t) * m, m) + columns] += t[:, 0].astype(
+                dtype, copy=False
+            )
+        else:
+            out[np.arange(len(t)), :, columns] += t.astype(dtype, copy=False)
         if self.drift:
             for i, row in enumerate(np.arange(len(self))[rows]):
                 if row in self.drift:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,8 +60,9 @@ def default_step(problem: Problem, order: int) -> Array:
     There rounding, eps / h, and truncation, h^order, balance for a function that bends on the
     scale of x. They are powers of two, so that x + h is exact for nearly every x.
     """
-    size = np.exp2(np.rint(np.log2(problem.eps ** (1 / (order + 1)) * problem.scale)))
-    return np.asarray(np.copysign(size, problem.x + 0.0))
+    # frexp gives 2^(e-1) <= v < 2^e: with sqrt(2) more that is the power of two nearest to v.
+    _, exponent = np.frexp(problem.eps ** (1 / (order + 1)) * math.sqrt(2) * problem.scale)
+    return np.asarray(np.copysign(np.ldexp(0.5, exponent), problem.x))
 
 
 def place(problem: Problem, step: Array, order: int) -> tuple[Array, Array]:
@@ -73,6 +76,8 @@ def place(problem: Problem, step: Array, order: int) -> tuple[Array, Array]:
         Drawn in only where no stencil of this order fits; 0 where the input is fixed.
     """
     central = CENTRAL[order]
+    if not problem.bounded:
+        return central, step
     up, down = problem.upper - problem.x, problem.x - problem.lower
     reach = np.abs(step) * max(central)
     if ((reach <= up) & (reach <= down)).all():
@@ -106,20 +111,23 @@ class StencilPlan:
         self.problem = problem
         step = default_step(problem, self.order) if design.step is None else design.step
         self.multiples, self._step = place(problem, step, self.order)
-        self.active = np.flatnonzero((self._step != 0).any(0))
+        m = problem.x.shape[1]
+        moved = self._step.any(0) if problem.bounded else True
+        self.active = np.arange(m) if moved is True else np.flatnonzero(moved)
         self.rounds = 0
 
     @property
     def step(self) -> Array:
         """Step of each input, nan where fixed, shape (B, m)."""
-        return np.asarray(np.where(self._step == 0, np.nan, np.abs(self._step)))
+        step: Array = np.abs(self._step)
+        return np.where(step == 0, np.nan, step) if self.problem.bounded else step
 
     def ask(self, rows: Rows) -> AxisMoves | None:
         """The whole stencil at once, then replacements for what failed."""
         self.rounds += 1
         if self.rounds == 1:
             return self._stencil() if len(self.active) else None
-        if not self.problem.replace or self.rounds > 1 + MAX_ROUNDS or finite(rows.values):
+        if rows.clean or not self.problem.replace or self.rounds > 1 + MAX_ROUNDS:
             return None
         return self._replacements(rows)
 
@@ -131,7 +139,7 @@ class StencilPlan:
         else:
             t = (self.multiples[:, :, self.active] * step).transpose(0, 2, 1)
         columns = np.tile(self.active, self.order) if self.order > 1 else self.active
-        return AxisMoves(columns, t.reshape(len(columns), -1))
+        return AxisMoves(columns, t.reshape(columns.size, -1))
 
     def _replacements(self, rows: Rows) -> AxisMoves | None:
         """New points on the lines that have fewer good ones than the order wants."""
@@ -169,19 +177,21 @@ class StencilPlan:
         """The Jacobian from whatever has been told."""
         b, m = self.problem.x.shape
         moves = _axis(rows)
-        whole = len(moves) == self.order * m and finite(rows.values) and finite(rows.y)
-        if not whole or moves.drift or not moves.t.all():
+        if not rows.clean or len(moves) != self.order * m or moves.drift or not moves.t.all():
             return self._solve_partial(rows)
         t = moves.t.reshape(self.order, m, b)
         n = rows.y.shape[-1]
         values = rows.values.reshape(self.order, m, b, n)
         coef, w, low = solve_lines(t, values, rows.y)
-        base = w.sum(0).T if self.order == 1 else _rounding_to_zero(w).T
+        if self.order == 1:
+            diag, base = np.square(w[0]), w[0]
+        else:
+            diag, base = np.square(w).sum(0), _rounding_to_zero(w)
         scale, dof = self._noise(rows)
         cov = Covariance(
             scale,
-            np.square(w).sum(0).T,
-            base[..., None],
+            diag.T,
+            base.T[..., None],
             None if low is None else np.square(np.abs(low)),
         )
         return self._solution(coef, cov, dof, Status.OK, self._message())
@@ -207,7 +217,7 @@ class StencilPlan:
         status, message = Status.OK, self._message()
         if not rows.done.all():
             status, message = Status.INCOMPLETE, "not every point asked for has been told"
-        elif not finite(rows.values[rows.done]):
+        elif not np.isfinite(rows.values).all():
             status, message = Status.FAILED_RUNS, "failed runs were worked around"
         lost = np.stack([line.lost for line in lines])
         cov = Covariance(
@@ -231,7 +241,7 @@ class StencilPlan:
         if self.problem.noise is not None:
             return np.broadcast_to(self.problem.noise, shape), np.full(shape, np.inf)
         if self.order < 4:
-            return np.full(shape, np.nan), np.zeros(shape)
+            return _unknown(shape)
         # The rule assumes a deterministic function: what is left is rounding of its values.
         every = np.abs(np.concatenate([rows.values, rows.y[None]]))
         size = np.max(np.where(np.isfinite(every), every, 0.0), axis=0)
@@ -255,24 +265,32 @@ class StencilPlan:
         lost: NDArray[np.bool_] | None = None,
     ) -> Solution:  # fmt: skip
         b, _, m = coef.shape
-        rank = np.full(b, m) if lost is None else m - lost.any(1).sum(-1)
-        nothing = np.full(coef.shape[:2], np.nan)  # as many samples as unknowns: no misfit
-        return Solution(
-            coef, cov, dof, rank, np.ones(b), nothing, status=str(status), message=message
-        )
+        rank, cond = _full_rank(b, m)
+        if lost is not None:
+            rank = m - lost.any(1).sum(-1)
+        misfit = _unknown(coef.shape[:2])[0]  # as many samples as unknowns
+        return Solution(coef, cov, dof, rank, cond, misfit, status=str(status), message=message)
+
+
+@lru_cache(maxsize=8)
+def _unknown(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """A noise that nothing tells, and its degrees of freedom; shared, hence read-only."""
+    noise, dof = np.full(shape, np.nan), np.zeros(shape)
+    noise.flags.writeable = dof.flags.writeable = False
+    return noise, dof
+
+
+@lru_cache(maxsize=8)
+def _full_rank(b: int, m: int) -> tuple[NDArray[np.intp], Array]:
+    """Rank and condition number of complete stencils; shared, hence read-only."""
+    rank, cond = np.full(b, m), np.ones(b)
+    rank.flags.writeable = cond.flags.writeable = False
+    return rank, cond
 
 
 def _axis(rows: Rows) -> AxisMoves:
     assert isinstance(rows.moves, AxisMoves)
     return rows.moves
-
-
-def finite(a: NDArray[Any]) -> bool:
-    """Whether every number is finite, in one pass over memory where they are."""
-    # A sum is nan or inf if any term is; an overflow of finite terms is told by the second look.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = a.sum()
-    return bool(np.isfinite(total)) or bool(np.isfinite(a).all())
 
 
 def _rounding_to_zero(w: Array) -> Array:

@@ -57,10 +57,14 @@ class Solution:
     def with_batch(self, batch: tuple[int, ...]) -> Solution:
         """Replace the leading axis, of length B, of every array by the axes ``batch``."""
 
-        def shaped(a: Any) -> Any:
-            if a is None:
-                return None
-            return a.reshape(batch + a.shape[1:]) if batch else a[0]
+        if batch:
+
+            def shaped(a: Any) -> Any:
+                return None if a is None else a.reshape(batch + a.shape[1:])
+        else:
+
+            def shaped(a: Any) -> Any:
+                return None if a is None else a[0]
 
         cov = self.cov
         return Solution(
@@ -71,7 +75,8 @@ class Solution:
             ),
             shaped(self.dof), shaped(self.rank), shaped(self.cond), shaped(self.residual),
             shaped(self.value), shaped(self.value_stderr), self.status, self.message,
-            {k: shaped(v) if isinstance(v, np.ndarray) else v for k, v in self.info.items()},
+            {k: shaped(v) if isinstance(v, np.ndarray) else v for k, v in self.info.items()}
+            if self.info else self.info,
         )  # fmt: skip
 
     def interval(self, level: float) -> Array:
