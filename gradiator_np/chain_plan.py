@@ -131,8 +131,9 @@ def plan_chain(
     products, _, _ = _solve(sizes, never, never, np.diag(cost).copy(), multiply)
     return ChainPlan(
         cost=float(cost[q - 1, 0]),
-        forward=float(sizes[0] * t.sum()),
-        reverse=float(sizes[-1] * a.sum()),
+        # The end that a plain order starts from may be at hand, such as a seed.
+        forward=float(min(own[0], sizes[0] * t[0]) + sizes[0] * t[1:].sum()),
+        reverse=float(min(own[-1], sizes[-1] * a[-1]) + sizes[-1] * a[:-1].sum()),
         preaccumulation=float(products[q - 1, 0]),
         bracketing=_bracketing(operations, labels),
         operations=operations,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np.linearization import Argnums, Counts, Linearization, own
+from gradiator_np.linearized import Argnums, Counts, Linearized, own
 from gradiator_np.results import JacobianEstimate
 
 
@@ -86,7 +86,7 @@ class Gradiator:
     Attributes
     ----------
     counts : Counts
-        Calls of each function and their mean times.
+        Calls of each function, and their times.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Gradiator:
         self.options = dict(options or {})
         self.batch_dims = int(self.options.get("batch_dims", 0))
         self.counts = Counts()
-        self._latest: Linearization | None = None
+        self._latest: Linearized | None = None
 
     def replace(self, **changes: Any) -> Gradiator:
         """The same function with other ``argnums``, ``options`` or derivatives, counting anew."""
@@ -132,12 +132,12 @@ class Gradiator:
     def __call__(self, *x: Any) -> Any:
         return self._at(x, fresh=True).value
 
-    def linearize(self, *x: Any) -> Linearization:
+    def linearize(self, *x: Any) -> Linearized:
         """Run ``fun`` at x and keep what belongs to it.
 
         Returns
         -------
-        Linearization
+        Linearized
             Unpacks to ``value, pushforward, pullback``.
         """
         point = self._at(x)
@@ -183,7 +183,7 @@ class Gradiator:
         """The Jacobian estimated at x, with its error bars, whatever derivatives are given."""
         return self._at(x).estimate()
 
-    def _at(self, x: tuple[Any, ...], *, fresh: bool = False) -> Linearization:
+    def _at(self, x: tuple[Any, ...], *, fresh: bool = False) -> Linearized:
         """The point of the positional inputs x; one tuple stands for all of them."""
         if len(x) == 1 and isinstance(x[0], tuple):
             (args,) = x
@@ -192,7 +192,7 @@ class Gradiator:
         latest = self._latest
         if not fresh and latest is not None and latest.is_at(args):
             return latest.again()
-        point = Linearization(self, tuple(own(a) for a in args))
+        point = Linearized(self, tuple(own(a) for a in args))
         if fresh:
             self._latest = point
         return point
@@ -223,7 +223,7 @@ class Gradiator:
             )
         if self.has_nested:
             return self.exact_nested_vjp(x, v, w)
-        point = Linearization(self, x if isinstance(x, tuple) else (x,))
+        point = Linearized(self, x if isinstance(x, tuple) else (x,))
         along = Gradiator(
             lambda *z: point.owner.grad_fun(z[0] if len(z) == 1 else z, v),  # type: ignore[misc]
             argnums=self.argnums,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.differentiable import Gradiator
-from gradiator_np.linearization import Argnums, Linearization
+from gradiator_np.linearized import Argnums, Linearized
 from gradiator_np.revolve import schedule
 
 Cotangent = Callable[[Any, int], Any]
@@ -134,7 +134,7 @@ class Recurrence:
                 if i == self.n_steps:
                     return xi
             else:
-                out.append(Linearization(self.observe, (x, i)).pushforward(xi))
+                out.append(Linearized(self.observe, (x, i)).pushforward(xi))
         return np.stack(out)
 
     def vjp(self, x0: Any, theta: Any, v: Any) -> tuple[Any, Any]:
@@ -162,7 +162,7 @@ class Recurrence:
 
         def cotangent(x: Any, i: int) -> Any:
             nonlocal total
-            at = Linearization(loss, (self._observed(x, i), i))
+            at = Linearized(loss, (self._observed(x, i), i))
             total += float(at.value)
             return self._pull_observation(x, i, at.pullback(1.0))
 
@@ -262,11 +262,11 @@ class Recurrence:
             if self.observe is None:
                 q = xi
             elif by == "jvp":
-                q = Linearization(self.observe, (x, i)).pushforward(xi)
+                q = Linearized(self.observe, (x, i)).pushforward(xi)
             else:
                 zero = np.zeros_like(self.observe.fun(x, i), dtype=np.float64)
                 q = self.observe.exact_nested_vjp((x, i), zero, xi)[1]
-            total = total + Linearization(b, (phi, i)).pullback(q)
+            total = total + Linearized(b, (phi, i)).pullback(q)
         return total
 
     # -- sweeps --------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ class Recurrence:
     ) -> tuple[Any, Any]:
         x, xi = state
         for k in range(i, j):
-            at = Linearization(self.step, (x, theta, k))
+            at = Linearized(self.step, (x, theta, k))
             self.counts.forward += 1
             self.counts.pushforward += 1
             x, xi = at.value, at.pushforward((xi, w))
@@ -363,9 +363,9 @@ class Recurrence:
         step = self.step
         self.counts.pullback += 1
         if step.grad_fun is None or step.context:
-            g_x, g_theta = Linearization(step, (x, theta, i)).pullback(lam)
+            g_x, g_theta = Linearized(step, (x, theta, i)).pullback(lam)
             return g_x, g_theta
-        # The way through Linearization costs some 10 microseconds a step.
+        # The way through Linearized costs some 10 microseconds a step.
         step.counts.grad += 1
         g_x, g_theta = step.grad_fun((x, theta, i), lam)
         if np.shape(g_x) != np.shape(x) or np.shape(g_theta) != np.shape(theta):
@@ -381,7 +381,7 @@ class Recurrence:
     def _pull_observation(self, x: Any, i: int, beta: Any) -> Any:
         if self.observe is None:
             return beta
-        return Linearization(self.observe, (x, i)).pullback(beta)
+        return Linearized(self.observe, (x, i)).pullback(beta)
 
     def _with_tangents(self, x0: Any, theta: Any, u: Any, w: Any) -> tuple[Any, Any, Any, Any]:
         x0, theta = _array(x0), _array(theta)

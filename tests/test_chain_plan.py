@@ -126,7 +126,7 @@ def test_the_text_shows_the_order_and_the_plain_ones():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change, message",
     [
         ({"dims": [3]}, "at least two sizes"),
         ({"dims": [3, 0, 2]}, "1 or more"),

@@ -168,7 +168,7 @@ def test_gradient_of_the_losses(system):
 
 
 @pytest.mark.parametrize(
-    ("n_steps", "checkpoints"), [(10, 3), (100, 5), (100, 10), (1000, 10), (7, None)]
+    "n_steps, checkpoints", [(10, 3), (100, 5), (100, 10), (1000, 10), (7, None)]
 )
 def test_counts_are_those_of_revolve(n_steps, checkpoints):
     s = System()
@@ -357,7 +357,7 @@ def test_cost_bounds_of_exact_derivatives(context):
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    "call, message",
     [
         (lambda s: Recurrence(s.h, -1), "n_steps"),
         (lambda s: Recurrence(s.h, 3, checkpoints=0), "the initial state is one"),

@@ -45,7 +45,7 @@ def replay(steps, checkpoints):
 
 
 @pytest.mark.parametrize(
-    ("steps", "checkpoints", "runs"), [(10, 3, 15), (100, 5, 316), (100, 10, 222), (1000, 10, 3636)]
+    "steps, checkpoints, runs", [(10, 3, 15), (100, 5, 316), (100, 10, 222), (1000, 10, 3636)]
 )
 def test_published_counts(steps, checkpoints, runs):
     assert forward_steps(steps, checkpoints) == runs
@@ -72,7 +72,7 @@ def test_one_checkpoint_restarts_every_time():
     assert replay(30, 1) == (435, 1)
 
 
-@pytest.mark.parametrize(("steps", "checkpoints"), [(-1, 3), (5, 0)])
+@pytest.mark.parametrize("steps, checkpoints", [(-1, 3), (5, 0)])
 def test_bad_numbers_are_refused(steps, checkpoints):
     with pytest.raises(ValueError, match="1 or more checkpoints"):
         forward_steps(steps, checkpoints)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.estimate import jacobian
+from gradiator_np.linearize import jvp, vjp
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.structure import Layout, blocks
 
@@ -27,7 +29,7 @@ class Counts:
     fun, grad, jvp, jac : int
         Calls; ``fun`` counts evaluations, those spent on estimates included.
     seconds : dict of str to float
-        Mean time of one call, for those that have run.
+        Least time of one call, for those that have run: a first call may have compiled something.
     """
 
     fun: int = 0
@@ -35,15 +37,12 @@ class Counts:
     jvp: int = 0
     jac: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    _timed: dict[str, int] = field(default_factory=dict, repr=False)
 
     def add(self, what: str, started: float) -> None:
         """Count one call of ``what`` that began at ``started`` (perf_counter)."""
         took = time.perf_counter() - started
         setattr(self, what, getattr(self, what) + 1)
-        k = self._timed[what] = self._timed.get(what, 0) + 1
-        mean = self.seconds.get(what, 0.0)
-        self.seconds[what] = mean + (took - mean) / k
+        self.seconds[what] = min(took, self.seconds.get(what, took))
 
 
 class Owner(Protocol):
@@ -60,7 +59,7 @@ class Owner(Protocol):
     counts: Counts
 
 
-class Linearization:
+class Linearized:
     """A differentiable function at one point: ``value, pushforward, pullback``.
 
     What the forward run computed (the value, the context) serves the products, and a Jacobian
@@ -85,7 +84,7 @@ class Linearization:
             argnums = 0 if len(args) == 1 else tuple(range(len(args)))
         self._where = argnums
         try:
-            z = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+            z = self._moved()
         except IndexError:
             raise ValueError(
                 f"argnums={owner.argnums}, but only {len(args)} inputs were given"
@@ -124,7 +123,7 @@ class Linearization:
             return
         owner = self.owner
         started = time.perf_counter()
-        out = owner.fun(*self.args)
+        out = owner.fun(*(self._lifted() if owner.options.get("vectorized") else self.args))
         owner.counts.add("fun", started)
         if owner.context:
             if not (isinstance(out, tuple) and len(out) == 2):
@@ -132,6 +131,8 @@ class Linearization:
                     f"with context=True fun must return (y, context), got {type(out).__name__}"
                 )
             out, self._context = out
+        if owner.options.get("vectorized"):
+            out = tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
         self._value = out
         self._y_layout = Layout.of(_tree(out), owner.batch_dims)
         self._ran = True
@@ -169,6 +170,11 @@ class Linearization:
         if self.y_layout.fields is not None and isinstance(self.value, tuple):
             return tuple(self._as_x(block) for block in out.values())
         return self._as_x(out)
+
+    @property
+    def formed(self) -> bool:
+        """Whether the Jacobian is at hand."""
+        return self._matrix is not None
 
     @property
     def exact(self) -> bool:
@@ -265,14 +271,47 @@ class Linearization:
     # -- estimates -----------------------------------------------------------------------------
 
     def estimate(self) -> JacobianEstimate:
-        """The Jacobian estimated here, with its error bars."""
-        raise NotImplementedError
+        """The Jacobian estimated here, with its error bars; kept where ``keep`` is set."""
+        if self._estimate is not None:
+            return self._estimate
+        fun, z, options = self._problem()
+        out = jacobian(fun, z, **options)
+        self.owner.counts.fun += out.nfev
+        if self.keep:
+            self._estimate = out
+        return out
 
     def _estimated_jvp(self, u: Any) -> Any:
-        raise NotImplementedError
+        fun, z, options = self._problem()
+        out = jvp(fun, z, _tree(u), **options)
+        self.owner.counts.fun += out.nfev
+        return _untree(out.value, isinstance(self.value, tuple))
 
     def _estimated_vjp(self, v: Any) -> Any:
-        raise NotImplementedError
+        fun, z, options = self._problem()
+        out = vjp(fun, z, _tree(v), **options)
+        self.owner.counts.fun += out.nfev
+        return self._as_x(out.value)
+
+    def _problem(self) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
+        """What the estimators take: a function of the inputs to move, those, and the options."""
+        owner, value = self.owner, self.value
+        options = {**owner.options, "f0": _tree(value)}
+        whole = self._where == 0 and len(self.args) == 1
+        if whole and not owner.context and not isinstance(value, tuple):
+            return owner.fun, self.args[0], options
+        moved = _Moved(owner.fun, self.args, self._where, owner.context)
+        return moved, _tree(self._moved()), options
+
+    def _lifted(self) -> tuple[Any, ...]:
+        """The inputs with a leading axis of one point, for functions of many points at once."""
+        where = (self._where,) if isinstance(self._where, int) else self._where
+        return tuple(np.asarray(a)[None] if i in where else a for i, a in enumerate(self.args))
+
+    def _moved(self) -> Any:
+        if isinstance(self._where, int):
+            return self.args[self._where]
+        return tuple(self.args[i] for i in self._where)
 
     # -- the memory of the latest call ---------------------------------------------------------
 
@@ -282,12 +321,31 @@ class Linearization:
             _same(a, b) for a, b in zip(args, self.args, strict=True)
         )
 
-    def again(self) -> Linearization:
+    def again(self) -> Linearized:
         """The same point and value, without the estimates made from it."""
-        other = Linearization(self.owner, self.args)
+        other = Linearized(self.owner, self.args)
         other._ran, other._value = self._ran, self._value
         other._context, other._y_layout = self._context, self._y_layout
         return other
+
+
+class _Moved:
+    """A function of several inputs as one of those that are moved; picklable if ``fun`` is."""
+
+    def __init__(
+        self, fun: Callable[..., Any], args: tuple[Any, ...], where: Any, context: bool
+    ) -> None:
+        self.fun, self.args, self.where, self.context = fun, args, where, context
+
+    def __call__(self, z: Any) -> Any:
+        args = list(self.args)
+        if isinstance(self.where, int):
+            args[self.where] = z
+        else:
+            for i, item in zip(self.where, z.values(), strict=True):
+                args[i] = item
+        out = self.fun(*args)
+        return _tree(out[0] if self.context else out)
 
 
 def _tree(value: Any) -> Any:
