@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,11 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
     if kind == "c":
         return a.astype(np.complex128)
     if a.dtype == object:
-        try:  # lists that mix ints, floats and 0-d arrays come as objects now and then
-            b = np.array(a.tolist(), dtype=np.float64)
-            if b.shape == a.shape:
-                return b
-        except (TypeError, ValueError):
-            pass
+        # Lists that mix ints, Fractions and 0-d arrays come as objects now and then.
+        if a.size and all(isinstance(v, Number) or np.ndim(v) == 0 and hasattr(v, "dtype")
+                          for v in a.ravel()):  # fmt: skip
+            kind = np.complex128 if any(isinstance(v, complex) for v in a.ravel()) else np.float64
+            return a.astype(kind)
     raise TypeError(
         f"{what} must be numbers, got {_describe(value, a)}; "
         "give a float, an array of floats, or a dict of them"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypedDict, Unpack
@@ -11,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
-from gradiator_np.estimator import JacobianEstimator
+from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
 from gradiator_np.evaluate import ALIKE, Evaluator, Outcome, Run
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import EvaluationError
-from gradiator_np.status import GradiatorWarning, Status
+from gradiator_np.status import Status, warn
 from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
@@ -62,7 +61,7 @@ def jacobian(
     abs_step: Any = None,
     x_scale: Any = None,
     f0: Any = None,
-    bounds: Any = (-np.inf, np.inf),
+    bounds: Any = UNBOUNDED,
     noise: Any = None,
     workers: Any = 1,
     vectorized: bool = False,
@@ -175,6 +174,12 @@ def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> N
     while True:
         ids, points = estimator.request(most)
         if len(ids) == 0:
+            if estimator.fruitless and evaluate.outcome.errors:
+                raise _error(
+                    f"every run but that at x failed: {_last_line(evaluate.outcome)}",
+                    evaluate.outcome,
+                    estimator,
+                )
             return
         if batch or evaluate.lifts:
             points = points.reshape(len(points), *batch, -1)
@@ -248,8 +253,7 @@ def finish(estimator: JacobianEstimator) -> JacobianEstimate:
     estimate = estimator.estimate()
     status = estimate.solution.status
     if status != "ok" and (status in DOUBTFUL or estimate.n_failed):
-        # Out of finish() and jacobian(), to the caller's line.
-        warnings.warn(f"{status}: {estimate.message}", GradiatorWarning, stacklevel=3)
+        warn(f"{status}: {estimate.message}")
     return estimate
 
 

@@ -26,6 +26,9 @@ NO_MOVES = AxisMoves(np.empty(0, np.intp), np.empty((0, 1)))
 NOTHING = np.empty(0, np.intp)
 EPS64, EPS32 = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 
+#: The default of ``bounds``.
+UNBOUNDED = (-np.inf, np.inf)
+
 METHODS = ("auto", *ORDERS, "cs")
 
 
@@ -66,7 +69,7 @@ class JacobianEstimator:
         rel_step: Any = None,
         abs_step: Any = None,
         x_scale: Any = None,
-        bounds: Any = (-np.inf, np.inf),
+        bounds: Any = UNBOUNDED,
         batch_dims: int = 0,
         noise: Any = None,
         on_error: str = "adapt",
@@ -87,7 +90,7 @@ class JacobianEstimator:
 
     def _setup(
         self, flat: NDArray[Any], layout: Layout, method: Any = "auto", rel_step: Any = None,
-        abs_step: Any = None, x_scale: Any = None, bounds: Any = (-np.inf, np.inf),
+        abs_step: Any = None, x_scale: Any = None, bounds: Any = UNBOUNDED,
         noise: Any = None, on_error: str = "adapt", rng: Any = None,
     ) -> None:  # fmt: skip
         self.x_layout = layout
@@ -386,9 +389,17 @@ class JacobianEstimator:
         """Points of a batch."""
         return len(self._x)
 
+    @property
+    def fruitless(self) -> bool:
+        """Whether every run beside x failed in every output."""
+        values = self._values
+        return not (self._clean or values is None or np.isfinite(values[self._done]).any())
+
     def opposite(self) -> NDArray[Any]:
         """The first row's point on the other side of x (drawn in, where that is out of bounds)."""
         offset = self._moves.points(self._x64, slice(0, 1)) - self._x64
+        if offset.dtype.kind == "c":
+            return np.asarray(self._x64 - offset)
         there = (self._x64 - offset).astype(self._x.dtype)
         if self._bounds is None or ((there >= self._bounds[0]) & (there <= self._bounds[1])).all():
             return there
@@ -453,7 +464,7 @@ class JacobianEstimator:
 
 def _bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array] | None:
     """Bounds as (B, m) each; None where there are none at all."""
-    if type(value) is tuple and value == (-np.inf, np.inf):
+    if value is UNBOUNDED:
         return None
     lower, upper = checks.bounds(value, x, layout)
     return lower.reshape(-1, layout.size), upper.reshape(-1, layout.size)

@@ -29,5 +29,19 @@ class Status(StrEnum):
     EXTRAPOLATION = "extrapolation"
 
 
+def warn(message: str) -> None:
+    """Warn at the line of the caller's own code that led here."""
+    import sys
+    import warnings
+
+    package = __name__.partition(".")[0]
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").partition(".")[0] == package
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, GradiatorWarning, stacklevel=level)
+
+
 class GradiatorWarning(UserWarning):
     """An estimate may be wrong; the text says why and what to do."""

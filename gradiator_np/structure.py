@@ -76,16 +76,9 @@ class Layout:
 
     @property
     def names(self) -> list[str]:
-        """A name for every number, for messages and tables."""
+        """What to write behind the variable's name for every number: "[0, 1]", ".rate"."""
         if self.fields is not None:
-            return [
-                key + tail for key, (inner, _) in self.fields.items() for tail in inner._tails()
-            ]
-        return self._tails() if self.shape else ["0"] if self.batch else [""]
-
-    def _tails(self) -> list[str]:
-        if self.fields is not None:
-            return [f".{name}" for name in self.names]
+            return [f".{k}{tail}" for k, (inner, _) in self.fields.items() for tail in inner.names]
         if not self.shape:
             return [""]
         return [f"[{', '.join(map(str, i))}]" for i in np.ndindex(*self.shape)]

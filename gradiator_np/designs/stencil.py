@@ -86,15 +86,15 @@ def place(problem: Problem, step: Array, order: int) -> tuple[Array, Array]:
     best = np.full(step.shape, -1.0)
     multiples = np.zeros((order, *step.shape))
     size = np.zeros(step.shape)
-    half = order // 2 if order > 1 else 0
-    for shift in sorted(range(-half, order - half + 1), key=abs):
-        points = np.arange(-half, order - half + 1) + shift
-        points = points[points != 0]
+    centre = -(order // 2)
+    for first in sorted(range(-order, 1), key=lambda start: abs(start - centre)):
+        points = np.delete(np.arange(first, first + order + 1), -first)
         points = points[np.argsort(np.abs(points) - 0.1 * (points > 0), kind="stable")]
-        room = np.minimum(ahead / max(points.max(), 1e-300), behind / max(-points.min(), 1e-300))
-        h = np.minimum(np.abs(step), room)
-        # A stencil one place off centre has to earn it by a step twice as long.
-        score = h * 2.0 ** -abs(shift)
+        h = np.abs(step)
+        for room, reach in ((ahead, points.max()), (behind, -points.min())):
+            h = np.minimum(h, room / reach) if reach > 0 else h
+        shift = abs(first - centre)
+        score = h * 2.0**-shift
         better = score > best
         best = np.where(better, score, best)
         size = np.where(better, h, size)
