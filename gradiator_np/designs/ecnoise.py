@@ -269,7 +269,9 @@ class NoiseSearch:
         if self._low > 0 and self._high < np.inf:
             between = float(np.sqrt(self._low * self._high))
             return between if self._low < between / 2 else None
-        new = self._low * FACTOR if self._low > 0 else self._high / FACTOR
+        # Where nothing at all has moved, there is nothing to overshoot.
+        dead = (table.verdict[self._open] == Line.CONSTANT).all()
+        new = self._low * FACTOR ** (1 + dead) if self._low > 0 else self._high / FACTOR
         if new > self._most:
             return None if self._low > self._most / 2 else self._most
         return new

@@ -23,9 +23,8 @@ from gradiator_np.status import Status
 
 Array = NDArray[np.float64]
 
-# RMS contrast of o(2h) - 2 o(h) over its noise. Extrapolating multiplies the variance by 9 and
-# removes a bias; at sqrt 2 both cost the same, and a contrast of few directions scatters.
-TRUNCATION = 1.5
+# t^2 is at least this share of v: one difference tells a bias badly (0.92 instead of 0.93 held).
+HEDGE = .3
 # A lack of fit is claimed once in a thousand sound estimates, over all outputs together.
 ALARM = 1e-3
 
@@ -98,26 +97,39 @@ class Reduction:
         solution = self._fit(dx[0], free, w_free)
         if self.plan.richardson is True:
             return solution
-        sigma = self._noise(solution)[0]
-        solution = replace(solution, cov=replace(solution.cov, scale=sigma))
-        gap, weight = _combine((np.array([-2.0, 1.0]), 5.0), odd, count)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            power = np.nansum(np.abs(gap) ** 2 * weight, 0) / np.isfinite(gap).sum(0)
-            keep = ~(power > (TRUNCATION * sigma) ** 2)  # (B, n): curvature is below the noise
-        if not keep.any():
-            return solution
-        plain, w_plain = _combine(PLAIN, odd, count)
-        mixed = self._fit(dx[0], np.where(keep, plain, free), np.where(keep, w_plain, w_free))
-        return replace(mixed, cov=replace(mixed.cov, extra=self._bias(solution, mixed, keep)))
+        plain = self._fit(dx[0], *_combine(PLAIN, odd, count))
+        return self._shrink(solution, plain)
 
-    def _bias(self, free: Solution, mixed: Solution, keep: NDArray[np.bool_]) -> Array:
-        """Squared truncation of the outputs that were not extrapolated, beyond its noise."""
-        gap2 = np.abs(mixed.coef - free.coef) ** 2
-        # Variances of both combinations are in the ratio of their units; the contrast between
-        # them, with equal noise at both steps, has their difference (plain is the best unbiased).
-        noise = free.cov.variance() * (1 - PLAIN[1] / EXTRAPOLATED[1])
-        bias = np.where(np.isfinite(noise), gap2 - noise, 0.0)
-        return np.asarray(np.where(keep[..., None], np.maximum(bias, 0.0), 0.0))
+    def _shrink(self, free: Solution, plain: Solution) -> Solution:
+        """Between least squares, which truncation biases, and extrapolation, which is noisier.
+
+        Their difference d is the bias plus noise of variance v, independent of ``plain`` (best
+        unbiased without a bias). With a bias of variance t^2, plain - s d with
+        s = t^2 / (t^2 + v) is best, and s v is what it adds to the variance. t^2 is d^2 - v of
+        the entry, or its mean over the inputs, whichever is more: third derivatives may be of
+        one input or of all. (95 % intervals held 0.956, 0.949, 0.933, 0.948 for a truncation of
+        0, 0.25, 0.6 and 1.2 times the noise of a run; a test that takes one or the other 0.942,
+        0.907, 0.906, 0.937.)
+        """
+        sigma, dof = self._noise(free)
+        free = replace(free, cov=replace(free.cov, scale=sigma))
+        plain = replace(plain, cov=replace(plain.cov, scale=sigma), dof=dof)
+        h = self.plan.half[:, None, :]  # responses at the full step have one size for all inputs
+        gap = (plain.coef - free.coef) * h
+        known = (h != 0) & np.isfinite(free.cov.variance())
+        v = np.where(known, free.cov.variance(), 0) - np.where(known, plain.cov.variance(), 0)
+        v = np.maximum(v, 0) * h**2
+        inputs = np.maximum(known.sum(-1, keepdims=True), 1)
+        excess = np.where(known, np.abs(gap) ** 2 - v, 0)
+        common = excess.sum(-1, keepdims=True) / inputs
+        t2 = np.maximum(np.maximum(excess, common), 0) + HEDGE * v
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(v > 0, t2 / (t2 + v), 1.0)
+            back = np.where(known, 1 / h, 0)
+        coef = plain.coef - np.where(known, share * gap, 0) * back
+        return replace(
+            plain, coef=coef, cov=replace(plain.cov, extra=share * v * back**2), info=free.info
+        )
 
     def _fit_values(self) -> Solution:
         """Least squares with an intercept on every run by itself."""
@@ -232,13 +244,20 @@ class Reduction:
             )
         if self.failed and not incomplete:
             said.append((Status.FAILED_RUNS, self._failure_words()))
-        if not said and (~np.isfinite(solution.cov.scale)).any():
+        if said:
+            return said[0][0], "; ".join(text for _, text in said)
+        if not np.isfinite(solution.cov.scale).all():
             return Status.OK, (
                 "nothing tells the noise: give noise=, replicates=2 or more directions (spare=)"
             )
-        if not said:
-            return Status.OK, ""
-        return said[0][0], "; ".join(text for _, text in said)
+        if not self.plan.paired:
+            return Status.OK, "stderr holds noise; curvature biases J, which fold_over=True cancels"
+        if not self.plan.richardson:
+            return Status.OK, (
+                "stderr holds noise; truncation of third order is not tested, "
+                "richardson='auto' would"
+            )
+        return Status.OK, ""
 
     def _failure_words(self) -> str:
         lost = int((~np.isfinite(self.values)).any((-1, -2)).sum())
