@@ -1,0 +1,353 @@
+"""Functions with derivatives given, estimated, or mixed: values, shapes, counts, messages."""
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.optimize import least_squares, minimize, root
+from scipy.sparse import csr_array
+
+from gradiator_np.differentiable import Gradiator, gradiator
+
+RTOL = 1e-12  # exact derivatives: a few roundings
+# Forward differences: steps sqrt(eps) |x|, second derivatives of order 10, eps / step beside it.
+FORWARD = 1e-5
+
+A = np.random.default_rng(0).normal(size=(4, 3))
+X = np.array([0.3, -1.2, 0.8])
+U = np.array([1.0, 0.5, -2.0])
+V = np.array([1.0, -2.0, 0.5, 0.25])
+J = np.cos(A @ X)[:, None] * A
+
+
+def f(x):
+    return np.sin(A @ x)
+
+
+def f_vjp(x, v):
+    return A.T @ (np.cos(A @ x) * v)
+
+
+def f_jvp(x, u):
+    return np.cos(A @ x) * (A @ u)
+
+
+def f_jac(x):
+    return np.cos(A @ x)[:, None] * A
+
+
+GIVEN = {
+    "grad": {"grad_fun": f_vjp},
+    "jvp": {"jvp_fun": f_jvp},
+    "jac": {"jac_fun": f_jac},
+    "both": {"grad_fun": f_vjp, "jvp_fun": f_jvp},
+    "all": {"grad_fun": f_vjp, "jvp_fun": f_jvp, "jac_fun": f_jac},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_every_product_from_whatever_is_given(given):
+    """A complex step estimates what is missing: exact to rounding as well."""
+    g = gradiator(f, **GIVEN[given], method="cs")
+    np.testing.assert_allclose(g(X), f(X))
+    np.testing.assert_allclose(g.vjp(X, V), V @ J, rtol=RTOL)
+    np.testing.assert_allclose(g.jvp(X, U), J @ U, rtol=RTOL)
+    np.testing.assert_allclose(g.jacobian(X), J, rtol=RTOL)
+    np.testing.assert_allclose(g.vjp(X, V), V @ J, rtol=RTOL)
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_linearize_gives_value_pushforward_pullback(given):
+    value, push, pull = gradiator(f, **GIVEN[given], method="cs").linearize(X)
+    np.testing.assert_allclose(value, f(X))
+    np.testing.assert_allclose(push(U), J @ U, rtol=RTOL)
+    np.testing.assert_allclose(pull(V), V @ J, rtol=RTOL)
+    np.testing.assert_allclose(push(np.eye(3)), J.T, rtol=RTOL, atol=1e-15)
+    np.testing.assert_allclose(pull(np.eye(4)), J, rtol=RTOL, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "given, product, calls",
+    [
+        ("grad", "vjp", (0, 1, 0, 0)),
+        ("jvp", "jvp", (0, 0, 1, 0)),
+        ("jac", "vjp", (1, 0, 0, 1)),
+        ("jvp", "vjp", (1, 0, 3, 0)),
+        ("grad", "jvp", (2, 0, 0, 0)),
+        ("grad", "jacobian", (1, 4, 0, 0)),
+        ("both", "jacobian", (1, 0, 3, 0)),
+        ("all", "jacobian", (0, 0, 0, 1)),
+        ("none", "vjp", (4, 0, 0, 0)),
+        ("none", "jacobian", (4, 0, 0, 0)),
+        ("none", "jvp", (2, 0, 0, 0)),
+    ],
+)
+def test_what_is_given_is_used_and_the_rest_counted(given, product, calls):
+    """m = 3, n = 4: m + 1 evaluations for a VJP, two for a JVP; the fewer of n VJPs, m JVPs."""
+    g = gradiator(f, **GIVEN[given], method="2-point")
+    extra = {"vjp": (V,), "jvp": (U,), "jacobian": ()}[product]
+    want = {"vjp": V @ J, "jvp": J @ U, "jacobian": J}[product]
+    np.testing.assert_allclose(getattr(g, product)(X, *extra), want, atol=FORWARD)
+    c = g.counts
+    assert (c.fun, c.grad, c.jvp, c.jac) == calls
+    assert g.nfev == c.fun
+
+
+def test_the_value_of_the_latest_call_is_shared():
+    g = gradiator(f, method="2-point")
+    g(X)
+    g.jacobian(X)
+    assert g.nfev == 1 + 3
+    g.jacobian(X + 1)
+    assert g.nfev == 4 + 4
+    x = X.copy()
+    g(x)
+    x += 1  # SciPy's solvers move x in place
+    np.testing.assert_allclose(g.jacobian(x), f_jac(X + 1), atol=FORWARD)
+
+
+def test_linearize_keeps_the_jacobian():
+    g = gradiator(f, method="2-point")
+    _, push, pull = g.linearize(X)
+    np.testing.assert_allclose(pull(V), V @ J, atol=FORWARD)
+    pull(2 * V)
+    push(U)
+    assert g.nfev == 4
+
+
+def test_what_the_forward_run_computed_reaches_the_pullback():
+    runs = []
+
+    def inverse(x):
+        runs.append(1)
+        y = np.linalg.inv(x)
+        return y, y
+
+    g = gradiator(inverse, lambda x, v, y: -y.T @ v @ y.T, context=True)
+    x = np.array([[2.0, 1.0], [0.5, 3.0]])
+    y, _, pull = g.linearize(x)
+    np.testing.assert_allclose(y, np.linalg.inv(x))
+    v = np.ones((2, 2))
+    np.testing.assert_allclose(pull(v), -y.T @ v @ y.T, rtol=RTOL)
+    assert len(runs) == 1
+    g(x)
+    g.vjp(x, v)
+    assert len(runs) == 2
+    with pytest.raises(ValueError, match=r"must return \(y, context\)"):
+        gradiator(f, f_vjp, context=True)(X)
+
+
+def test_several_inputs_and_outputs():
+    def two(a, b):
+        return a * b.sum(), np.outer(a, b)
+
+    a, b = np.array([1.0, 2.0]), np.array([3.0, 4.0, 5.0])
+    v = (np.array([1.0, -1.0]), np.arange(6.0).reshape(2, 3))
+    want = (v[0] * b.sum() + v[1] @ b, np.full(3, v[0] @ a) + a @ v[1])
+    g = gradiator(two, method="cs")
+    for got, right in zip(g.vjp((a, b), v), want, strict=True):
+        np.testing.assert_allclose(got, right, rtol=RTOL)
+    u = (np.array([0.1, 0.2]), np.array([1.0, 0.0, 1.0]))
+    first, second = g.jvp((a, b), u)
+    np.testing.assert_allclose(first, u[0] * b.sum() + a * u[1].sum(), rtol=RTOL)
+    np.testing.assert_allclose(second, np.outer(u[0], b) + np.outer(a, u[1]), rtol=RTOL)
+    jac = g.jacobian(a, b)
+    assert [[block.shape for block in row] for row in jac] == [
+        [(2, 2), (2, 3)],
+        [(2, 3, 2), (2, 3, 3)],
+    ]
+    np.testing.assert_allclose(jac[0][0], b.sum() * np.eye(2), rtol=RTOL, atol=1e-15)
+    given = gradiator(two, lambda x, v: (v[0] * x[1].sum() + v[1] @ x[1],
+                                         np.full(3, v[0] @ x[0]) + x[0] @ v[1]))  # fmt: skip
+    for got, right in zip(given.vjp((a, b), v), want, strict=True):
+        np.testing.assert_allclose(got, right, rtol=RTOL)
+    for row, right in zip(given.jacobian((a, b)), jac, strict=True):
+        for got, block in zip(row, right, strict=True):
+            np.testing.assert_allclose(got, block, rtol=RTOL, atol=1e-14)
+
+
+def test_argnums_choose_the_inputs():
+    calls = []
+
+    def h(a, name, b):
+        calls.append(name)
+        return a * b
+
+    a, b, v = np.array([1.0, 2.0]), np.array([3.0, 5.0]), np.ones(2)
+    g = gradiator(h, argnums=2, method="2-point")
+    np.testing.assert_allclose(g.vjp((a, "x", b), v), a, atol=FORWARD)
+    assert calls == ["x"] * 3  # m = 2 and the value: nothing is spent on a
+    g = gradiator(h, argnums=(2, 0), method="2-point")
+    by_b, by_a = g.vjp((a, "x", b), v)
+    np.testing.assert_allclose(by_b, a, atol=FORWARD)
+    np.testing.assert_allclose(by_a, b, atol=FORWARD)
+    np.testing.assert_allclose(g.jvp((a, "x", b), (v, v)), a + b, atol=FORWARD)
+    with pytest.raises(ValueError, match="argnums=3, but only 1"):
+        gradiator(f, argnums=3)(X)
+
+
+def test_a_batch_is_one_call():
+    """(b, n) rows move at once: m + 1 calls of fun, whatever b."""
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    calls = []
+
+    def rows(x):
+        calls.append(x.shape)
+        return np.sin(x @ A.T)
+
+    g = gradiator(rows, method="2-point", batch_dims=1)
+    v = np.random.default_rng(1).normal(size=(5, 4))
+    want = (np.cos(x @ A.T) * v) @ A
+    np.testing.assert_allclose(g.vjp(x, v), want, atol=FORWARD)
+    assert calls == [(5, 3)] * 4
+    jac = np.cos(x @ A.T)[..., None] * A
+    np.testing.assert_allclose(g.jacobian(x), jac, atol=FORWARD)
+    u = np.ones((5, 3))
+    np.testing.assert_allclose(g.jvp(x, u), (jac @ u[..., None])[..., 0], atol=FORWARD)
+    given = gradiator(rows, lambda x, v: (np.cos(x @ A.T) * v) @ A, batch_dims=1)
+    np.testing.assert_allclose(given.vjp(x, v), want, rtol=RTOL)
+    np.testing.assert_allclose(given.jacobian(x), jac, rtol=RTOL, atol=1e-15)
+    # The documented one-liners: a sum over outputs, a mean over the batch.
+    y = given(x)
+    np.testing.assert_allclose(given.vjp(x, np.ones_like(y)), np.cos(x @ A.T) @ A, rtol=RTOL)
+    np.testing.assert_allclose(
+        given.vjp(x, np.full_like(y, 1 / len(y))), np.cos(x @ A.T) @ A / 5, rtol=RTOL
+    )
+
+
+def test_vectorized_functions():
+    g = gradiator(lambda x: np.sin(x @ A.T), method="2-point", vectorized=True)
+    np.testing.assert_allclose(g(X), f(X))
+    np.testing.assert_allclose(g.jacobian(X), J, atol=FORWARD)
+
+
+def test_any_shapes():
+    x = np.arange(1.0, 7.0).reshape(2, 3)
+    g = gradiator(lambda x: x.T @ x, method="cs")
+    jac = g.jacobian(x)
+    assert jac.shape == (3, 3, 2, 3)
+    v = np.random.default_rng(0).normal(size=(3, 3))
+    np.testing.assert_allclose(g.vjp(x, v), np.tensordot(v, jac, 2), rtol=RTOL)
+    np.testing.assert_allclose(g.vjp(x, v), x @ (v + v.T), rtol=RTOL)
+    np.testing.assert_allclose(gradiator(lambda x: x**3, method="cs").jacobian(2.0), 12, rtol=RTOL)
+
+
+def test_estimates_are_there_whatever_is_given():
+    e = gradiator(f, f_vjp, method="3-point", noise=1e-12).estimate(X)
+    assert np.all(np.abs(e.jac - J) < 1e-8)
+    assert np.isfinite(e.stderr).all()
+
+
+# -- SciPy ------------------------------------------------------------------------------------
+
+
+def test_least_squares_shares_evaluations():
+    """The value of each accepted point serves its Jacobian: nfev is all there is."""
+    calls = []
+    t = np.linspace(0, 2, 20)
+    data = 2.5 * np.exp(-1.3 * t)
+
+    def residuals(x):
+        calls.append(1)
+        return x[0] * np.exp(-x[1] * t) - data
+
+    g = gradiator(residuals, method="2-point")
+    out = least_squares(g, [1.0, 1.0], jac=g.jacobian)
+    np.testing.assert_allclose(out.x, [2.5, 1.3], atol=1e-6)  # gtol 1e-8
+    assert g.nfev == len(calls) == out.nfev + 2 * out.njev
+
+
+def test_minimize_and_root():
+    g = gradiator(lambda x: (x[0] - 1) ** 2 + 10 * (x[1] - x[0] ** 2) ** 2, method="3-point")
+    out = minimize(g, [0.5, 2.0], jac=g.gradient, method="BFGS")
+    np.testing.assert_allclose(out.x, [1, 1], atol=1e-4)  # gtol 1e-5 over curvature 0.1
+    assert g.nfev == out.nfev + 4 * out.njev
+    g = gradiator(lambda x: np.array([x[0] + x[1] - 3, x[0] * x[1] - 2]), method="2-point")
+    out = root(g, [0.5, 4.0], jac=g.jacobian)
+    np.testing.assert_allclose(np.sort(out.x), [1, 2], atol=1e-7)  # xtol 1.5e-8
+
+
+def test_solve_ivp_differentiates_by_the_state():
+    g = gradiator(lambda t, y: np.array([-50 * y[0] + y[1], -y[1]]), argnums=1, method="2-point")
+    out = solve_ivp(g, (0, 1), [1.0, 1.0], method="Radau", jac=g.jacobian, rtol=1e-6, atol=1e-9)
+    assert out.success
+    np.testing.assert_allclose(out.y[1, -1], np.exp(-1), rtol=1e-5)  # ten times rtol
+
+
+def test_sparse_jacobians_pass_through():
+    g = gradiator(lambda x: x**2, jac_fun=lambda x: csr_array(np.diag(2 * x)))
+    assert g.jacobian(X).format == "csr"
+    np.testing.assert_allclose(g.vjp(X, X), 2 * X**2, rtol=RTOL)
+
+
+# -- second order ------------------------------------------------------------------------------
+
+
+def quartic(x):
+    return 0.25 * np.sum((A @ x) ** 4)
+
+
+def quartic_vjp(x, v):
+    return v * A.T @ (A @ x) ** 3
+
+
+def quartic_nested(args, w):
+    x, v = args
+    return v * A.T @ (3 * (A @ x) ** 2 * (A @ w)), np.sum(A.T @ (A @ x) ** 3 * w)
+
+
+def test_hessian_products():
+    want = A.T @ (3 * (A @ X) ** 2 * (A @ U))
+    exact = gradiator(quartic, gradiator(quartic_vjp, quartic_nested))
+    np.testing.assert_allclose(exact.hvp(X, U), want, rtol=RTOL)
+    estimated = gradiator(quartic, quartic_vjp, method="cs")
+    np.testing.assert_allclose(estimated.hvp(X, U), want, rtol=RTOL)
+    assert estimated.nfev == 1  # the value, for the shape of v; no differences of values
+    hessian, jw = estimated.nested_vjp(X, 2.0, U)
+    np.testing.assert_allclose(hessian, 2 * want, rtol=RTOL)
+    np.testing.assert_allclose(jw, quartic_vjp(X, 1.0) @ U, rtol=RTOL)
+    with pytest.raises(ValueError, match="second derivatives need grad_fun"):
+        gradiator(quartic).hvp(X, U)
+
+
+# -- messages ----------------------------------------------------------------------------------
+
+
+def test_a_gradient_of_the_wrong_shape_names_both_shapes():
+    g = gradiator(f, lambda x, v: np.ones(4))
+    with pytest.raises(ValueError, match=r"grad_fun returned shape \(4,\), expected \(3,\)"):
+        g.vjp(X, V)
+    g = gradiator(lambda a, b: a + b, lambda x, v: (v, v, v))
+    with pytest.raises(
+        ValueError, match=r"\(\(3,\), \(3,\), \(3,\)\), expected \(\(3,\), \(3,\)\)"
+    ):
+        g.vjp((X, X), X)
+    g = gradiator(f, jvp_fun=lambda x, u: u)
+    with pytest.raises(ValueError, match=r"jvp_fun returned shape \(3,\), expected \(4,\)"):
+        g.linearize(X).pushforward(U)
+    g = gradiator(f, jac_fun=lambda x: np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"jac_fun returned shape \(3, 4\), expected \(4, 3\)"):
+        g.vjp(X, V)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: gradiator(3), TypeError, "fun must be callable, got int"),
+        (lambda: gradiator(f, 3), TypeError, "grad_fun must be callable"),
+        (lambda: gradiator(f).gradient(X), ValueError, "returned 4 numbers"),
+        (lambda: gradiator(f).vjp(X, X), ValueError, r"v has shape \(3,\), expected \(4,\)"),
+        (lambda: gradiator(f).jvp(X, V), ValueError, r"u has shape \(4,\), expected \(3,\)"),
+        (lambda: gradiator(f, f_vjp).linearize(X).pullback(X), ValueError, "v has shape"),
+    ],
+)
+def test_bad_input_says_what_to_do(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_replace_keeps_the_rest():
+    g = gradiator(f, f_vjp, method="cs")
+    h = g.replace(jvp_fun=f_jvp)
+    assert isinstance(h, Gradiator)
+    assert (h.fun, h.grad_fun, h.jvp_fun, h.options) == (f, f_vjp, f_jvp, {"method": "cs"})
