@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,19 @@ from gradiator_np.covariance import Covariance
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.lines import States, likelihood, posterior
 from gradiator_np.designs.moves import FreeMoves
-from gradiator_np.designs.pairs import Pair, Pairs
-from gradiator_np.designs.pilot import CAP, Learned, Noise, Pilot, mixture, relative, round_digit
+from gradiator_np.designs.pairs import Lines, Pair, Pairs
+from gradiator_np.designs.pilot import (
+    CAP,
+    Learned,
+    Noise,
+    Pilot,
+    mixture,
+    relative,
+    round_digit,
+    slopes,
+)
 from gradiator_np.kernels import lines as kernels
 from gradiator_np.solvers.solution import Solution
-from gradiator_np.status import Status
 
 Array = NDArray[np.float64]
 
@@ -205,7 +213,7 @@ class AutoPlan:
                 return rounded
             t *= 0.85
 
-    def _infer(self) -> tuple[Any, Array, Array, Array]:
+    def _infer(self) -> tuple[Lines, Array, Array, Array]:
         """What is known of every input: pairs, weights of the states, slopes, noise."""
         learned = self.learned
         assert learned is not None
@@ -217,25 +225,22 @@ class AutoPlan:
         slope = np.broadcast_to(learned.slope, (self.inputs.size, noise.size)).copy()
         if not np.isfinite(view.t).any():
             return view, np.ascontiguousarray(prior), slope, noise
-        weights = np.ascontiguousarray(prior)
-        for _ in range(2):
-            mean, _, spread, _ = mixture(view, states, noise, slope, weights)
-            slope = self._slopes(mean.T, spread.T)
-            odd, even = likelihood(view, states, noise, slope)
-            weights = posterior(prior, odd, even, states)
-        return view, weights, slope, noise
+        slope = slopes(view, states, noise, slope, np.ascontiguousarray(prior))
+        slope = self._slopes(slope, view)
+        odd, even = likelihood(view, states, noise, slope)
+        return view, posterior(prior, odd, even, states), slope, noise
 
-    def _slopes(self, mean: Array, spread: Array) -> Array:
+    def _slopes(self, mean: Array, view: Lines) -> Array:
         """b: the slope, less what noise adds to it, and a hundredth of the other inputs'."""
         assert self.learned is not None
-        known = np.isfinite(spread)
+        known = np.isfinite(view.odd).any(axis=1)
         square = np.where(known, np.square(mean), np.square(self.learned.slope))
         total = square.mean(axis=0)
         return np.sqrt(square + 0.01 * total + 1e-12 * total.max() + 1e-300)
 
     def _choose(
         self,
-        view: Any,
+        view: Lines,
         weights: Array,
         slope: Array,
         noise: Array,

@@ -24,7 +24,7 @@ TERMS = 4
 # Outputs share their truncation: together they count as three.
 VOICES = 3.0
 # Outputs that are heard for one input; those where its slope stands out most.
-HEARD = 8
+HEARD = 6
 # Blur of what one line says about another, in log10 rho.
 BLUR = np.log10(2.5)
 
@@ -42,9 +42,15 @@ class States:
     @classmethod
     def grid(cls) -> States:
         """All states."""
-        rho, tail, kappa = (
-            a.ravel() for a in np.meshgrid(range(RHO.size), range(TAIL.size), KAPPA, indexing="ij")
+        rho, tail, jitter = (
+            a.ravel()
+            for a in np.meshgrid(
+                range(RHO.size), range(TAIL.size), range(KAPPA.size), indexing="ij"
+            )
         )
+        # an input with jitter is no polynomial
+        keep = (tail == 0) | (jitter == 0)
+        rho, tail, kappa = rho[keep], tail[keep], KAPPA[jitter[keep]]
         length, late = RHO[rho][:, None], TAIL[tail][:, None]
         power = np.arange(2, 2 * TERMS + 2)
         head, rest = np.minimum(power, 3) - 1, np.maximum(power - 3, 0)
@@ -128,7 +134,7 @@ def posterior(prior: Array, odd: Array, even: Array, states: States, soft: bool 
     quadratic has no f''' at all), so its likelihood is blurred over rho, and with a chance of
     0.2 it says nothing.
     """
-    logs = np.log(prior) + odd
+    logs = np.log(np.maximum(prior, 1e-300)) + odd
     if not soft:
         return log_normalise(logs + even)
     # likelihood as a weight over rho alone

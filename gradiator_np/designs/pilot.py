@@ -244,9 +244,11 @@ class Pilot:
         values = np.abs(host.book.values(host.rows))
         values = np.where(np.isfinite(values), values, 0.0)
         largest = np.maximum(values.max(axis=0), np.nan_to_num(np.abs(host.book.f0)))
+        # an output that was 0 all along is taken for the smallest of the others
+        some = largest[largest > 0]
+        largest = np.where(largest > 0, largest, some.min() if some.size else 1.0)
         host.noise.size = largest
-        least = 0.3 * host.book.problem.eps * largest
-        host.noise.least = np.maximum(least, 1e-300)
+        host.noise.least = 0.3 * host.book.problem.eps * largest
 
     def _clean(self, d: Array, least: float) -> Script:
         noise, _ = self._level()
@@ -323,11 +325,10 @@ class Pilot:
         weights = states.prior(0.0 if self.random else 0.1)[None]
         start = weights
         slope = first_slope(lines, noise)
-        for _ in range(2):
-            odd, even = likelihood(lines, states, noise, slope)
-            weights = posterior(start, odd, even, states)
-            mean, *_ = mixture(lines, states, noise, slope, weights)
-            slope = np.abs(mean.T) + 1e-3 * np.abs(mean).max() + 1e-300
+        slope = np.abs(slopes(lines, states, noise, slope, start))
+        slope = slope + 1e-3 * slope.max() + 1e-300
+        odd, even = likelihood(lines, states, noise, slope)
+        weights = posterior(start, odd, even, states)
         moved = max(int((np.abs(book.direction).max(axis=0) > 0).sum()), 1)
         # inputs moved together bend up to sqrt(m) faster than one of them
         prior = states.blur(weights[0], 0.25 * np.log10(moved))
@@ -369,7 +370,7 @@ def first_slope(lines: Lines, noise: Array) -> Array:
 
 
 def mixture(
-    lines: Lines, states: States, noise: Array, slope: Array, weights: Array, own: float = 0.0
+    lines: Lines, states: States, noise: Array, slope: Array, weights: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Slopes (N, L), unit variances, variances and 95 % half-widths of the mixture of states."""
     shape = (noise.size, lines.t.shape[0])
@@ -383,10 +384,17 @@ def mixture(
         weights,
         states.sd_odd,
         states.kappa,
-        own,
         *out,
     )
     return out[0], out[1], out[2], out[3]
+
+
+def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
+    """Slopes (L, N) under the state of median rho of each line: good enough for a scale."""
+    middle = np.zeros_like(weights)
+    at = np.argmax(np.cumsum(weights, axis=1) >= 0.5, axis=1)
+    middle[np.arange(len(at)), at] = 1.0
+    return np.ascontiguousarray(mixture(lines, states, noise, slope, middle)[0].T)
 
 
 def round_digit(a: Array) -> Array:

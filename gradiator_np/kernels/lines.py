@@ -50,13 +50,48 @@ def _insert(r, z, row, y, size):
 
 @njit(**_OPTIONS)
 def _odd_row(row, t, weight, b, sd, terms):
-    """The equation of D at t: columns a_(2Q+1) .. a_3 over their prior, then g."""
+    """The equation of D at t: columns a_(2Q+1) .. a_3 over their prior, then g.
+
+    Terms below 1e-4 of the noise change nothing that rounding does not, and their rotations are
+    saved.
+    """
     t2 = t * t
-    power = 1.0
+    scale = weight * b
     for q in range(terms):
-        power *= t2
-        row[terms - 1 - q] = weight * b * sd[q] * power
+        scale *= t2
+        a = scale * sd[q]
+        row[terms - 1 - q] = a if a > 1e-4 else 0.0
     row[terms] = weight
+
+
+@njit(**_OPTIONS)
+def _fit_odd(t, factor, odd, i, base, var, b, sd, r, z, row):
+    """Solve for g and the odd terms of output i; returns the log-likelihood without log |r|."""
+    terms = sd.size
+    r[:, :] = 0.0
+    z[:] = 0.0
+    for q in range(terms):
+        r[q, q] = 1.0
+    squares = 0.0
+    weights = 1.0
+    for p in range(t.size):
+        if t[p] == t[p] and odd[p, i] == odd[p, i]:
+            weight = t[p] * np.sqrt(2.0 / (var * factor[p]))
+            _odd_row(row, t[p], weight, b, sd, terms)
+            left = _insert(r, z, row, weight * (odd[p, i] - base), terms + 1)
+            squares += left * left
+            weights *= weight
+    return np.log(weights) - 0.5 * squares
+
+
+@njit(**_OPTIONS)
+def _log_det(r):
+    """Sum of the logarithms of the diagonal."""
+    out = 0.0
+    for q in range(r.shape[0]):
+        if r[q, q] != 1.0:
+            out += np.log(r[q, q])
+    return out
 
 
 @njit(**_OPTIONS)
@@ -94,30 +129,17 @@ def log_likelihood(
         for c in range(picked.shape[1]):
             i = picked[j, c]
             base = 0.0
+            seen = 0
             for p in range(width):
                 if t[j, p] == t[j, p] and odd[j, p, i] == odd[j, p, i]:
                     base = odd[j, p, i]
+                    seen += 1
             b = slope[j, i]
             for s in range(states):
                 var = noise[i] * noise[i] + b * b * kappa[s] * kappa[s]
-                # odd part: g is flat, the other terms carry a unit prior
-                r[:, :] = 0.0
-                z[:] = 0.0
-                for q in range(terms):
-                    r[q, q] = 1.0
-                value = 0.0
-                seen = 0
-                for p in range(width):
-                    if t[j, p] == t[j, p] and odd[j, p, i] == odd[j, p, i]:
-                        weight = t[j, p] * np.sqrt(2.0 / (var * factor[j, p]))
-                        _odd_row(row, t[j, p], weight, b, sd_odd[s], terms)
-                        left = _insert(r, z, row, weight * (odd[j, p, i] - base), size)
-                        value += np.log(weight) - 0.5 * left * left
-                        seen += 1
                 if seen > 1:
-                    for q in range(size):
-                        value -= np.log(r[q, q])
-                    out_odd[j, c, s] = value
+                    value = _fit_odd(t[j], factor[j], odd[j], i, base, var, b, sd_odd[s], r, z, row)
+                    out_odd[j, c, s] = value - _log_det(r)
                 else:
                     out_odd[j, c, s] = 0.0
                 # even part: the last column is the error of f0
@@ -125,20 +147,21 @@ def log_likelihood(
                 z[:] = 0.0
                 for q in range(size):
                     r[q, q] = 1.0
-                value = 0.0
+                squares = 0.0
+                pairs = 0
+                weight = 1.0 / np.sqrt(2.0 * var)
                 for p in range(width):
                     if t[j, p] == t[j, p] and even[j, p, i] == even[j, p, i]:
-                        weight = 1.0 / np.sqrt(2.0 * var)
-                        power = 2.0 * weight * b
+                        scale = 2.0 * weight * b
                         for q in range(terms):
-                            power *= t[j, p] * t[j, p]
-                            row[terms - 1 - q] = power * sd_even[s, q]
+                            scale *= t[j, p] * t[j, p]
+                            a = scale * sd_even[s, q]
+                            row[terms - 1 - q] = a if a > 1e-4 else 0.0
                         row[terms] = -2.0 * noise[i] * weight
                         left = _insert(r, z, row, weight * even[j, p, i], size)
-                        value += np.log(weight) - 0.5 * left * left
-                for q in range(size):
-                    value -= np.log(r[q, q])
-                out_even[j, c, s] = value
+                        squares += left * left
+                        pairs += 1
+                out_even[j, c, s] = pairs * np.log(weight) - 0.5 * squares - _log_det(r)
     return 0
 
 
@@ -227,147 +250,148 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, cap, shapes
 
 
 @njit(**_OPTIONS)
-def estimate(t, factor, odd, noise, slope, prior, sd_odd, kappa, own, mean, unit, spread, quantile):
+def _weight(t, factor, odd, i, d, var, b, sd, r, z, row):
+    """Weight of pair d in the estimate of g of output i."""
+    terms = sd.size
+    r[:, :] = 0.0
+    z[:] = 0.0
+    for q in range(terms):
+        r[q, q] = 1.0
+    for p in range(t.size):
+        if t[p] == t[p] and odd[p, i] == odd[p, i]:
+            weight = t[p] * np.sqrt(2.0 / (var * factor[p]))
+            _odd_row(row, t[p], weight, b, sd, terms)
+            _insert(r, z, row, weight if p == d else 0.0, terms + 1)
+    return z[terms] / r[terms, terms]
+
+
+@njit(**_OPTIONS)
+def _half_width(p, g, v, count, low, high):
+    """Half-width that holds 95 % of a mixture of normals about 0.
+
+    Bisected in logarithms: the widest state may be ten decades wider than the likeliest.
+    """
+    for _ in range(16):
+        middle = np.sqrt(low * high)
+        outside = 0.0
+        for k in range(count):
+            sd = np.sqrt(2.0 * v[k])
+            outside += (
+                0.5 * p[k] * (math.erfc((middle - g[k]) / sd) + math.erfc((middle + g[k]) / sd))
+            )
+        if outside > 0.05:
+            low = middle
+        else:
+            high = middle
+    return np.sqrt(low * high)
+
+
+@njit(**_OPTIONS)
+def estimate(t, factor, odd, noise, slope, prior, sd_odd, kappa, mean, unit, spread, half):
     """Slope of every output along every input: the mixture over states.
 
     Parameters
     ----------
     prior : array, shape (m, S)
         Weights of the states, common to the outputs.
-    own : float
-        How much of an output's own likelihood is added to the common weights.
-    mean, unit, spread, quantile : array, shape (n, m)
-        Overwritten: the slope; its variance from noise, at unit noise; its variance in all;
-        the half-width that holds 95 % of the mixture. inf where nothing was measured.
+    mean, unit, spread, half : array, shape (n, m)
+        Overwritten: the slope; its variance from noise, at unit noise, under the likeliest state;
+        its variance in all; the half-width that holds 95 % of the mixture. inf where nothing was
+        measured.
     """
     m, width = t.shape
     states, terms = sd_odd.shape
     n = noise.size
     size = terms + 1
     r = np.zeros((size, size))
-    z = np.zeros((size, width))
+    z = np.zeros(size)
     row = np.zeros(size)
-    rhs = np.zeros(width)
-    weights = np.zeros((states, width))
+    picked = np.zeros(states, np.intp)
+    share = np.zeros(states)
     g = np.zeros(states)
     v = np.zeros(states)
-    p_own = np.zeros(states)
-    blend = np.zeros(width)
+    memo = np.zeros((64, 3))
     for j in range(m):
-        top = prior[j].max()
+        # what weighs less than 1e-3 of the likeliest state is not seen in a 95 % interval
+        top = prior[j].argmax()
+        memo[:, 0] = -1.0
+        count = 0
+        total = 0.0
+        for s in range(states):
+            if prior[j, s] > 1e-3 * prior[j, top]:
+                picked[count] = s
+                share[count] = prior[j, s]
+                total += prior[j, s]
+                count += 1
+        for k in range(count):
+            share[k] /= total
         for i in range(n):
-            base = np.nan
+            seen = 0
+            last = 0
             for p in range(width):
                 if t[j, p] == t[j, p] and odd[j, p, i] == odd[j, p, i]:
-                    base = odd[j, p, i]
-            if base != base:
+                    last = p
+                    seen += 1
+            if seen == 0:
                 mean[i, j] = 0.0
                 unit[i, j] = np.inf
                 spread[i, j] = np.inf
-                quantile[i, j] = np.inf
+                half[i, j] = np.inf
                 continue
+            base = odd[j, last, i]
             b = slope[j, i]
-            largest = -np.inf
-            for s in range(states):
-                p_own[s] = -np.inf
-                if prior[j, s] < 1e-4 * top:
-                    continue
-                var = noise[i] * noise[i] + b * b * kappa[s] * kappa[s]
-                r[:, :] = 0.0
-                z[:, :] = 0.0
-                for q in range(terms):
-                    r[q, q] = 1.0
-                value = 0.0
-                for p in range(width):
-                    if t[j, p] == t[j, p] and odd[j, p, i] == odd[j, p, i]:
-                        weight = t[j, p] * np.sqrt(2.0 / (var * factor[j, p]))
-                        _odd_row(row, t[j, p], weight, b, sd_odd[s], terms)
-                        # the rotation of every datum's own share, so that weights come out
-                        rhs[:] = 0.0
-                        rhs[p] = weight
-                        for c in range(size):
-                            if row[c] != 0.0:
-                                h = np.sqrt(r[c, c] * r[c, c] + row[c] * row[c])
-                                cs = r[c, c] / h
-                                sn = row[c] / h
-                                r[c, c] = h
-                                for d in range(c + 1, size):
-                                    a = r[c, d]
-                                    r[c, d] = cs * a + sn * row[d]
-                                    row[d] = cs * row[d] - sn * a
-                                for d in range(width):
-                                    a = z[c, d]
-                                    z[c, d] = cs * a + sn * rhs[d]
-                                    rhs[d] = cs * rhs[d] - sn * a
-                        left = 0.0
-                        for d in range(p + 1):
-                            if rhs[d] != 0.0:
-                                left += rhs[d] * (odd[j, d, i] - base)
-                        value += np.log(weight) - 0.5 * left * left
-                for q in range(size):
-                    value -= np.log(r[q, q])
-                p_own[s] = np.log(prior[j, s]) + own * value
-                largest = max(largest, p_own[s])
-                shift = 0.0
-                for d in range(width):
-                    weights[s, d] = z[terms, d] / r[terms, terms]
-                    if weights[s, d] != 0.0:
-                        shift += weights[s, d] * (odd[j, d, i] - base)
-                g[s] = shift
-                v[s] = 1.0 / (r[terms, terms] * r[terms, terms])
-            total = 0.0
             average = 0.0
-            blend[:] = 0.0
-            for s in range(states):
-                if p_own[s] == -np.inf:
-                    p_own[s] = 0.0
-                    continue
-                p_own[s] = np.exp(p_own[s] - largest)
-                total += p_own[s]
-                average += p_own[s] * g[s]
-                for d in range(width):
-                    blend[d] += p_own[s] * weights[s, d]
-            average /= total
+            ratio = noise[i] * np.sqrt(factor[j, last]) / (b * t[j, last])
+            least = np.inf
+            for k in range(count):
+                s = picked[k]
+                var = noise[i] * noise[i] + b * b * kappa[s] * kappa[s]
+                if seen == 1:
+                    t2 = t[j, last] * t[j, last]
+                    g[k] = 0.0
+                    v[k] = var * factor[j, last] / (2.0 * t2)
+                    power = 1.0
+                    for q in range(terms):
+                        power *= t2
+                        v[k] += (b * sd_odd[s, q] * power) ** 2
+                else:
+                    _fit_odd(t[j], factor[j], odd[j], i, base, var, b, sd_odd[s], r, z, row)
+                    g[k] = z[terms] / r[terms, terms]
+                    v[k] = 1.0 / (r[terms, terms] * r[terms, terms])
+                average += share[k] * g[k]
+                least = min(least, v[k])
             second = 0.0
             fourth = 0.0
-            for s in range(states):
-                if p_own[s] > 0.0:
-                    p_own[s] /= total
-                    d2 = (g[s] - average) ** 2
-                    second += p_own[s] * (v[s] + d2)
-                    fourth += p_own[s] * (3.0 * v[s] * v[s] + 6.0 * v[s] * d2 + d2 * d2)
+            for k in range(count):
+                g[k] -= average
+                d2 = g[k] * g[k]
+                second += share[k] * (v[k] + d2)
+                fourth += share[k] * (3.0 * v[k] * v[k] + 6.0 * v[k] * d2 + d2 * d2)
             mean[i, j] = base + average
             spread[i, j] = second
-            amount = 0.0
-            for d in range(width):
-                if blend[d] != 0.0:
-                    amount += factor[j, d] * (blend[d] / total) ** 2 / (2.0 * t[j, d] * t[j, d])
-            unit[i, j] = amount
-            width95 = 1.959963984540054 * np.sqrt(second)
+            half[i, j] = 1.959963984540054 * np.sqrt(second)
             if fourth > 3.05 * second * second:
-                # bisect the mixture's distribution of |error|, in logarithms: the widest state
-                # may be ten decades wider than the likeliest
-                low = np.inf
-                for s in range(states):
-                    if p_own[s] > 1e-4:
-                        low = min(low, np.sqrt(v[s]))
-                high = 4.0 * width95
-                for _ in range(16):
-                    middle = np.sqrt(low * high)
-                    outside = 0.0
-                    for s in range(states):
-                        if p_own[s] > 1e-4:
-                            sd = np.sqrt(2.0 * v[s])
-                            d1 = g[s] - average
-                            outside += (
-                                0.5
-                                * p_own[s]
-                                * (math.erfc((middle - d1) / sd) + math.erfc((middle + d1) / sd))
-                            )
-                    if outside > 0.05:
-                        low = middle
-                    else:
-                        high = middle
-                width95 = np.sqrt(low * high)
-            quantile[i, j] = width95
+                # with one pair the width over b is a function of the noise over b alone
+                at = int(8.0 * np.log2(ratio)) % memo.shape[0]
+                if seen == 1 and memo[at, 0] == last and abs(memo[at, 1] / ratio - 1.0) < 0.1:
+                    half[i, j] = memo[at, 2] * np.sqrt(second)
+                else:
+                    high = 4.0 * half[i, j]
+                    half[i, j] = _half_width(share, g, v, count, np.sqrt(least), high)
+                    if seen == 1:
+                        memo[at, 0] = last
+                        memo[at, 1] = ratio
+                        memo[at, 2] = half[i, j] / np.sqrt(second)
+            # weights of the pairs under the likeliest state, one right-hand side at a time
+            amount = 0.0
+            var = noise[i] * noise[i] + (b * kappa[top]) ** 2
+            for d in range(width):
+                if t[j, d] == t[j, d] and odd[j, d, i] == odd[j, d, i]:
+                    share_d = 1.0
+                    if seen > 1:
+                        share_d = _weight(
+                            t[j], factor[j], odd[j], i, d, var, b, sd_odd[top], r, z, row
+                        )
+                    amount += factor[j, d] * share_d * share_d / (2.0 * t[j, d] * t[j, d])
+            unit[i, j] = amount
     return 0
