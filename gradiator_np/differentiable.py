@@ -9,6 +9,8 @@ import numpy as np
 
 from gradiator_np.linearized import Argnums, Counts, Linearized, own
 from gradiator_np.results import JacobianEstimate
+from gradiator_np.structure import blocks
+from gradiator_np.verify import JacobianCheck, check_jacobian
 
 
 def gradiator(
@@ -182,6 +184,40 @@ class Gradiator:
     def estimate(self, *x: Any) -> JacobianEstimate:
         """The Jacobian estimated at x, with its error bars, whatever derivatives are given."""
         return self._at(x).estimate()
+
+    def check(self, *x: Any, alpha: float = 1e-3) -> dict[str, JacobianCheck]:
+        """Compare the derivatives given with estimated ones, noise taken into account.
+
+        Parameters
+        ----------
+        *x : array_like
+            A point where the function is not special; random ones are best.
+        alpha : float
+            How often a right derivative may be called wrong, over all its entries together.
+
+        Returns
+        -------
+        dict of str to JacobianCheck
+            One for each of ``grad_fun``, ``jvp_fun`` and ``jac_fun`` that was given.
+
+        Raises
+        ------
+        ValueError
+            If none was given.
+        """
+        point = self._at(x)
+        names = [n for n in ("grad_fun", "jvp_fun", "jac_fun") if getattr(self, n) is not None]
+        if not names:
+            raise ValueError("there is nothing to check: no derivative was given")
+        fun, z, options = point.problem()
+        out = {}
+        for name in names:
+            others: dict[str, Any] = dict.fromkeys(("grad_fun", "jvp_fun", "jac_fun"))
+            alone = self.replace(**others | {name: getattr(self, name)})
+            given = alone.linearize(point.args)
+            jac = blocks(given.matrix(), point.y_layout, point.x_layout)
+            out[name] = check_jacobian(fun, jac, z, alpha=alpha, **options)
+        return out
 
     def _at(self, x: tuple[Any, ...], *, fresh: bool = False) -> Linearized:
         """The point of the positional inputs x; one tuple stands for all of them."""

@@ -274,7 +274,7 @@ class Linearized:
         """The Jacobian estimated here, with its error bars; kept where ``keep`` is set."""
         if self._estimate is not None:
             return self._estimate
-        fun, z, options = self._problem()
+        fun, z, options = self.problem()
         out = jacobian(fun, z, **options)
         self.owner.counts.fun += out.nfev
         if self.keep:
@@ -282,18 +282,18 @@ class Linearized:
         return out
 
     def _estimated_jvp(self, u: Any) -> Any:
-        fun, z, options = self._problem()
+        fun, z, options = self.problem()
         out = jvp(fun, z, _tree(u), **options)
         self.owner.counts.fun += out.nfev
         return _untree(out.value, isinstance(self.value, tuple))
 
     def _estimated_vjp(self, v: Any) -> Any:
-        fun, z, options = self._problem()
+        fun, z, options = self.problem()
         out = vjp(fun, z, _tree(v), **options)
         self.owner.counts.fun += out.nfev
         return self._as_x(out.value)
 
-    def _problem(self) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
+    def problem(self) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
         """What the estimators take: a function of the inputs to move, those, and the options."""
         owner, value = self.owner, self.value
         options = {**owner.options, "f0": _tree(value)}

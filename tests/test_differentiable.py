@@ -238,6 +238,36 @@ def test_estimates_are_there_whatever_is_given():
     assert np.isfinite(e.stderr).all()
 
 
+def test_check_compares_what_is_given_with_what_is_estimated():
+    # Order 4 and up carries the error of its embedded lower order.
+    right = gradiator(f, f_vjp, jvp_fun=f_jvp, jac_fun=f_jac, method="5-point")
+    checks = right.check(X)
+    assert list(checks) == ["grad_fun", "jvp_fun", "jac_fun"]
+    assert all(check.ok for check in checks.values())
+    wrong = gradiator(f, lambda x, v: 1.001 * f_vjp(x, v), jvp_fun=f_jvp, method="5-point")
+    checks = wrong.check(X)
+    assert not checks["grad_fun"].ok
+    assert checks["jvp_fun"].ok
+    two = gradiator(lambda a, b: a * b, lambda x, v: (x[1] * v, x[0] * v), method="5-point")
+    assert two.check(X, U)["grad_fun"].ok
+    with pytest.raises(ValueError, match="nothing to check"):
+        gradiator(f).check(X)
+
+
+def test_check_takes_noise_into_account():
+    """An error of 1e-6 in J drowns in noise of 1e-3 at steps of 0.1, one of 1 does not."""
+    rng = np.random.default_rng(0)
+
+    def noisy(x):
+        return A @ x + 1e-3 * rng.normal(size=4)
+
+    options = {"method": "3-point", "abs_step": 0.1, "noise": 1e-3}
+    near = gradiator(noisy, lambda x, v: A.T @ v + 1e-6, **options)
+    assert near.check(X)["grad_fun"].ok
+    far = gradiator(noisy, lambda x, v: A.T @ v + v[0], **options)
+    assert not far.check(X)["grad_fun"].ok
+
+
 # -- SciPy ------------------------------------------------------------------------------------
 
 
