@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gradiator_np.covariance import Covariance
 from gradiator_np.solvers.groups import Group, Task
@@ -18,6 +18,7 @@ from gradiator_np.solvers.solution import Constraints, Solution
 from gradiator_np.solvers.symmetric import fit_symmetric
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class Pinv:
         "classical": one noise level per output, from the residuals. "hc3": from the leave-one-out
         residual of each sample, for noise whose size differs between samples in ways that no
         weights tell (MacKinnon and White, Journal of Econometrics 29, 1985).
+    noise : float or array_like, shape (n,), optional
+        Standard deviation of one sample of weight 1, in units of y; by default from the
+        residuals.
 
     Raises
     ------
@@ -61,6 +65,7 @@ class Pinv:
     rcond: float | None = None
     ridge: float = 0.0
     errors: Literal["classical", "hc3"] = "classical"
+    noise: ArrayLike | None = None
 
     def __post_init__(self) -> None:
         if self.rcond is not None and not 0 <= self.rcond < 1:
@@ -69,6 +74,11 @@ class Pinv:
             raise ValueError(f"ridge={self.ridge!r} must be finite and not negative; 0 is none")
         if self.errors not in ("classical", "hc3"):
             raise ValueError(f"errors={self.errors!r} is unknown; choose 'classical' or 'hc3'")
+        if self.noise is not None and self.errors == "hc3":
+            raise ValueError(
+                "errors='hc3' take the noise from each residual, so noise= cannot be given as "
+                "well; drop one of the two"
+            )
 
     def solve(
         self,
@@ -107,9 +117,8 @@ class Pinv:
         if self.ridge:
             dof = count - dx.shape[2] + self.ridge * np.square(linear.factor).sum((1, 2))
         rss = linear.rss[:, 0::2] + linear.rss[:, 1::2] if rows.is_complex else linear.rss
-        dof = np.broadcast_to(np.maximum(dof, 0.0)[:, None], rss.shape)
+        scale, dof = self.scale(rss, dof[:, None], group.outputs)
         with np.errstate(divide="ignore", invalid="ignore"):
-            scale = np.sqrt(np.where(dof > 0, rss / dof, np.nan))
             misfit = np.sqrt(rss / rows.total[:, None])
         part = Part(
             rows.joined(linear.coef), Covariance(scale, factor=linear.factor, null=linear.null),
@@ -118,6 +127,17 @@ class Pinv:
         if intercept:
             part = _with_value(part, rows, linear)
         return _with_hc3(part, rows, linear) if self.errors == "hc3" else part
+
+    def scale(self, rss: Array, dof: Array, outputs: Index | None) -> tuple[Array, Array]:
+        """Noise of one sample and its degrees of freedom, each of the shape of rss."""
+        if self.noise is not None:
+            noise = np.asarray(self.noise, dtype=np.float64)
+            if outputs is not None and noise.ndim:
+                noise = noise[outputs]
+            return np.array(np.broadcast_to(noise, rss.shape)), np.full(rss.shape, np.inf)
+        dof = np.array(np.broadcast_to(np.maximum(dof, 0.0), rss.shape))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.sqrt(np.where(dof > 0, rss / dof, np.nan)), dof
 
     def linear(self, rows: Rows) -> LinearFit:
         """Solve the weighted rows, with the ridge as further rows."""

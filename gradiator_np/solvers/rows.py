@@ -49,15 +49,12 @@ class Rows:
             count, total = (weights > 0).sum(1).astype(np.float64), weights.sum(1)
         mean_x = mean_f = None
         if intercept:
-            share = np.full((b, 1, k), 1 / k)
-            if weights is not None:
-                share = (weights / np.where(total > 0, total, 1.0)[:, None])[:, None]
             # From the first row, or rounding of a cloud far from 0 would pass for a direction.
             first = dx[:, :1]
             dx = dx - first
-            shift, mean_f = share @ dx, share @ f
-            mean_x = (first + shift)[:, 0]
-            dx, f, mean_f = dx - shift, f - mean_f, mean_f[:, 0]
+            shift, mean_f = _mean(dx, weights, total), _mean(f, weights, total)
+            mean_x = first[:, 0] + shift
+            dx, f = dx - shift[:, None], f - mean_f[:, None]
         root = None if weights is None else np.sqrt(weights)
         if root is not None:
             dx, f = dx * root[:, :, None], f * root[:, :, None]
@@ -101,3 +98,10 @@ def value_stderr(cov: Covariance, mean_x: Array, total: Array) -> Array:
         terms = null * mean_x[..., None]
         lost = lost | (np.abs(terms.sum(2)) > NULL_TOL * np.abs(terms).sum(2)).any(-1)
     return np.asarray(np.where(lost, np.inf, out))
+
+
+def _mean(a: Array, weights: Array | None, total: Array) -> Array:
+    """Weighted mean over the samples, shape (b, columns); 0 where no sample has weight."""
+    if weights is None:
+        return np.asarray(a.mean(1))
+    return np.asarray(np.vecmat(weights, a) / np.where(total > 0, total, 1.0)[:, None])

@@ -53,20 +53,20 @@ def fit_symmetric(task: Task, solver: Pinv, intercept: bool) -> Part:
     dof = sum(row.count - intercept for row in rows) - linear.rank
     if solver.ridge:
         dof = dof + linear.rank - p + solver.ridge * np.square(linear.factor).sum((1, 2))
-    dof = np.maximum(dof, 0.0)
+    rss = _columns(linear.rss.sum(1), m)
+    scale, dof = solver.scale(rss, _columns(dof, m), None)
     total = np.stack([row.total for row in rows], 1)
     residual = f - design @ linear.coef.swapaxes(1, 2)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.sqrt(np.where(dof > 0, linear.rss.sum(1) / dof, np.nan))
         misfit = np.sqrt(np.square(residual).sum((2, 3)) / total)
     coef = _spread(whole.joined(linear.coef)[:, 0, :, None], pairs, m)[..., 0]
     factor = compressed(_spread(linear.factor, pairs, m))
     null = None if linear.null is None else _spread(linear.null, pairs, m)
-    cov = Covariance(_columns(scale, m), factor=factor, null=null, per_output=True)
+    cov = Covariance(scale, factor=factor, null=null, per_output=True)
     # A symmetric J may be determined by fewer samples than inputs.
     rank = least_squares(rows[0].x, rows[0].f[:, :, :0], solver.rcond).rank
     rank = np.where(linear.rank == p, m, rank)
-    part = Part(coef, cov, _columns(dof, m), rank, linear.cond, misfit)
+    part = Part(coef, cov, dof, rank, linear.cond, misfit)
     if not intercept:
         return part
     mean_x = np.stack([np.asarray(row.mean_x) for row in rows], 1)
