@@ -34,16 +34,17 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
         return a.astype(np.float64)
     if kind == "c":
         return a.astype(np.complex128)
-    if a.dtype == object:
-        # Lists that mix ints, Fractions and 0-d arrays come as objects now and then.
-        if a.size and all(isinstance(v, Number) or np.ndim(v) == 0 and hasattr(v, "dtype")
-                          for v in a.ravel()):  # fmt: skip
-            kind = np.complex128 if any(isinstance(v, complex) for v in a.ravel()) else np.float64
-            return a.astype(kind)
+    # Lists that mix ints, Fractions and 0-d arrays come as objects now and then.
+    if kind == "O" and a.size and all(isinstance(v, Number) or _is_scalar(v) for v in a.ravel()):
+        return a.astype(np.complex128 if any(map(np.iscomplexobj, a.ravel())) else np.float64)
     raise TypeError(
         f"{what} must be numbers, got {_describe(value, a)}; "
         "give a float, an array of floats, or a dict of them"
     )
+
+
+def _is_scalar(value: Any) -> bool:
+    return getattr(value, "ndim", 1) == 0 and value.dtype.kind in "biufc"
 
 
 def isfinite(a: NDArray[Any]) -> bool:

@@ -200,9 +200,12 @@ def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> N
             _second_opinion(estimator, evaluate, out)
         if stop == "alike":
             stop = "never"
+        del points  # before the next part is made
 
 
 def _take(estimator: JacobianEstimator, ids: NDArray[np.intp], out: Outcome) -> None:
+    if out.done == 0:
+        return
     values = out.values[: out.done]
     b = estimator.points_at_once
     estimator.record(ids[: out.done], values.reshape(out.done, b, -1), out.errors)

@@ -366,7 +366,9 @@ class JacobianEstimator:
     def set_value(self, value: NDArray[Any], layout: Layout | None) -> None:
         """Take the flat value at x, (..., n)."""
         self._y = value.reshape(len(self._x), -1)
-        self._clean = self._clean and checks.isfinite(value)
+        if not checks.isfinite(value):
+            self._clean = False
+            self.n_failed += 1
         self.y_layout = layout
 
     @property

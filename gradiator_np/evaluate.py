@@ -461,10 +461,9 @@ class Evaluator:
         """Results in the order of the rows, whoever computes them."""
         workers = self._workers
         if isinstance(workers, Executor):
-            return self._gather([workers.submit(self._call, row) for row in rows], rows)
+            return self._gather(workers, rows)
         if isinstance(workers, (int, np.integer)):
-            pool = self._pool(int(workers))
-            return self._gather([pool.submit(self._call, row) for row in rows], rows)
+            return self._gather(self._pool(int(workers)), rows)
         return map(_unpack, self._mapped(workers, rows))
 
     def _mapped(self, workers: Callable[..., Iterable[Any]], rows: NDArray[Any]) -> Iterator[Any]:
@@ -492,12 +491,19 @@ class Evaluator:
             self._own_pool = ProcessPoolExecutor(count)
         return self._own_pool
 
-    def _gather(self, futures: list[Future[Any]], rows: NDArray[Any]) -> Iterator[Any]:
+    def _gather(self, pool: Executor, rows: NDArray[Any]) -> Iterator[Any]:
+        futures: list[Future[Any]] = []
         try:
-            for row, future in zip(rows, futures):
+            try:
+                for row in rows:
+                    futures.append(pool.submit(self._call, row))
+            except BrokenExecutor:
+                pass  # a worker died meanwhile: the rest runs alone
+            for i, row in enumerate(rows):
                 try:
-                    yield _unpack(future.result())
+                    yield _unpack(futures[i].result()) if i < len(futures) else self._alone(row)
                 except BrokenExecutor:
+                    self._own_pool = None
                     yield self._alone(row)
                 except pickle.PicklingError as exc:
                     raise TypeError(f"fun or its result cannot be pickled: {exc}") from exc

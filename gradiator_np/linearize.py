@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import checks
 from gradiator_np.estimate import Options, drive, finish, start
-from gradiator_np.estimator import JacobianEstimator
+from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
 from gradiator_np.evaluate import Evaluator
 from gradiator_np.results import JacobianEstimate, ProductEstimate
 from gradiator_np.structure import Layout
@@ -143,38 +143,41 @@ class Linearization:
             raise TypeError("u is complex; J is linear: take its real and imaginary parts apart")
         tangents = flat.reshape(-1, *self._x.shape)  # (p, *batch, m)
         p, batch = len(tangents), self._layout.batch
-        options = self._options | self._along(tangents)
-        lift = _Lift(self._x, tangents, options.pop("_limits"))
+        probe = JacobianEstimator._of(self._x, self._layout, **self._options)
+        # Unit tangents: the input that moves farthest moves by its own scale.
+        reach = np.max(np.abs(tangents) / probe.scale.reshape(self._x.shape), axis=-1)
+        reach = np.where(reach > 0, reach, 1.0)
+        unit = tangents / reach[..., None]
+        limits = probe.limits and tuple(b.reshape(self._x.shape) for b in probe.limits)
+        options = self._options | {"x_scale": 1.0, "bounds": self._ends(unit, limits)}
+        for name, factor in (("rel_step", 1.0), ("abs_step", np.moveaxis(reach, 0, -1))):
+            if self._options.get(name) is not None:
+                if np.ndim(self._options[name]):
+                    raise ValueError(
+                        f"{name} of a jvp is a scalar, got {self._options[name]!r:.60}"
+                    )
+                options[name] = self._options[name] * factor
         inner = JacobianEstimator._of(
             np.zeros((*batch, p), self._x.dtype), Layout((p,), batch), **options
         )
 
         def view(flat: NDArray[Any]) -> Any:
-            out = self._y_layout.unflatten(np.moveaxis(flat, -1, 0))
+            out = self._y_layout.unflatten(np.moveaxis(flat, -1, 0) * reach[..., None])
             return out if lead else _first(out)
 
-        return self._product(inner, view, lift=lift)
+        return self._product(inner, view, lift=_Lift(self._x, unit, limits))
 
-    def _along(self, tangents: Array) -> dict[str, Any]:
-        """Scale and bounds of the coordinate that runs along each tangent."""
-        probe = JacobianEstimator._of(self._x, self._layout, **self._options)
-        scale, limits = probe.scale.reshape(self._x.shape), probe.limits
-        reach = np.max(np.abs(tangents) / scale, axis=-1)  # (p, *batch)
-        unit = np.moveaxis(1.0 / np.where(reach > 0, reach, 1.0), 0, -1)
-        out: dict[str, Any] = {"x_scale": unit, "_limits": None}
-        for name in ("rel_step", "abs_step"):
-            if self._options.get(name) is not None and np.ndim(self._options[name]):
-                raise ValueError(f"{name} of a jvp is a scalar, got {self._options[name]!r:.60}")
-        if limits is not None:
-            lower, upper = (b.reshape(self._x.shape) for b in limits)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ends = np.stack([(lower - self._x) / tangents, (upper - self._x) / tangents])
-            ends = np.where(tangents == 0, np.array([-np.inf, np.inf]).reshape(
-                2, *[1] * tangents.ndim), ends)  # fmt: skip
-            low, high = ends.min(0).max(-1), ends.max(0).min(-1)
-            out["bounds"] = (np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1))
-            out["_limits"] = (lower, upper)
-        return out
+    def _ends(self, tangents: Array, limits: Any) -> tuple[Any, Any]:
+        """How far x may go along each tangent before it meets a bound, (*batch, p) each."""
+        if limits is None:
+            return UNBOUNDED
+        lower, upper = limits
+        still = tangents == 0
+        slope = np.where(still, 1.0, tangents)
+        ends = np.stack([(lower - self._x) / slope, (upper - self._x) / slope])
+        low = np.where(still, -np.inf, ends.min(0)).max(-1)
+        high = np.where(still, np.inf, ends.max(0)).min(-1)
+        return np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1)
 
     def vjp_estimate(self, v: Any) -> ProductEstimate:
         """``vjp`` with its error bars."""

@@ -217,7 +217,7 @@ class StencilPlan:
         status, message = Status.OK, self._message()
         if not rows.done.all():
             status, message = Status.INCOMPLETE, "not every point asked for has been told"
-        elif not np.isfinite(rows.values).all():
+        elif not (np.isfinite(rows.values).all() and np.isfinite(rows.y).all()):
             status, message = Status.FAILED_RUNS, "failed runs were worked around"
         lost = np.stack([line.lost for line in lines])
         cov = Covariance(

@@ -1,0 +1,209 @@
+"""Runs that fail: nothing else is lost, nothing is silently wrong."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from gradiator_np import EvaluationError, GradiatorWarning, Status, jacobian
+
+EPS = np.finfo(float).eps
+X = np.array([1.0, 2.0, 3.0, 4.0])
+
+
+def square(x):
+    return np.array([x[0] * x[1], x[2] ** 2, x[3] ** 3])
+
+
+EXACT = np.array([[2.0, 1, 0, 0], [0, 0, 6, 0], [0, 0, 0, 48]])
+
+
+class Fails:
+    """``square``, failing where ``when(x)`` says so."""
+
+    def __init__(self, when, how="raise"):
+        self.when, self.how, self.calls = when, how, 0
+
+    def __call__(self, x):
+        self.calls += 1
+        out = square(x)
+        if self.when(x):
+            if self.how == "raise":
+                raise ValueError("did not converge")
+            out[1] = np.nan
+        return out
+
+
+@pytest.mark.parametrize("method", ["2-point", "3-point", "5-point", "9-point"])
+@pytest.mark.parametrize("how", ["raise", "nan"])
+def test_a_failing_side_is_worked_around(method, how):
+    fun = Fails(lambda x: x[2] > 3.0, how)
+    with pytest.warns(GradiatorWarning, match="failed_runs"):
+        estimate = jacobian(fun, X, method=method)
+    assert estimate.n_failed >= 1
+    assert estimate.nfev == fun.calls
+    assert estimate.status == Status.FAILED_RUNS
+    assert np.isfinite(estimate.jac).all()
+    assert not np.isinf(estimate.stderr).any()
+    # One-sided or drawn in, the stencil keeps its order; square and cube are within it but for
+    # 2-point. Rounding eps f / h with weights of a one-sided stencil of order 8, below 300.
+    tol = {"2-point": 1e-6, "3-point": 1e-6}.get(method, 1e-9)
+    assert_allclose(estimate.jac, EXACT, atol=tol)
+
+
+def test_outputs_fail_one_by_one():
+    """A nan in output 1 must not spoil output 0 and 2."""
+    fun = Fails(lambda x: x[2] != 3.0, "nan")
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(fun, X, method="3-point")
+    assert np.isinf(estimate.stderr[1, 2])
+    assert np.isinf(estimate.stderr).sum() == 1
+    keep = ~np.isinf(estimate.stderr)
+    assert_allclose(estimate.jac[keep], EXACT[keep], atol=1e-7)
+    assert np.isinf(estimate.jvp_stderr([0, 0, 1.0, 0])[1])
+    assert not np.isinf(estimate.jvp_stderr([1.0, 1, 0, 1])).any()
+    assert np.isinf(estimate.vjp_stderr([0, 1.0, 0])[2])
+    assert not np.isinf(estimate.vjp_stderr([1.0, 0, 1])).any()
+
+
+def test_an_output_that_fails_at_x_itself_costs_only_itself():
+    def fun(x):
+        return np.array([x[0] ** 2, np.nan if (x == X).all() else x[1] ** 2])
+
+    with pytest.warns(GradiatorWarning):
+        central = jacobian(fun, X, method="3-point")
+    # A central difference does not need the value at x.
+    assert_allclose(central.jac, [[2, 0, 0, 0], [0, 4, 0, 0]], atol=1e-8)
+
+
+def test_drop_replaces_nothing():
+    fun = Fails(lambda x: x[2] > 3.0)
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(fun, X, method="2-point", on_error="drop")
+    assert fun.calls == 5
+    assert np.isinf(estimate.stderr[:, 2]).all()
+    assert (estimate.jac[:, 2] == 0).all()
+    assert not np.isinf(np.delete(estimate.stderr, 2, axis=1)).any()
+
+
+@pytest.mark.parametrize("how", ["raise", "nan"])
+def test_raise_stops_at_the_first_and_keeps_the_rest(how):
+    fun = Fails(lambda x: x[2] > 3.0, how)
+    with pytest.raises(EvaluationError, match="on_error='raise'") as caught:
+        jacobian(fun, X, method="2-point", on_error="raise")
+    assert fun.calls == 1 + 3
+    samples = caught.value.samples
+    assert len(samples) == 4
+    assert_allclose(samples.outputs[:3, 0], [2.0, 2.0, 2.0], atol=1e-6)
+    assert samples.ok.tolist() == [True, True, True, False]
+    if how == "raise":
+        assert "did not converge" in samples.errors[3]
+        assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_bug_in_fun_is_raised_at_once():
+    def bug(x):
+        if (x != X).any():
+            raise KeyError("typo")
+        return square(x)
+
+    with pytest.raises(EvaluationError, match="bug in fun") as caught:
+        jacobian(bug, X)
+    # x, three points, one on the other side.
+    assert len(caught.value.samples) == 4
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(EvaluationError, match="failed at x itself") as caught:
+        jacobian(lambda x: 1 / 0, X)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    with pytest.raises(EvaluationError, match="every output"):
+        jacobian(lambda x: x * np.nan, X)
+
+
+def test_a_failing_half_space_is_no_bug():
+    """All forward points fail alike, all backward ones do not."""
+
+    def half(x):
+        if (x > X).any():
+            raise ValueError("domain")
+        return square(x)
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(half, X, method="2-point")
+    assert_allclose(estimate.jac, EXACT, atol=1e-5)
+
+
+def test_the_traceback_is_the_users():
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(Fails(lambda x: x[2] > 3.0), X, method="2-point")
+    (text,) = estimate.samples.errors.values()
+    assert "did not converge" in text
+    assert "evaluate.py" not in text
+
+
+def test_nothing_is_lost_to_an_interrupt():
+    def stop(x):
+        if x[3] > 4.0:
+            raise KeyboardInterrupt
+        return square(x)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        jacobian(stop, X, method="2-point")
+    assert len(caught.value.samples) == 4
+    assert "4 evaluations" in caught.value.__notes__[0]
+
+
+def test_a_changed_shape_or_type_is_a_failed_run():
+    def fickle(x):
+        if x[2] > 3.0:
+            return np.array([1.0])  # would broadcast
+        if x[3] > 4.0:
+            return square(x) + 1j
+        return square(x)
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(fickle, X, method="2-point")
+    texts = " ".join(estimate.samples.errors.values())
+    assert "shape (1,)" in texts
+    assert "complex" in texts
+    assert_allclose(estimate.jac, EXACT, atol=1e-5)
+
+
+def test_vectorized_failures_are_found_by_halves():
+    calls = []
+
+    def rows(p):
+        calls.append(len(p))
+        if (p[:, 2] > 3.0).any():
+            raise ValueError("one of them")
+        return np.stack([p[:, 0] * p[:, 1], p[:, 2] ** 2, p[:, 3] ** 3], axis=1)
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(rows, X, method="2-point", vectorized=True)
+    assert_allclose(estimate.jac, EXACT, atol=1e-5)
+    assert estimate.n_failed == 1
+    with pytest.raises(ValueError, match=r"\(k, \*y.shape\)"):
+        jacobian(lambda p: p.T, X, vectorized=True)
+
+
+def test_jitted_failures_keep_the_other_runs():
+    numba = pytest.importorskip("numba")
+
+    @numba.njit
+    def fun(x):
+        if x[2] > 3.0:
+            raise ValueError("inside")
+        return x**2
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(fun, X, method="2-point")
+    assert_allclose(estimate.jac, np.diag(2 * X), atol=1e-5)
+    assert "inside" in next(iter(estimate.samples.errors.values()))
+
+
+def test_random_failures_keep_full_rank():
+    rng = np.random.default_rng(5)
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(Fails(lambda x: (x != X).any() and rng.random() < 0.3), X,
+                            method="5-point")  # fmt: skip
+    assert not np.isinf(estimate.stderr).any()
+    # Lines that lost points are of lower order: h^2 f'''/6 at h = 1e-3 x 4, f''' = 6.
+    assert_allclose(estimate.jac, EXACT, atol=1e-4)
