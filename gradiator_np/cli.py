@@ -230,15 +230,18 @@ def _arrays(value: Any) -> Any:
 
 
 def _text(estimate: Any) -> str:
-    """The table of all entries, or of the first ones."""
-    from gradiator_np.report import summary, table
+    """The summary with a table of all entries, or of the first ones."""
+    from gradiator_np.report import MOST_ROWS, summary, table
 
+    text = summary(estimate)
+    if estimate.solution.coef.size <= MOST_ROWS:
+        return text
     lines = table(estimate)
-    head, *_, status = summary(estimate).split("\n")
     if len(lines) > MOST_LINES:
         more = len(lines) - MOST_LINES
         lines = [*lines[:MOST_LINES], f"... {more} more entries: use --out FILE.npz or --json"]
-    return "\n".join([head, *lines, status])
+    head, rest = text.split("\n", 1)
+    return "\n".join([head, *lines, rest])
 
 
 def _json(estimate: Any) -> str:

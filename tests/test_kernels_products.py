@@ -17,7 +17,7 @@ def stack(rng, dtype, *shape):
 @pytest.mark.parametrize("jac_dtype", [float, complex])
 @pytest.mark.parametrize("vec_dtype", [float, complex])
 @pytest.mark.parametrize(
-    ("b", "q", "n", "m"),
+    "b, q, n, m",
     [(1, 1, 1, 1), (5, 1, 3, 2), (4, 3, 8, 8), (3, 2, 13, 5), (3, 2, 9, 11), (0, 1, 2, 2)],
 )
 def test_products_equal_einsum(b, q, n, m, vec_dtype, jac_dtype):
