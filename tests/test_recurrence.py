@@ -356,6 +356,51 @@ def test_cost_bounds_of_exact_derivatives(context):
     assert total[0] <= (2.5 if context else 3) * evaluation
 
 
+def test_estimated_steps(system):
+    """A complex step inside: the same numbers as exact derivatives, to rounding."""
+    s = system
+    exact = s.recurrence(checkpoints=3)
+    r = Recurrence(s.h, N, observe=s.p, loss=s.loss, checkpoints=3, method="cs")
+    assert np.array_equal(r.run(s.x0, s.theta), exact.run(s.x0, s.theta))
+    np.testing.assert_allclose(
+        r.jvp(s.x0, s.theta, s.u, s.w), exact.jvp(s.x0, s.theta, s.u, s.w), rtol=RTOL
+    )
+    v = np.random.default_rng(1).normal(size=(N + 1, 2))
+    for method in ("vjp", "gradient"):
+        extra = (v,) if method == "vjp" else ()
+        got = getattr(r, method)(s.x0, s.theta, *extra)
+        want = getattr(exact, method)(s.x0, s.theta, *extra)
+        np.testing.assert_allclose(np.concatenate(got), np.concatenate(want), rtol=RTOL)
+    beta, phi = beta_of(s)
+    np.testing.assert_allclose(
+        r.functional_gradient(s.x0, s.theta, beta.fun, phi, s.f),
+        exact.functional_gradient(s.x0, s.theta, beta, phi, s.f),
+        rtol=RTOL,
+    )
+
+
+def test_estimated_steps_cost_what_is_stated(system):
+    """A pullback: n + p + 1 evaluations; a pushforward: 2, the step itself among them."""
+    s = system
+    r = Recurrence(s.h, N, checkpoints=3, method="2-point")
+    r.vjp(s.x0, s.theta, s.u)
+    assert r.nfev == forward_steps(N, 3) + N * (STATES + PARAMETERS + 1)
+    r = Recurrence(s.h, N, method="2-point")
+    r.jvp(s.x0, s.theta, s.u, s.w)
+    assert r.nfev == 2 * N
+
+
+def test_second_order_from_pullbacks_alone(system):
+    """No nested VJPs given: the pullbacks are differentiated, here by complex step."""
+    s = system
+    step = gradiator(s.h, s.h_vjp, argnums=(0, 1))
+    observe, loss = gradiator(s.p, s.p_vjp), gradiator(s.loss, s.loss_vjp)
+    r = Recurrence(step, N, observe=observe, loss=loss, method="cs")
+    got = np.concatenate(r.hvp(s.x0, s.theta, s.u, s.w))
+    want = np.concatenate(s.recurrence().hvp(s.x0, s.theta, s.u, s.w))
+    np.testing.assert_allclose(got, want, rtol=RTOL, atol=RTOL)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
