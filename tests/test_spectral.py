@@ -536,6 +536,22 @@ def test_plain_form_certifies_hard_inputs(problem):
         assert bound(v, row) <= eps * np.linalg.norm(v) * (1 + 1e-9), i
 
 
+def test_dependent_inputs_leave_the_others_alone():
+    """The least-norm choice concerns dependent inputs; a tiny one beside them is determined."""
+    rng = np.random.default_rng(33)
+    seen, df = rng.standard_normal((6, 3)), rng.standard_normal((6, 2))
+    for units in ([1e8, 1e4, 1e-9], [1.0, 2.0, 3.0], [1e-8, 1.0, 1e8]):
+        dx = np.column_stack([seen * units, 2 * seen[:, 0] * units[0]])
+        got = ConsistentSet(dx, df, 9.0)
+        exact = np.linalg.lstsq(seen, df)[0].T / units
+        expected = np.column_stack([exact[:, 0] / 5, exact[:, 1:], 2 * exact[:, 0] / 5])
+        # a (x1 + 2 x4) is told only: the least norm puts a fifth of it on x1, two on x4.
+        np.testing.assert_allclose(got.center, expected, rtol=1e-12)
+        rho = norm2(df - seen @ np.linalg.lstsq(seen, df)[0])
+        assert got.optimum == pytest.approx(rho, rel=1e-12)
+        assert Spectral().solve(dx, df).info["upper"] == pytest.approx(rho, rel=1e-12)
+
+
 def test_rows_with_nan_are_dropped_whole():
     rng, dx, df = samples(30, 4, 3, 12)
     df[2, 1] = df[7, 3] = np.nan
@@ -593,3 +609,14 @@ def test_plain_function_returns_the_certificate():
     assert lower <= upper == pytest.approx(norm2(df.T - jac @ dx.T), rel=1e-12)
     jac, lower, upper = spectral_fit(dx, df)
     assert lower == upper == pytest.approx(norm2(df.T - jac @ dx.T), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-140, 1e140])
+def test_units_of_y_do_not_matter(size):
+    """Sums of squares of squares of these numbers leave the range of floats."""
+    rng, dx, df = samples(32, 4, 4, 8)
+    free = rng.random((4, 4)) < 0.6
+    expected, lower, upper = spectral_fit(dx, df, sparsity=free)
+    got = spectral_fit(dx, df * size, sparsity=free)
+    np.testing.assert_allclose(got[0], expected * size, rtol=1e-6, atol=1e-9 * size)
+    assert got[1:] == pytest.approx((lower * size, upper * size), rel=1e-6)

@@ -41,7 +41,11 @@ class Samples:
     def of(
         cls, dx: ArrayLike, df: ArrayLike, weights: ArrayLike | None, intercept: bool
     ) -> Samples:
-        x, y = numeric(dx, "dx").astype(np.float64, copy=False), numeric(df, "df")
+        x, y = numeric(dx, "dx"), numeric(df, "df")
+        if x.dtype.kind == "c":
+            raise TypeError("dx is complex; give real and imaginary parts as inputs of their own")
+        x = x.astype(np.float64, copy=False)
+        y = y.astype(np.result_type(y, np.float64), copy=False)
         if x.ndim < 2 or y.ndim != x.ndim or x.shape[:-1] != y.shape[:-1]:
             raise ValueError(
                 f"dx and df must be (..., k, m) and (..., k, n), got {x.shape} and {y.shape}; "

@@ -52,11 +52,9 @@ class Minimum:
 
 def spectral_norm(a: Matrix) -> float:
     """||a||_2 (0 for an empty matrix), from the smaller Gram matrix's largest eigenvalue."""
-    if not a.size:
-        return 0.0
     # The largest singular value survives squaring; half the cost of an SVD or less.
-    size = float(np.abs(a).max())
-    return size * float(np.sqrt(np.linalg.eigvalsh(_gram(a / size))[-1])) if size else 0.0
+    size, gram = _gram(a)
+    return size * float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0))) if a.size else 0.0
 
 
 def minimise(
@@ -185,15 +183,21 @@ def _splitting(
         z += w
 
 
-def _gram(a: Matrix) -> Matrix:
-    """The smaller of a a^H and a^H a."""
-    return np.asarray(a @ a.conj().T if a.shape[0] <= a.shape[1] else a.conj().T @ a)
+def _gram(a: Matrix) -> tuple[float, Matrix]:
+    """A size and the smaller of a a^H and a^H a over its square; 1 where squares are safe."""
+    size = float(np.abs(a).max(initial=0.0))
+    if size == 0 or 1e-100 < size < 1e100:
+        size = 1.0
+    else:
+        a = a / size
+    return size, a @ a.conj().T if a.shape[0] <= a.shape[1] else a.conj().T @ a
 
 
 def _singular(z: Matrix) -> tuple[NDArray[np.float64], Matrix]:
     """Singular values, falling, and vectors of z's smaller side."""
-    lam, vec = np.linalg.eigh(_gram(z))
-    return np.sqrt(np.maximum(lam[::-1], 0.0)), vec[:, ::-1]
+    size, gram = _gram(z)
+    lam, vec = np.linalg.eigh(gram)
+    return size * np.sqrt(np.maximum(lam[::-1], 0.0)), vec[:, ::-1]
 
 
 def _reduce(z: Matrix, vec: Matrix, kept: NDArray[np.float64], out: Matrix) -> None:

@@ -164,7 +164,7 @@ class Spectral:
             r = np.asarray(np.linalg.qr(np.hstack([x, y]), mode="r"))
             x, y = np.ascontiguousarray(r[:, : x.shape[1]].real), r[:, x.shape[1] :]
         space = _subspace(x, free, symmetric)
-        coef, found, closed = self._minimise(x, y.T, space)
+        coef, found, failure = self._minimise(x, y.T, space)
         rest = full_y - full_x @ coef.T
         upper = dr.spectral_norm(rest)
         info = {
@@ -178,30 +178,22 @@ class Spectral:
             _refuse_below(info["consistent"].eps, info["lower"])
         coef = np.where(free, base + coef, base)
         solution = samples.solution(coef, free, space, info)
-        if closed:
+        if not failure:
             return solution
-        return replace(
-            solution,
-            status=Status.NOT_CONVERGED,
-            message=(
-                f"after {found.iterations} iterations the least operator norm is only known to "
-                f"lie between {info['lower']:.6g} and {upper:.6g}, and gap_tol is "
-                f"{self.gap_tol:g}; raise max_iter (start= continues from this solution)"
-            ),
-        )
+        return replace(solution, status=Status.NOT_CONVERGED, message=failure)
 
     def _minimise(
         self, x: Array, target: NDArray[Any], space: Subspace
-    ) -> tuple[NDArray[Any], dr.Minimum, bool]:
-        """Coefficients, the certificate, and whether the tolerance was met."""
+    ) -> tuple[NDArray[Any], dr.Minimum, str]:
+        """Coefficients, the certificate, and which tolerance was not met."""
         coef = space.coef(target)
         rest = target - coef @ x.T
         correction = space.coef(rest)  # one refinement: the first residual has cond * eps
         coef += correction
         rest -= correction @ x.T
-        rounding = EPS * max(x.shape) * np.linalg.norm(np.abs(target) + np.abs(coef) @ np.abs(x.T))
-        if (size := np.linalg.norm(rest)) <= rounding:
-            return coef, dr.Minimum(np.zeros_like(coef), 0.0, float(size), 0, None), True
+        rounding = EPS * max(x.shape) * np.max(np.abs(target) + np.abs(coef) @ np.abs(x.T))
+        if np.abs(rest).max() <= rounding:
+            return coef, dr.Minimum(np.zeros_like(coef), 0.0, dr.spectral_norm(rest), 0, None), ""
         found = dr.minimise(
             rest,
             x,
@@ -211,18 +203,24 @@ class Spectral:
             state=self._state(target),
             callback=self.callback,
         )
-        closed = found.gap() <= self.gap_tol
-        if closed and self.tie_break is not None and space.rank:
-            found, closed = dr.least_frobenius(
-                rest,
-                x,
-                space,
-                found,
-                (1 + self.tie_break) * found.upper,
-                gap_tol=self.gap_tol,
-                max_iter=self.max_iter,
+        failure = ""
+        if found.gap() > self.gap_tol:
+            failure = (
+                f"after {found.iterations} iterations the least operator norm is only known to lie "
+                f"between {found.lower:.6g} and {found.upper:.6g}, and gap_tol is "
+                f"{self.gap_tol:g}; raise max_iter (start= continues from this solution)"
             )
-        return coef + found.coef, found, closed
+        elif self.tie_break is not None:
+            limit = (1 + self.tie_break) * found.upper
+            found, closed = dr.least_frobenius(
+                rest, x, space, found, limit, gap_tol=self.gap_tol, max_iter=self.max_iter
+            )
+            if not closed:
+                failure = (
+                    f"after {found.iterations} iterations the tie-break has not found the least "
+                    f"Frobenius norm to {self.gap_tol:g}; raise max_iter or tie_break"
+                )
+        return coef + found.coef, found, failure
 
     def _state(self, target: NDArray[Any]) -> NDArray[Any] | None:
         """Where the iteration begins, (n, k); None for the least squares residual."""
