@@ -12,10 +12,25 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def state_likelihood(quad, logdet, dof, base, per, nu, first, last, out):
+def _top(q: float, logdet: float, dof: float, peak: float) -> float:
+    """Largest log-likelihood over amplitudes."""
+    if q > 0.0 and dof > 0.0:
+        return -0.5 * (logdet + dof * math.log(q / dof)) - peak
+    return -0.5 * logdet + 700.0 * dof
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def state_likelihood(
+    quad: Array, logdet: Array, dof: float, base: float, per: float,
+    nu: Array, first: Integers, last: Integers, out: Array,
+) -> int:  # fmt: skip
     """Likelihood of each output in every state, relative to its largest.
 
     Parameters
@@ -26,38 +41,42 @@ def state_likelihood(quad, logdet, dof, base, per, nu, first, last, out):
         log det S.
     dof : float
         Number of contrasts.
-    base : array, shape (R,)
+    base : float
         Exponent of the amplitude at z = 0, in grid points.
     nu, first, last : array, shape (n,)
         Stiffness of a cell; noise indices allowed, ``last`` excluded.
     out : array, shape (n, R, Z, S)
-        Filled in; 0 where a state is not allowed or 1e-13 times less likely than the best.
+        Filled in; 0 where a state is not allowed or exp(-30) of the best.
     """
     n, n_rho, n_z, n_s = out.shape
     unit = 2.0 * math.log(10.0) / per
     for i in range(n):
-        best = -np.inf
+        out[i] = -np.inf
         peak = 0.5 * (dof + nu[i]) * math.log1p(dof / nu[i])
+        # The best amplitude of each ratio bounds its column. The column of the highest bound
+        # goes first; what cannot come near its likeliest state is skipped.
+        low, high = first[i], last[i] + n_z - 1
+        bound, a0, c0 = -np.inf, 0, low
         for a in range(n_rho):
-            for c in range(quad.shape[2]):
-                q = quad[i, a, c]
-                # The best amplitude for this ratio: columns that cannot matter are skipped.
-                top = -0.5 * logdet[a, c] - peak
-                if q > 0.0 and dof > 0.0:
-                    top -= 0.5 * dof * math.log(q / dof)
-                hopeless = top < best - 30.0
-                for z in range(n_z):
-                    s = c - (n_z - 1 - z)
-                    if s < 0 or s >= n_s:
-                        continue
-                    if hopeless or s < first[i] or s >= last[i]:
-                        out[i, a, z, s] = -np.inf
-                        continue
-                    log_k2 = unit * (z + base[a])
-                    value = -0.5 * (logdet[a, c] + dof * log_k2)
-                    value -= 0.5 * (dof + nu[i]) * math.log1p(q / nu[i] * math.exp(-log_k2))
-                    out[i, a, z, s] = value
-                    best = max(best, value)
+            for c in range(low, high):
+                value = _top(quad[i, a, c], logdet[a, c], dof, peak)
+                if value > bound:
+                    bound, a0, c0 = value, a, c
+        best = -np.inf
+        for step in range(1 + n_rho * (high - low)):
+            a, c = a0, c0
+            if step > 0:
+                a, c = (step - 1) // (high - low), low + (step - 1) % (high - low)
+            q = quad[i, a, c]
+            if _top(q, logdet[a, c], dof, peak) < best - 30.0:
+                continue
+            for s in range(max(first[i], c - n_z + 1), min(last[i], c + 1)):
+                z = s + n_z - 1 - c
+                log_k2 = unit * (z + base)
+                value = -0.5 * (logdet[a, c] + dof * log_k2)
+                value -= 0.5 * (dof + nu[i]) * math.log1p(q / nu[i] * math.exp(-log_k2))
+                out[i, a, z, s] = value
+                best = max(best, value)
         for a in range(n_rho):
             for z in range(n_z):
                 for s in range(n_s):
@@ -67,7 +86,10 @@ def state_likelihood(quad, logdet, dof, base, per, nu, first, last, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def collapse(like, prior, quad, dof, base, per, nu, mass, power):
+def collapse(
+    like: Array, prior: Array, quad: Array, dof: float, base: float, per: float, nu: Array,
+    start: Integers, ratio: Array, mass: Array, power: Array, noise: Array,
+) -> int:  # fmt: skip
     """Posterior mass and curvature power of each (rho, ratio), summed over amplitudes.
 
     Parameters
@@ -76,8 +98,14 @@ def collapse(like, prior, quad, dof, base, per, nu, mass, power):
     prior : array, shape (R, Z, S)
     quad, dof, base, per, nu
         As in `state_likelihood`.
+    start : array of int, shape (R,)
+        Columns below are one state: their noise is below the rounding of the kernel.
+    ratio : array, shape (C,)
+        Noise-to-curvature ratio of each column, in variance.
     mass, power : array, shape (n, R, C)
         Filled in: sum of p, and sum of p E[kappa^2].
+    noise : array, shape (n,)
+        Filled in: E[sigma^2].
     """
     n, n_rho, n_z, n_s = like.shape
     unit = 2.0 * math.log(10.0) / per
@@ -85,27 +113,29 @@ def collapse(like, prior, quad, dof, base, per, nu, mass, power):
         total = 0.0
         mass[i] = 0.0
         power[i] = 0.0
-        for a in range(n_rho):
-            for z in range(n_z):
-                k2 = math.exp(unit * (z + base[a]))
+        noise[i] = 0.0
+        for z in range(n_z):
+            k2 = math.exp(unit * (z + base))
+            for a in range(n_rho):
                 for s in range(n_s):
                     p = like[i, a, z, s] * prior[a, z, s]
                     if p > 0.0:
                         c = s + n_z - 1 - z
+                        # Mean of the cell's scaled inverse chi-squared after dof contrasts.
+                        mean = p * (nu[i] * k2 + quad[i, a, c]) / (nu[i] + dof - 2.0)
+                        noise[i] += mean * ratio[c]
+                        c = max(c, start[a])
                         total += p
                         mass[i, a, c] += p
-                        shrunk = (nu[i] * k2 + quad[i, a, c]) / (nu[i] + dof - 2.0)
-                        power[i, a, c] += p * shrunk
-        if total > 0.0:
-            for a in range(n_rho):
-                for c in range(mass.shape[2]):
-                    mass[i, a, c] /= total
-                    power[i, a, c] /= total
+                        power[i, a, c] += mean
+        mass[i] /= total
+        power[i] /= total
+        noise[i] /= total
     return 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def mixture_interval(mass, shift, sd, level, half):
+def mixture_interval(mass: Array, shift: Array, sd: Array, level: float, half: Array) -> int:
     """Half width h with P(|t| < h) = level under a mixture of normals, per entry.
 
     Parameters
@@ -117,39 +147,43 @@ def mixture_interval(mass, shift, sd, level, half):
     sd : array, shape (S, n, m)
         Component standard deviations.
     half : array, shape (n, m)
-        Filled in, to 0.5 %.
+        Filled in, to 1 %.
     """
     n_states, n, m = shift.shape
     root = math.sqrt(0.5)
+    used = np.empty(n_states, np.int64)
     for i in range(n):
+        count = 0
+        for k in range(n_states):
+            if mass[i, k] > 1e-5:
+                used[count] = k
+                count += 1
         for j in range(m):
-            # Between the smallest half width of any component and the largest.
-            low, high = np.inf, 0.0
-            for k in range(n_states):
-                if mass[i, k] > 0.0:
-                    low = min(low, sd[k, i, j])
-                    high = max(high, abs(shift[k, i, j]) + 3.0 * sd[k, i, j])
-            if not high > 0.0:
-                half[i, j] = 0.0
-                continue
-            low = max(low, 1e-12 * high)
-            while high > 1.01 * low:
-                h = math.sqrt(low * high)
+            second = 0.0
+            for q in range(count):
+                k = used[q]
+                second += mass[i, k] * (shift[k, i, j] ** 2 + sd[k, i, j] ** 2)
+            # Chebyshev: no more than second / h^2 lies outside of h.
+            high = math.sqrt(second / (1.0 - level))
+            low = 0.0
+            h = 0.45 * high
+            while high > 1.01 * low and high > 0.0:
                 inside = 0.0
-                for k in range(n_states):
-                    p = mass[i, k]
-                    if p > 0.0:
-                        d = abs(shift[k, i, j])
-                        s = sd[k, i, j]
-                        if s > 0.0:
-                            inside += 0.5 * p * (
-                                math.erf((h - d) * root / s) + math.erf((h + d) * root / s)
-                            )
-                        elif d < h:
-                            inside += p
+                for q in range(count):
+                    k = used[q]
+                    d = abs(shift[k, i, j])
+                    s = sd[k, i, j]
+                    if s > 0.0:
+                        tail = math.erf((h - d) * root / s) + math.erf((h + d) * root / s)
+                        inside += 0.5 * mass[i, k] * tail
+                    elif d < h:
+                        inside += mass[i, k]
                 if inside < level:
                     low = h
                 else:
                     high = h
-            half[i, j] = math.sqrt(low * high)
+                    if h < 1e-9 * math.sqrt(second):
+                        break
+                h = 0.1 * high if low == 0.0 else math.sqrt(low * high)
+            half[i, j] = high
     return 0

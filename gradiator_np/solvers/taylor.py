@@ -10,25 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradiator_np.covariance import Covariance
 from gradiator_np.solvers.solution import Constraints, Solution
-from gradiator_np.solvers.taylor_model import (
-    EPS,
-    N_S,
-    NU,
-    PER,
-    RHO,
-    S_MIN,
-    Group,
-    Moments,
-    base_prior,
-    linear_part,
-    shared_prior,
-)
+from gradiator_np.solvers.taylor_cloud import Cloud, Groups, nearest
+from gradiator_np.solvers.taylor_model import EPS, N_S, PER, S_MIN, Linear, Moments
 from gradiator_np.status import Status
 
 Array = NDArray[np.float64]
-
-#: Outputs handled at a time, and outputs that teach the shared prior: bounds the memory.
-CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +53,15 @@ class Taylor:
         df: NDArray[Any],
         *,
         weights: Array | None = None,
-        intercept: bool = True,
+        intercept: bool = False,
         constraints: Constraints | None = None,
         jac0: NDArray[Any] | None = None,
     ) -> Solution:
         """Fit the model; see `Solver`. ``df`` are values (less any constant)."""
         if constraints is not None:
-            raise ValueError("Taylor knows no constraints; use solver='pinv' for sparsity= or known=")
+            raise ValueError(
+                "Taylor knows no constraints; use solver='pinv' for sparsity= or known="
+            )
         if jac0 is not None:
             df = df - np.matmul(dx, np.swapaxes(jac0, -1, -2))
         if df.dtype.kind == "c":
@@ -99,7 +87,7 @@ def _solve(opt: Taylor, dx: Array, df: Array, weights: Array | None, intercept: 
     y = np.where(mask, y, 0.0)
     offset, spread = _output_scale(y, mask, intercept)
     noise, spread = _known_noise(opt, n, spread)
-    cloud = _Cloud(u, (y - offset) / spread, w, mask, intercept, noise)
+    cloud = Cloud(u, (y - offset) / spread, w, mask, intercept, noise)
     moments, groups = cloud.fit()
     for _ in range(4 if opt.robust else 0):
         if not cloud.drop_outliers(moments.loo, groups):
@@ -127,24 +115,6 @@ def _input_scale(opt: Taylor, dx: Array) -> Array:
     return scale
 
 
-def nearest(u: Array, limit: int, p: int) -> NDArray[np.intp]:
-    """Indices of the samples that can matter, nearest first.
-
-    The nearest max(20, 4 p) that span what all samples span, and what lies within 8 times their
-    radius: beyond that, Taylor terms of order two alone are 64 times larger.
-    """
-    size = np.linalg.norm(u, axis=1)
-    order = np.argsort(size, kind="stable")[:limit]
-    size = size[order]
-    core = max(20, 4 * p)
-    full = linear_part(u[order]).rank if core < len(order) else 0
-    while core < len(order) and linear_part(u[order[:core]], 1e-3).rank < full:
-        core *= 2
-    if core >= len(order):
-        return order
-    return order[size <= 8.0 * size[core - 1]]
-
-
 def _output_scale(y: Array, mask: NDArray[np.bool_], intercept: bool) -> tuple[Array, Array]:
     """What is subtracted from each output and the unit of the rest."""
     count = np.maximum(mask.sum(0), 1)
@@ -168,90 +138,10 @@ def _known_noise(opt: Taylor, n: int, spread: Array) -> tuple[NDArray[np.intp] |
     return index.astype(np.intp), np.where((index > 0) & (index < N_S - 1), on_grid, spread)
 
 
-class _Cloud:
-    """Scaled samples and the outputs' masks: what is fitted, and fitted again without outliers."""
-
-    def __init__(
-        self,
-        u: Array,
-        y: Array,
-        w: Array,
-        mask: NDArray[np.bool_],
-        intercept: bool,
-        noise: NDArray[np.intp] | None,
-    ) -> None:
-        self.u, self.y, self.w, self.mask, self.intercept = u, y, w, mask, intercept
-        n = y.shape[1]
-        self.first = np.zeros(n, np.intp) if noise is None else noise
-        self.last = np.full(n, N_S, np.intp) if noise is None else noise + 1
-        # A noise that is known fixes the amplitude within the cell as well.
-        self.nu = np.full(n, NU) if noise is None else np.where(noise > 0, 1e12, NU)
-        size = np.linalg.norm(u, axis=1)
-        moved = size[size > 0]
-        self.radius = float(np.median(moved)) if moved.size else 1.0
-        # exp(25): where f bends so early, samples that far out weigh nothing anyway.
-        top = moved.max(initial=0.0) / 5.0
-        self.rho = RHO[self.radius * 10.0 ** (RHO / PER) >= top]
-        if not self.rho.size:
-            start = int(np.ceil(PER * np.log10(top / self.radius)))
-            self.rho = np.arange(start, start + 4)
-
-    def fit(self) -> tuple[Moments, list[tuple[NDArray[np.intp], Group]]]:
-        """Group outputs that share rows and weights, learn the prior, average over the states."""
-        n = self.y.shape[1]
-        key = np.where(self.mask, self.w, 0.0)
-        _, member = np.unique(key, axis=1, return_inverse=True)
-        groups = []
-        for g in range(int(member.max()) + 1):
-            out = np.flatnonzero(member == g)
-            rows = self.mask[:, out[0]]
-            group = Group(
-                self.u[rows], self.y[np.ix_(rows, out)], self.w[rows, out[0]], self.intercept,
-                self.radius, self.rho, self.first[out], self.last[out], self.nu[out],
-            )  # fmt: skip
-            groups.append((out, group))
-        prior = base_prior(len(self.rho))
-        if n > 1:
-            step = -(-n // CHUNK)
-            teach = [g.likelihood(np.flatnonzero(out % step == 0)) for out, g in groups]
-            prior = shared_prior(np.concatenate(teach), prior)
-        p = self.u.shape[1] + self.intercept
-        k = len(self.u)
-        all_ = Moments(
-            np.zeros((n, p)), np.zeros((n, p, p)), np.zeros((n, p)),
-            np.zeros(n), np.zeros(n), np.zeros((k, n)),
-        )  # fmt: skip
-        for out, group in groups:
-            for start in range(0, len(out), CHUNK):
-                part = slice(start, start + CHUNK)
-                found = group.moments(part, prior)
-                for name in ("beta", "cov", "half", "noise", "log_rho"):
-                    getattr(all_, name)[out[part]] = getattr(found, name)
-                all_.loo[np.ix_(self.mask[:, out[0]], out[part])] = found.loo
-        return all_, groups
-
-    def drop_outliers(self, loo: Array, groups: list[tuple[NDArray[np.intp], Group]]) -> bool:
-        """Mask entries whose externally studentised residual is one in 1e4 samples or rarer."""
-        from scipy.special import stdtrit
-
-        dropped = False
-        for out, group in groups:
-            d = group.dof
-            if d < 4:
-                continue
-            z2 = np.minimum(np.square(loo[:, out]), d - 1e-6)
-            t = np.sqrt(z2 * (d - 1) / (d - z2))
-            # One false alarm in 100 outputs; the worst first, since outliers hide each other.
-            far = t > np.maximum(stdtrit(d - 1, 1.0 - 0.005 / len(loo)), 0.5 * t.max(0))
-            self.mask[:, out] &= ~far
-            dropped |= bool(far.any())
-        return dropped
-
-
 def _assemble(
-    cloud: _Cloud,
+    cloud: Cloud,
     moments: Moments,
-    groups: list[tuple[NDArray[np.intp], Group]],
+    groups: Groups,
     scale: Array,
     offset: Array,
     spread: Array,
@@ -270,7 +160,8 @@ def _assemble(
     noise = spread * np.maximum(moments.noise, np.finfo(float).tiny)
     unit = (sd / np.maximum(moments.noise, np.finfo(float).tiny)[:, None])[:, :, None]
     factor = unit / scale[:, None] * _factor(corr)
-    factor_half = moments.half[:, inputs] / sd
+    known = var > 0
+    factor_half = np.where(known, moments.half[:, inputs] / sd, 1.96)
     q = max(group.lin.null.shape[1] for _, group in groups)
     null = np.zeros((n, m, q))
     dof = np.zeros(n)
@@ -280,20 +171,22 @@ def _assemble(
         b[np.abs(b) * scale[:, None] < 1e-10] = 0.0
         if b.shape[1]:
             null[out, :, : b.shape[1]] = b
+            if value_err is not None and np.abs(group.lin.null[0]).max() > 1e-10:
+                value_err[out] = np.inf
             basis = np.linalg.svd(b, full_matrices=False)[0]
             coef[out] -= coef[out] @ basis @ basis.T
     y = np.where(cloud.mask, cloud.y * spread, 0.0)
     fitted = cloud.u @ (coef * scale).T + (0.0 if value is None else value - offset)
     count = np.maximum(cloud.mask.sum(0), 1)
     residual = np.sqrt((np.square(y - fitted) * cloud.mask).sum(0) / count)
-    first = groups[0][1].lin
-    status, message = _verdict(groups, cloud, coef * scale, moments.half[:, inputs], spread)
+    lin = max((group.lin for _, group in groups), key=lambda one: one.rank)
+    status, message = _verdict(groups, cloud, coef * (scale / spread[:, None]), moments)
     return Solution(
         coef,
         Covariance(noise, factor=factor, null=null if null.any() else None, per_output=True),
         np.full(n, np.inf) if opt.noise is not None else dof,
-        np.array(first.rank - int(cloud.intercept), np.intp),
-        np.array(first.cond),
+        np.array(max(lin.rank - int(cloud.intercept), 0), np.intp),
+        np.array(lin.cond),
         residual,
         value,
         value_err,
@@ -301,8 +194,8 @@ def _assemble(
         message,
         {
             "interval_factor": factor_half,
-            "rho": cloud.radius * 10.0 ** moments.log_rho[:, None] * scale,
-            "n_used": count,
+            "rho": np.exp(moments.log_rho)[:, None] * scale / cloud.bend,
+            "n_used": cloud.mask.sum(0),
         },
     )
 
@@ -310,44 +203,46 @@ def _assemble(
 def _factor(corr: Array) -> Array:
     """Square-root factors of correlation matrices (n, m, m)."""
     try:
-        return np.linalg.cholesky(corr)
+        factor = np.asarray(np.linalg.cholesky(corr))
     except np.linalg.LinAlgError:
         lam, vec = np.linalg.eigh(corr)
         root = vec * np.sqrt(np.maximum(lam, 0.0))[:, None, :]
-        return np.asarray(root / np.linalg.norm(root, axis=2, keepdims=True))
+        factor = root / np.sqrt(np.square(root).sum(2, keepdims=True))
+    return factor
 
 
 def _verdict(
-    groups: list[tuple[NDArray[np.intp], Group]],
-    cloud: _Cloud,
+    groups: Groups,
+    cloud: Cloud,
     slope: Array,
-    half: Array,
-    spread: Array,
+    moments: Moments,
 ) -> tuple[str, str]:
+    """Status and message; ``slope`` in scaled units."""
     if any(group.lin.null.shape[1] for _, group in groups):
         rank = min(group.lin.rank for _, group in groups)
         return Status.UNDETERMINED, (
             f"the samples determine {rank} of {cloud.u.shape[1] + cloud.intercept} coefficients "
             "(inputs and value); add samples that differ in the other directions"
         )
-    if cloud.intercept and any(_outside(group) for _, group in groups):
+    if cloud.intercept and any(_outside(group.lin) for _, group in groups):
         return Status.EXTRAPOLATION, (
             "x lies farther from the middle of the samples than any of them; add samples around x"
         )
-    if (half * spread[:, None] > np.abs(slope)).all():
-        return Status.NO_SIGNAL, "no slope stands out of its error; add samples or spread them"
     if any(group.dof == 0 for _, group in groups):
         return Status.OK, (
             "as many samples as coefficients: the error bars rest on the prior that f bends over "
             "the distances at which it changes; add samples"
         )
+    half = moments.half[:, int(cloud.intercept) :]
+    if (half > np.abs(slope)).all() and moments.noise.max() > 0.3:
+        return Status.NO_SIGNAL, "no slope stands out of its error; add samples or spread them"
     return Status.OK, ""
 
 
-def _outside(group: Group) -> bool:
+def _outside(lin: Linear) -> bool:
     """Hidden extrapolation: the leverage of x above that of every sample."""
-    at_x = np.square(group.lin.back[0]).sum()
-    return bool(at_x > 1.001 * np.square(group.lin.q1).sum(1).max(initial=0.0))
+    at_x = np.square(lin.back[0]).sum()
+    return bool(at_x > 1.001 * np.square(lin.q1).sum(1).max(initial=0.0))
 
 
 def _batched(
@@ -413,9 +308,7 @@ def _complex(
     if weights is not None and weights.ndim == df.ndim:
         weights = np.concatenate([np.broadcast_to(weights, df.shape)] * 2, -1)
     both = replace(opt, noise=None if opt.noise is None else _twice(opt.noise, n))
-    s = both.solve(
-        dx, np.concatenate([df.real, df.imag], -1), weights=weights, intercept=intercept
-    )
+    s = both.solve(dx, np.concatenate([df.real, df.imag], -1), weights=weights, intercept=intercept)
     re, im = np.s_[..., :n], np.s_[..., n:]
     scale = np.hypot(s.cov.scale[re], s.cov.scale[im])
     part = s.cov.factor * (s.cov.scale / np.concatenate([scale, scale], -1))[..., None, None]

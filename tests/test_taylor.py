@@ -1,0 +1,464 @@
+"""The random-Taylor solver against dense twins, invariances, and its own error bars."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, optimize, stats
+
+from gradiator_np.kernels.taylor import mixture_interval, state_likelihood
+from gradiator_np.solvers import taylor_model as model
+from gradiator_np.solvers.solution import Constraints
+from gradiator_np.solvers.taylor import Taylor
+from gradiator_np.solvers.taylor_cloud import nearest
+from gradiator_np.status import Status
+
+EPS = np.finfo(float).eps
+
+
+def cloud(k, m, seed=0, reach=0.1):
+    return np.random.default_rng(seed).uniform(-reach, reach, (k, m))
+
+
+def smooth(dx):
+    """Three outputs that bend in different ways about x = (1, ..., 1)."""
+    x = 1.0 + dx
+    return np.stack([np.exp(0.3 * x[:, 0]) * x[:, 1], x.sum(1), np.sin(x[:, 0] + x[:, -1])], 1)
+
+
+def smooth_jac(m):
+    jac = np.zeros((3, m))
+    jac[0, 0], jac[0, 1] = 0.3 * np.exp(0.3), np.exp(0.3)
+    jac[1] = 1.0
+    jac[2, 0] += np.cos(2.0)
+    jac[2, -1] += np.cos(2.0)
+    return jac
+
+
+def twin_kernel(v):
+    """The covariance term by term; functions of one direction by Gauss-Hermite quadrature."""
+    fact = [float(math.factorial(p)) for p in range(30)]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(8)  # exact to order 15
+    weights = np.outer(weights, weights) / (2 * np.pi)
+    out = np.zeros((len(v), len(v)))
+    for a, x in enumerate(v):
+        for b, y in enumerate(v):
+            t, sx, sy = x @ y, x @ x, y @ y
+            out[a, b] = sum(t**p / fact[p] for p in range(2, 30))
+            out[a, b] += 2.0 * sum(((x * y) ** p).sum() / fact[p] for p in range(2, 7))
+            left = np.sqrt(sx) * nodes[:, None]
+            right = t / np.sqrt(sx) * nodes[:, None] + np.sqrt(max(sy - t * t / sx, 0.0)) * nodes
+            for p in range(2, 6):
+                mean = (weights * left**p * right**p).sum()
+                out[a, b] += 0.5 * (mean / fact[p] ** 2 - t**p / fact[p])
+    return out
+
+
+def group_of(u, y, w=None, intercept=True):
+    k, n = y.shape
+    rows = model.Rows(u, u, np.ones(k) if w is None else w, intercept)
+    first, last = np.zeros(n, np.intp), np.full(n, model.N_S)
+    return model.Group(rows, y, np.array([1.0, 3.0]), 1.0, first, last, np.full(n, model.NU))
+
+
+# -- the model against dense linear algebra --------------------------------------------------
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_one_state_is_generalised_least_squares(intercept, weighted):
+    rng = np.random.default_rng(1)
+    u, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
+    w = rng.uniform(0.3, 3.0, 12) if weighted else np.ones(12)
+    group = group_of(u, y, w, intercept)
+    keep = np.zeros(group.ratio.shape, bool)
+    keep[1, 55] = True
+    beta, cov = group._states(keep, group.y)
+    rho, r = group.rho[1], group.ratio[1, 55]
+    s = rho**2 * twin_kernel(u / rho) + r * np.diag(1.0 / w)
+    x = np.hstack([np.ones((12, 1)), u]) if intercept else u
+    dense = np.linalg.inv(x.T @ np.linalg.solve(s, x))
+    # Two routes through the inverse of s: rounding times its condition number.
+    tol = 1e3 * EPS * np.linalg.cond(s)
+    np.testing.assert_allclose(cov[0], dense, rtol=tol, atol=tol * np.abs(dense).max())
+    best = dense @ x.T @ np.linalg.solve(s, y)
+    np.testing.assert_allclose(beta[0].T, best, rtol=tol, atol=tol * np.abs(best).max())
+    # Leave one out: fit the rest, predict the row, in its own standard deviation.
+    mass, kappa2 = np.ones((2, 1)), np.full((2, 1), 0.7)
+    loo = group._leave_one_out(keep, mass, kappa2, group.y)
+    rest = np.arange(1, 12)
+    si = np.linalg.inv(s[np.ix_(rest, rest)])
+    pj = np.linalg.inv(x[rest].T @ si @ x[rest])
+    b = pj @ x[rest].T @ si @ y[rest]
+    guess = x[0] @ b + s[0, rest] @ si @ (y[rest] - x[rest] @ b)
+    lack = x[0] - s[0, rest] @ si @ x[rest]
+    var = s[0, 0] - s[0, rest] @ si @ s[rest, 0] + lack @ pj @ lack
+    np.testing.assert_allclose(loo[0], (y[0] - guess) / np.sqrt(0.7 * var), rtol=100 * tol)
+
+
+def test_rows_repeated_weigh_as_much_as_their_number():
+    """Four runs at one point are one mean of weight four: a sufficient statistic."""
+    rng = np.random.default_rng(2)
+    u, y = rng.normal(size=(9, 2)), rng.normal(size=(9, 1))
+    w = np.ones(9)
+    w[0] = 4.0
+    once = group_of(u, y, w)
+    many = np.r_[[0] * 4, np.arange(1, 9)]
+    split = y[many].copy()
+    split[:4] += np.array([1.0, -1.0, 2.0, -2.0])[:, None]
+    more = group_of(u[many], split)
+    keep = np.zeros(once.ratio.shape, bool)
+    keep[0, 56] = True
+    more.ratio[:] = once.ratio  # the same floor: the eigenvalues differ
+    for got, want in zip(more._states(keep, more.y), once._states(keep, once.y)):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_kernel_is_the_series_and_positive():
+    v = cloud(8, 3, reach=1.0)
+    got = model.kernel(v)
+    want = twin_kernel(v)
+    # expm1(t) - t loses eps * t, which at t = 1e-2 is eps / 1e-2 of t^2 / 2.
+    np.testing.assert_allclose(got, want, rtol=1e3 * EPS)
+    assert np.linalg.eigvalsh(got)[0] > -10 * EPS * got.max() * len(v)
+
+
+# -- kernels against slow twins --------------------------------------------------------------
+
+
+@pytest.mark.kernel
+def test_state_likelihood_is_the_marginal_over_the_cell():
+    """Integrate the normal likelihood over the cell's scaled inverse chi-squared by quadrature."""
+    rng = np.random.default_rng(3)
+    n_z, n_s, per, base = 3, 4, 2.0, -1.0
+    quad = rng.uniform(1.0, 3.0, (1, 2, n_z + n_s - 1))
+    logdet = rng.uniform(-1.0, 1.0, (2, n_z + n_s - 1))
+    dof, nu = 5.0, 18.0
+    out = np.empty((1, 2, n_z, n_s))
+    first, last = np.array([1]), np.array([4])
+    state_likelihood(quad, logdet, dof, base, per, np.array([nu]), first, last, out)
+    want = np.zeros((2, n_z, n_s))
+    for a in range(2):
+        for z in range(n_z):
+            for s in range(1, 4):
+                c = s + n_z - 1 - z
+                center = 10.0 ** (2.0 * (z + base) / per)
+
+                def integrand(log_k2, a=a, c=c, center=center):
+                    k2 = np.exp(log_k2)
+                    prior = stats.chi2.pdf(nu * center / k2, nu) * nu * center / k2
+                    fit = -0.5 * (dof * log_k2 + logdet[a, c] + quad[0, a, c] / k2)
+                    return prior * np.exp(fit)
+
+                lc = np.log(center)
+                want[a, z, s] = integrate.quad(integrand, lc - 6, lc + 6, epsabs=0, limit=200)[0]
+    # Quadrature is asked for its default relative error of 1.5e-8.
+    np.testing.assert_allclose(out[0], want / want.max(), rtol=1e-6, atol=1e-13)
+
+
+@pytest.mark.kernel
+def test_mixture_interval_solves_for_the_quantile():
+    rng = np.random.default_rng(4)
+    mass = rng.dirichlet(np.ones(4), 2)
+    shift, sd = rng.normal(size=(4, 2, 3)), 10.0 ** rng.uniform(-3, 1, (4, 2, 3))
+    half = np.empty((2, 3))
+    mixture_interval(mass, shift, sd, 0.95, half)
+    for i in range(2):
+        for j in range(3):
+
+            def inside(h, i=i, j=j):
+                low, high = (-h - shift[:, i, j]) / sd[:, i, j], (h - shift[:, i, j]) / sd[:, i, j]
+                return mass[i] @ (stats.norm.cdf(high) - stats.norm.cdf(low)) - 0.95
+
+            root = optimize.brentq(inside, 0.0, 100.0)
+            assert root <= half[i, j] * (1 + 1e-9) <= 1.011 * root  # from above, to 1 %
+
+
+@pytest.mark.kernel
+def test_mixture_interval_of_exact_states_is_zero():
+    half = np.full((1, 1), np.nan)
+    mixture_interval(np.ones((1, 1)), np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), 0.95, half)
+    assert half[0, 0] == 0.0
+
+
+# -- what the samples determine --------------------------------------------------------------
+
+
+def test_linear_functions_come_out_to_rounding():
+    rng = np.random.default_rng(5)
+    dx, jac = cloud(30, 4), rng.normal(size=(6, 4))
+    s = Taylor().solve(dx, dx @ jac.T + 5.0, intercept=True)
+    # Values of 5 hold eps * 5 each; slopes are differences over about 0.1.
+    np.testing.assert_allclose(s.coef, jac, atol=5 * EPS * 5 / 0.1)
+    np.testing.assert_allclose(s.value, 5.0, rtol=20 * EPS)
+    assert s.status == Status.OK
+    # The least noise that is told apart: sqrt(8 eps) of the least curvature, 1e-3 of the spread,
+    # times the largest eigenvalue's root, some k.
+    assert s.cov.scale.max() < 4.2e-8 * 1e-3 * 30
+
+
+def test_curvature_is_told_from_noise_and_beats_least_squares():
+    dx = cloud(36, 3)
+    s = Taylor().solve(dx, smooth(dx), intercept=True)
+    x = np.hstack([np.ones((36, 1)), dx])
+    line = np.linalg.lstsq(x, smooth(dx), rcond=None)[0][1:].T
+    err, plain = np.abs(s.coef - smooth_jac(3)).max(), np.abs(line - smooth_jac(3)).max()
+    # Orders 2 and 3 have 16 terms: they are resolved, and what is left is of order 4, 0.1^3
+    # smaller than the slope; least squares is left with order 2 and 3.
+    assert err < 1e-2 * plain
+    assert s.cov.scale.max() < 1e-5
+
+
+def test_noise_is_found():
+    sigma, k = 1e-3, 200
+    dx = cloud(k, 3)
+    rng = np.random.default_rng(6)
+    s = Taylor().solve(dx, smooth(dx) + sigma * rng.normal(size=(k, 3)), intercept=True)
+    # sd of a sample sd: 1/sqrt(2 dof); dof >= k - 20 (all terms to order 3): 5.3 %. 4 sd.
+    np.testing.assert_allclose(s.cov.scale, sigma, rtol=4 / np.sqrt(2 * (k - 20)))
+    assert np.all(np.abs(s.value - smooth(np.zeros((1, 3)))[0]) < 5 * s.value_stderr)
+
+
+def test_rho_is_where_an_exponential_bends():
+    """exp(x/L): the ratio of successive Taylor terms at distance L is that of exp(t) at 1."""
+    dx = cloud(60, 1, reach=1.0)
+    near, far = (
+        Taylor().solve(dx, np.exp(dx / length), intercept=True).info["rho"][0, 0]
+        for length in (1.0, 10.0)
+    )
+    assert far > 2 * near
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_too_few_samples_give_the_least_norm_slope(k):
+    dx = cloud(k, 3, seed=7)
+    s = Taylor().solve(dx, smooth(dx), intercept=True)
+    centred = dx - dx.mean(0)
+    want = (np.linalg.pinv(centred, rcond=1e-10) @ (smooth(dx) - smooth(dx).mean(0))).T
+    np.testing.assert_allclose(s.coef, want, atol=1e-12)
+    assert s.status == Status.UNDETERMINED
+    assert np.isinf(s.cov.stderr()).all()
+    assert np.isinf(s.interval(0.95)).all()
+    assert s.rank == k - 1
+
+
+def test_saturated_samples_say_what_their_bars_rest_on():
+    dx = np.vstack([np.zeros(3), 0.1 * np.eye(3)])
+    s = Taylor().solve(dx, smooth(dx), intercept=True)
+    np.testing.assert_allclose(s.coef, (smooth(dx)[1:] - smooth(dx)[0]).T / 0.1, atol=1e-12)
+    assert "as many samples as coefficients" in s.message
+    assert np.all(np.abs(s.coef - smooth_jac(3)) < s.interval(0.95))
+
+
+def test_samples_on_a_line_determine_that_line_only():
+    way = np.array([1.0, 2.0, 3.0])
+    dx = np.linspace(-0.1, 0.1, 9)[:, None] * way
+    s = Taylor().solve(dx, smooth(dx), intercept=True)
+    assert s.rank == 1
+    assert s.status == Status.UNDETERMINED
+    # Along the line: nine equispaced points resolve order 8, 0.3^9/9! of the value.
+    np.testing.assert_allclose(s.coef @ way, smooth_jac(3) @ way, rtol=1e-6)
+    assert np.isfinite(s.cov.jvp_variance(way)).all()
+    assert np.isinf(s.cov.jvp_variance(np.array([1.0, 0.0, 0.0]))).all()
+
+
+def test_an_input_that_never_moved_is_unknown_and_the_rest_is_not():
+    dx = cloud(30, 3)
+    dx[:, 2] = 0.0
+    s = Taylor().solve(dx, smooth(dx), intercept=True)
+    assert np.isinf(s.cov.stderr()[:, 2]).all()
+    assert np.all(s.coef[:, 2] == 0.0)
+    np.testing.assert_allclose(s.coef[:, :2], smooth_jac(3)[:, :2], atol=1e-4)
+
+
+def test_a_centre_outside_of_the_samples_widens_the_bars_and_says_so():
+    dx = cloud(40, 3)
+    inside = Taylor().solve(dx, smooth(dx), intercept=True)
+    far = Taylor().solve(dx + 0.5, smooth(dx + 0.5), intercept=True)
+    assert inside.status == Status.OK
+    assert far.status == Status.EXTRAPOLATION
+    assert np.median(far.interval(0.95) / inside.interval(0.95)) > 10
+
+
+def test_pure_noise_has_no_signal_and_a_constant_has_none_to_find():
+    dx = cloud(40, 3)
+    noise = np.random.default_rng(8).normal(size=(40, 4))
+    assert Taylor().solve(dx, noise, intercept=True).status == Status.NO_SIGNAL
+    flat = Taylor().solve(dx, np.full((40, 2), 3.0), intercept=True)
+    assert flat.status == Status.OK
+    assert np.abs(flat.coef).max() < 1e-12
+
+
+# -- what must not matter --------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    sx=st.lists(st.integers(-60, 60), min_size=3, max_size=3),
+    sy=st.lists(st.integers(-60, 60), min_size=3, max_size=3),
+    seed=st.integers(0, 100),
+)
+def test_units_do_not_matter(sx, sy, seed):
+    """Powers of two change no mantissa: 1e-9 beside 1e6 is the same problem."""
+    dx = cloud(14, 3, seed)
+    y = smooth(dx) + 1e-4 * np.random.default_rng(seed).normal(size=(14, 3))
+    a, b = 2.0 ** np.array(sx), 2.0 ** np.array(sy)
+    one = Taylor().solve(dx, y, intercept=True)
+    two = Taylor().solve(dx * a, y * b, intercept=True)
+    unit = b[:, None] / a
+    # Scales are divided out exactly; what is multiplied back is a power of two.
+    np.testing.assert_allclose(two.coef, one.coef * unit, rtol=1e-10)
+    np.testing.assert_allclose(two.cov.stderr(), one.cov.stderr() * unit, rtol=1e-8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_the_order_of_samples_and_a_common_plane_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    dx = cloud(14, 3, seed)
+    y = smooth(dx) + 1e-3 * rng.normal(size=(14, 3))
+    order = rng.permutation(14)
+    one = Taylor().solve(dx, y, intercept=True)
+    two = Taylor().solve(dx[order], y[order], intercept=True)
+    # Sums in another order: rounding, seen through ten iterations of an optimiser.
+    tol = 1e-5 * np.abs(one.coef).max()
+    np.testing.assert_allclose(two.coef, one.coef, atol=tol)
+    jac0 = rng.normal(size=(3, 3))
+    three = Taylor().solve(dx, y, intercept=True, jac0=jac0)
+    four = Taylor().solve(dx, y - dx @ jac0.T, intercept=True)
+    np.testing.assert_array_equal(three.coef, four.coef + jac0)
+
+
+def test_batches_are_loops():
+    dx = np.stack([cloud(12, 2, seed) for seed in range(4)]).reshape(2, 2, 12, 2)
+    y = np.stack([smooth(d) for d in dx.reshape(-1, 12, 2)]).reshape(2, 2, 12, 3)
+    both = Taylor().solve(dx, y, intercept=True)
+    assert both.coef.shape == (2, 2, 3, 2)
+    for i in np.ndindex(2, 2):
+        one = Taylor().solve(dx[i], y[i], intercept=True)
+        np.testing.assert_array_equal(both.coef[i], one.coef)
+        np.testing.assert_array_equal(both.interval(0.95)[i], one.interval(0.95))
+
+
+def test_complex_outputs_are_two_real_ones():
+    dx = cloud(20, 3)
+    y = smooth(dx) + 1j * smooth(dx)[:, ::-1]
+    s = Taylor().solve(dx, y, intercept=True)
+    both = Taylor().solve(dx, np.hstack([y.real, y.imag]), intercept=True)
+    np.testing.assert_array_equal(s.coef, both.coef[:3] + 1j * both.coef[3:])
+    err = both.cov.stderr()
+    np.testing.assert_allclose(s.cov.stderr(), np.hypot(err[:3], err[3:]), rtol=1e-12)
+
+
+# -- failures, outliers, far samples ---------------------------------------------------------
+
+
+def test_a_failed_value_is_a_dropped_row_of_that_output():
+    dx = cloud(20, 3)
+    y = smooth(dx)[:, :1]
+    y[3] = np.nan
+    one = Taylor().solve(dx, y, intercept=True)
+    rest = np.arange(20) != 3
+    # x_scale: the median displacement would see the failed row.
+    two = Taylor(x_scale=0.05).solve(dx[rest], y[rest], intercept=True)
+    one = Taylor(x_scale=0.05).solve(dx, y, intercept=True)
+    np.testing.assert_allclose(one.coef, two.coef, rtol=1e-6, atol=1e-6)
+
+
+def test_each_output_loses_only_its_own_failures():
+    dx = cloud(30, 3)
+    y = smooth(dx)
+    y[:25, 1] = np.nan
+    y[:, 2] = np.nan
+    s = Taylor().solve(dx, y, intercept=True)
+    assert s.info["n_used"].tolist() == [30, 5, 0]
+    np.testing.assert_allclose(s.coef[0], smooth_jac(3)[0], atol=1e-4)
+    np.testing.assert_allclose(s.coef[1], 1.0, atol=1e-9)
+    assert np.isinf(s.cov.stderr()[2]).all()
+    assert np.isfinite(s.cov.stderr()[0]).all()
+
+
+def test_outliers_drop_out():
+    rng = np.random.default_rng(9)
+    dx = cloud(60, 3)
+    y = smooth(dx) + 1e-4 * rng.normal(size=(60, 3))
+    wild = y.copy()
+    wild[::20] += 5.0
+    wild[7, 1] -= 3.0
+    clean = Taylor().solve(dx, y, intercept=True)
+    s = Taylor().solve(dx, wild, intercept=True)
+    assert s.info["n_used"].tolist() == [57, 56, 57]
+    # Three or four samples of sixty fewer: the same answer within the error bars.
+    assert np.all(np.abs(s.coef - clean.coef) < 3 * clean.cov.stderr())
+    assert np.all(s.cov.stderr() < 1.5 * clean.cov.stderr())
+
+
+def test_samples_far_away_do_no_harm():
+    near, far = cloud(40, 3), cloud(40, 3, 1, reach=5.0)
+    dx = np.vstack([far, near])
+    s = Taylor().solve(dx, smooth(dx), intercept=True)
+    assert np.abs(s.coef - smooth_jac(3)).max() < 1e-4
+
+
+def test_only_the_nearest_of_many_are_used():
+    dx = cloud(5000, 3)
+    s = Taylor(max_samples=100).solve(dx, smooth(dx), intercept=True)
+    assert s.info["n_used"].max() <= 100
+    size = np.linalg.norm(dx, axis=1)
+    np.testing.assert_array_equal(nearest(dx, 100, 4), np.argsort(size)[:100])
+    assert np.abs(s.coef - smooth_jac(3)).max() < 1e-5
+
+
+def test_the_nearest_samples_span_what_all_span():
+    """Thirty replicas of two points do not crowd out the input that only far samples move."""
+    dx = np.vstack([np.repeat([[0.1, 0], [-0.1, 0]], 30, 0), [[0, 0.2], [0, -0.2], [0.1, 0.3]]])
+    assert {60, 61, 62} <= set(nearest(dx, 2000, 3).tolist())
+
+
+# -- what the caller knows -------------------------------------------------------------------
+
+
+def test_known_noise_is_taken_and_bad_options_are_named():
+    dx = cloud(30, 3)
+    y = smooth(dx) + 1e-3 * np.random.default_rng(10).normal(size=(30, 3))
+    s = Taylor(noise=1e-3).solve(dx, y, intercept=True)
+    np.testing.assert_allclose(s.cov.scale, 1e-3, rtol=1e-6)
+    assert np.isinf(s.dof).all()
+    exact = Taylor(noise=0.0).solve(dx, smooth(dx), intercept=True)
+    assert np.abs(exact.coef - smooth_jac(3)).max() < 1e-3
+    with pytest.raises(ValueError, match="noise must be finite and not negative"):
+        Taylor(noise=-1.0).solve(dx, y, intercept=True)
+    with pytest.raises(ValueError, match="x_scale must be positive"):
+        Taylor(x_scale=0.0).solve(dx, y, intercept=True)
+    with pytest.raises(ValueError, match="no constraints"):
+        Taylor().solve(dx, y, intercept=True, constraints=Constraints(symmetric=True))
+
+
+def test_tangents_share_their_error_bars():
+    """jvp on unit vectors is the entry's error; the factor reproduces the posterior's spread."""
+    dx = cloud(20, 3)
+    s = Taylor().solve(dx, smooth(dx) + 1e-3, intercept=True)
+    for j, e in enumerate(np.eye(3)):
+        np.testing.assert_allclose(np.sqrt(s.cov.jvp_variance(e)), s.cov.stderr()[:, j], rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mult, reach", [(3, 0.03), (3, 0.3), (6, 0.3), (12, 0.03)])
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_intervals_hold_the_truth(mult, reach, noise):
+    """200 clouds of random smooth functions, 2000 entries that are not independent: entries of
+    one cloud succeed together, so count 200 trials: the lower limit is 0.95 less 4 binomial sd."""
+    held = []
+    for seed in range(100):
+        rng = np.random.default_rng([seed, mult])
+        m = 4
+        w, b, v = 0.5 * rng.normal(size=(m, 6)), rng.normal(size=6), rng.normal(size=(6, 5))
+        dx = rng.uniform(-reach, reach, (mult * m, m))
+        jac = (v.T * (1 - np.tanh(b) ** 2)) @ w.T
+        y = np.tanh(b + dx @ w) @ v
+        y += noise * np.sqrt(np.mean(y**2)) * rng.normal(size=y.shape)
+        s = Taylor().solve(dx, y, intercept=True)
+        held.append(np.mean(np.abs(s.coef - jac) <= s.interval(0.95)))
+    assert np.mean(held) > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 100)
