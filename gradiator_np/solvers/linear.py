@@ -236,11 +236,10 @@ def _mend_root(root: Array, v: Array, sigma: Array, scale: Array, null: Array) -
 
 def _null_basis(v: Array, scale: Array, cond: Array) -> Array:
     """Null vectors in the inputs' units, with exact zeros for inputs that they leave alone."""
-    m = v.shape[1]
     # Rounding turns the null space by about m eps cond.
-    tol = np.maximum(NULL_TOL, 10 * m * EPS * np.nan_to_num(cond, nan=1.0))
-    touched = np.sqrt(np.square(v).sum(-1)) > np.minimum(tol, 1e-3)[:, None]
-    return np.asarray(np.where(touched[:, :, None], v * scale[:, :, None], 0.0))
+    tol = np.maximum(NULL_TOL, 10 * v.shape[1] * EPS * np.nan_to_num(cond, nan=1.0))
+    large = np.abs(v) > np.minimum(tol, 1e-3)[:, None, None]
+    return np.asarray(np.where(large, v * scale[:, :, None], 0.0))
 
 
 def compressed(factor: Array) -> Array:
