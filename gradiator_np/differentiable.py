@@ -126,6 +126,27 @@ class Gradiator:
         names = ("fun", "grad_fun", "jvp_fun", "jac_fun", "argnums", "context", "options")
         return Gradiator(**{name: getattr(self, name) for name in names} | changes)
 
+    def batched(self, moved: tuple[int, ...]) -> Gradiator:
+        """The same function over a leading axis of independent points, counted as one call.
+
+        Parameters
+        ----------
+        moved : tuple of int
+            The positional inputs that have the axis; the others serve all points.
+        """
+        options = self.options | {"batch_dims": self.batch_dims + 1, "vectorized": False}
+        each = _Each(moved, self.context)
+        vectorized = self.options.get("vectorized", False)
+        out = self.replace(
+            fun=self.fun if vectorized else each.values(self.fun),
+            grad_fun=each.products(self.grad_fun),
+            jvp_fun=each.products(self.jvp_fun),
+            jac_fun=each.products(self.jac_fun),
+            options=options,
+        )
+        out.counts = self.counts
+        return out
+
     @property
     def nfev(self) -> int:
         """Evaluations of ``fun`` so far, those spent on estimates included."""
@@ -286,3 +307,53 @@ class Gradiator:
     def hvp(self, x: Any, w: Any) -> Any:
         """Product of the Hessian of a single output with w, shape of x."""
         return self.nested_vjp(x, 1.0, w)[0]
+
+
+class _Each:
+    """Calls a function for each point of a leading axis and stacks what comes back."""
+
+    def __init__(self, moved: tuple[int, ...], context: bool) -> None:
+        self.moved = moved
+        self.context = context
+
+    def values(self, fun: Callable[..., Any]) -> Callable[..., Any]:
+        """``fun(*x)``, with its contexts as a list."""
+
+        def over(*x: Any) -> Any:
+            out = [fun(*point) for point in self._points(x)]
+            if not self.context:
+                return _stacked(out)
+            return _stacked([y for y, _ in out]), [context for _, context in out]
+
+        return over
+
+    def products(self, fun: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        """``fun(x, *direction, *context)``, a derivative."""
+        if fun is None:
+            return None
+
+        def over(x: Any, *rest: Any) -> Any:
+            several = isinstance(x, tuple)
+            points = self._points(x if several else (x,))
+            rows = zip(*(zip(*r) if isinstance(r, tuple) else r for r in rest), strict=True)
+            directions = rows if rest else ((),) * len(points)
+            return _stacked(
+                [
+                    fun(point if several else point[0], *row)
+                    for point, row in zip(points, directions, strict=True)
+                ]
+            )
+
+        return over
+
+    def _points(self, x: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        count = len(x[self.moved[0]])
+        return [
+            tuple(a[i] if j in self.moved else a for j, a in enumerate(x)) for i in range(count)
+        ]
+
+
+def _stacked(results: list[Any]) -> Any:
+    if isinstance(results[0], tuple):
+        return tuple(np.stack(column) for column in zip(*results, strict=True))
+    return np.stack(results)

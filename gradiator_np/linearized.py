@@ -69,26 +69,27 @@ class Linearized:
     ----------
     args : tuple
         The positional inputs.
+    where : int or tuple of int
+        Those to differentiate by; products take and give one array for an int.
     x_layout : Layout
         How the inputs to differentiate by lie in a flat vector of m numbers.
     keep : bool
         Keep an estimated Jacobian, n times m numbers, for further products.
     """
 
-    def __init__(self, owner: Owner, args: tuple[Any, ...]) -> None:
+    def __init__(self, owner: Owner, args: tuple[Any, ...], argnums: Argnums = None) -> None:
         self.owner = owner
         self.args = args
         self.keep = False
-        argnums = owner.argnums
+        if argnums is None:
+            argnums = owner.argnums
         if argnums is None:
             argnums = 0 if len(args) == 1 else tuple(range(len(args)))
-        self._where = argnums
+        self.where = argnums
         try:
             z = self._moved()
         except IndexError:
-            raise ValueError(
-                f"argnums={owner.argnums}, but only {len(args)} inputs were given"
-            ) from None
+            raise ValueError(f"argnums={argnums}, but only {len(args)} inputs were given") from None
         self.x_layout = Layout.of(_tree(z), owner.batch_dims)
         self._ran = False
         self._value: Any = None
@@ -266,7 +267,7 @@ class Linearized:
         return np.stack(results)
 
     def _as_x(self, tree: Any) -> Any:
-        return _untree(tree, not isinstance(self._where, int))
+        return _untree(tree, not isinstance(self.where, int))
 
     # -- estimates -----------------------------------------------------------------------------
 
@@ -297,21 +298,21 @@ class Linearized:
         """What the estimators take: a function of the inputs to move, those, and the options."""
         owner, value = self.owner, self.value
         options = {**owner.options, "f0": _tree(value)}
-        whole = self._where == 0 and len(self.args) == 1
+        whole = self.where == 0 and len(self.args) == 1
         if whole and not owner.context and not isinstance(value, tuple):
             return owner.fun, self.args[0], options
-        moved = _Moved(owner.fun, self.args, self._where, owner.context)
+        moved = _Moved(owner.fun, self.args, self.where, owner.context)
         return moved, _tree(self._moved()), options
 
     def _lifted(self) -> tuple[Any, ...]:
         """The inputs with a leading axis of one point, for functions of many points at once."""
-        where = (self._where,) if isinstance(self._where, int) else self._where
+        where = (self.where,) if isinstance(self.where, int) else self.where
         return tuple(np.asarray(a)[None] if i in where else a for i, a in enumerate(self.args))
 
     def _moved(self) -> Any:
-        if isinstance(self._where, int):
-            return self.args[self._where]
-        return tuple(self.args[i] for i in self._where)
+        if isinstance(self.where, int):
+            return self.args[self.where]
+        return tuple(self.args[i] for i in self.where)
 
     # -- the memory of the latest call ---------------------------------------------------------
 
@@ -321,9 +322,9 @@ class Linearized:
             _same(a, b) for a, b in zip(args, self.args, strict=True)
         )
 
-    def again(self) -> Linearized:
-        """The same point and value, without the estimates made from it."""
-        other = Linearized(self.owner, self.args)
+    def again(self, argnums: Argnums = None) -> Linearized:
+        """The same point and value, by other inputs if asked, without the estimates made here."""
+        other = Linearized(self.owner, self.args, self.where if argnums is None else argnums)
         other._ran, other._value = self._ran, self._value
         other._context, other._y_layout = self._context, self._y_layout
         return other
