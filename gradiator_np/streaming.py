@@ -261,7 +261,12 @@ class StreamingJacobian:
             if self.mode == "pin":
                 self._take(dx[None], df[None])
             elif dx.any():
-                weight, drift = trail.weigh(dx, self._surprise(dx, df))
+                growth = trail.stretch(dx)
+                if not self._noise_known:
+                    # Weights are then relative to curvature alone, 1 / length^4.
+                    self._state.rescale(growth**2)
+                surprise = self._surprise(dx, df) if self._noise_known else None
+                weight, drift = trail.weigh(dx, surprise)
                 if move:
                     self._state.drift(drift)
                     if self._prior is not None:
@@ -271,16 +276,16 @@ class StreamingJacobian:
             if move:
                 trail.x, trail.f = x.copy(), f.copy()
 
-    def _surprise(self, dx: Array, df: Array) -> float | None:
-        """Mean squared misfit of a difference that was predicted, in units of the noise.
+    @property
+    def _noise_known(self) -> bool:
+        return self._noise is not None and bool(self._noise.all())
 
-        None where the noise is not known, nan where the direction is new.
-        """
-        if self._noise is None or not self._noise.all():
-            return None
+    def _surprise(self, dx: Array, df: Array) -> float:
+        """Mean squared misfit of a predicted difference in units of the noise; nan if it is new."""
         if self._fit().unknown(dx) > 0.5:
             return math.nan
-        return float(np.square((df - self.jvp(dx)) / self._noise).mean())
+        miss = df - self.jvp(dx)
+        return float(np.square(miss if self._noise is None else miss / self._noise).mean())
 
     # -- answers out -------------------------------------------------------------------------
 

@@ -51,13 +51,23 @@ class Trail:
         """An independent copy; x and f are replaced, never written to."""
         return replace(self, span=self.span.copy())
 
+    def stretch(self, dx: Array) -> float:
+        """Widen ``span`` to hold a step; return how the unit of length grew."""
+        wider = np.maximum(self.span, np.abs(dx))
+        seen = self.span > 0
+        growth = float((wider[seen] / self.span[seen]).max(initial=1.0))
+        self.span = wider
+        self.bend /= growth**4
+        self.spread /= growth**8
+        return growth
+
     def weigh(self, dx: Array, surprise: float | None) -> tuple[float, Array]:
         """Weight of a difference over the step ``dx``, and the variance that the move adds.
 
         Parameters
         ----------
         dx : array, shape (m,)
-            Not zero.
+            Not zero; within ``span``.
         surprise : float or None
             Mean squared misfit of the difference in units of the noise; None where the noise is
             not known, nan where nothing was predicted.
@@ -69,7 +79,6 @@ class Trail:
         drift : array, shape (m,)
             Variance added to each entry of J, in the same units.
         """
-        self.span = np.maximum(self.span, np.abs(dx))
         per_span = np.divide(1.0, self.span, out=np.zeros_like(dx), where=self.span > 0)
         square = float(np.square(dx * per_span).sum())
         if surprise is None:

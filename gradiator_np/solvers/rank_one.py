@@ -51,7 +51,7 @@ def pin(jac: Array, dx: Array, df: Array) -> None:
             "Leave it out, or use mode='least-squares', where it is a replicate of the base"
         )
     if len(dx) < PIN_ROWS:
-        pin_update(jac, dx, df, np.empty(jac.shape[1]))
+        pin_update(jac, dx, df, np.empty(jac.shape[1] + 8))
         return
     for start in range(0, len(dx), BLOCK):
         rows = slice(start, start + BLOCK)

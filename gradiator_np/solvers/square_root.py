@@ -169,6 +169,12 @@ class SquareRoot:
             a + b for a, b in zip(before, (other.total, other.degrees, other.squares))
         )
 
+    def rescale(self, factor: float) -> None:
+        """Multiply all rows so far by ``factor``."""
+        self.r *= factor
+        self.z *= factor
+        self.ssr *= factor**2
+
     def drift(self, variance: Array) -> None:
         """Let J wander: add diag(variance) to the covariance of its rows at unit noise.
 
