@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiator_np.covariance import Covariance
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.lines import States, likelihood, posterior
 from gradiator_np.designs.moves import FreeMoves
-from gradiator_np.designs.pairs import Lines, Pair, Pairs
+from gradiator_np.designs.pairs import SIDED_NOISE, SIDED_REACH, Lines, Pair, Pairs
 from gradiator_np.designs.pilot import (
     CAP,
     Learned,
@@ -24,10 +23,12 @@ from gradiator_np.designs.pilot import (
     round_digit,
     slopes,
 )
+from gradiator_np.designs.verdict import answer
 from gradiator_np.kernels import lines as kernels
 from gradiator_np.solvers.solution import Solution
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 # Steps of the pairs that are still to come, relative to the largest.
 SHAPES: dict[int, list[list[float]]] = {
@@ -46,7 +47,14 @@ SHAPES: dict[int, list[list[float]]] = {
 # Exponent of the variance that a design minimises the mean of: about the mean log error. The mean
 # variance itself lets the tail of rho choose steps five times too short.
 POWER = 0.1
-NORMAL_95 = 1.959963984540054
+# Candidates of the largest step, per decade: a step 20 % off costs 2 % of the error.
+GRID = 6
+# A failed step is drawn in to an eighth, as often as this.
+SHRINK, MENDS = 8.0, 8
+# Steps that clear a grid of inputs by this factor see its slope to some 10 %.
+CLEAR = 5.0
+# Pairs of one input in all where only a tolerance is given.
+PATIENCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +67,24 @@ class Auto:
         Standard deviation of one evaluation, in units of y; 0 for a deterministic function.
     max_evals : int or None
         Evaluations in all, the one at x included.
-    tol : float, array, shape (n, m), or None
-        Wanted standard error.
-    min_step, max_step : array, shape (B, m), or None
-        Limits of the steps, in units of x.
+    tol : float, array that broadcasts to (n, m), or None
+        Wanted standard error, y per x.
+    rtol : float or None
+        Wanted standard error relative to the norm of the row of J.
+    min_step, max_step : float, array that broadcasts to (B, m), or None
+        Limits of the steps, in units of x: ``min_step`` says that the function is rough below.
     """
 
     noise: str | float | Array = "auto"
     max_evals: int | None = None
     tol: float | Array | None = None
-    min_step: Array | None = None
-    max_step: Array | None = None
+    rtol: float | None = None
+    min_step: float | Array | None = None
+    max_step: float | Array | None = None
+    needs_value = True
 
     def start(self, problem: Problem, learned: Learned | None = None) -> AutoPlan:
-        """A plan for one problem."""
+        """A plan for one problem; with what was ``learned`` elsewhere it needs no pilot."""
         return AutoPlan(self, problem, learned)
 
 
@@ -96,10 +108,17 @@ class AutoPlan:
             problem.y,
         )
         self.inputs = np.flatnonzero(self.book.free)
-        self.remarks: list[str] = []
+        m = self.inputs.size
+        self.cap, self.floor = self._limits()
+        self.side = np.zeros(m, np.intp)
+        self.reach = np.full(m, CAP)
+        self.jitter = np.zeros(m)
+        self.inert = np.zeros(m, bool)
+        self.count = np.zeros(m, np.intp)
+        self.short = False
         self._script: Generator[Array, None, None] | None = self._run()
 
-    # the contract
+    # -- the contract ------------------------------------------------------------------------
 
     def ask(self, rows: Rows) -> NDArray[Any] | None:
         """Offsets (k, B, m) to run next; None where nothing more is wanted."""
@@ -112,6 +131,11 @@ class AutoPlan:
             self._script = None
             return None
 
+    def solve(self, rows: Rows) -> Solution:
+        """The Jacobian from the rows told so far."""
+        self.rows = rows
+        return answer(self, finished=self._script is None)
+
     @property
     def step(self) -> Array:
         """The largest step of each input that was used, in units of x."""
@@ -122,189 +146,335 @@ class AutoPlan:
                 out[:, j] = max(used) * self.problem.scale[:, j]
         return out
 
-    # the rounds
+    # -- what is known -----------------------------------------------------------------------
 
     def _known_noise(self) -> Array | None:
-        if isinstance(self.options.noise, str):
-            return None
-        noise = np.asarray(self.options.noise, float)
-        return np.ascontiguousarray(
-            np.broadcast_to(noise, self.problem.y.shape[-1]).repeat(1)
-            * np.ones(self.book.f0.size // self.problem.y.shape[-1])[:, None]
-        ).ravel()
+        noise = self.options.noise
+        if isinstance(noise, str):
+            if self.problem.noise is None:
+                return None
+            noise = self.problem.noise
+        n = self.problem.y.shape[-1]
+        each = np.broadcast_to(np.asarray(noise, float), (n,))
+        return np.tile(each, self.book.f0.size // max(n, 1))
+
+    def _limits(self) -> tuple[Array, Array]:
+        """Largest step of a pair, and the smallest that the caller allows, per free input."""
+        cap = np.minimum(np.minimum(self.book.up, self.book.down), CAP)
+        floor = np.zeros(cap.size)
+        scale = self.problem.scale
+        if self.options.max_step is not None:
+            cap = np.minimum(cap, (self.options.max_step / scale).min(axis=0))
+        if self.options.min_step is not None:
+            floor = (self.options.min_step / scale).max(axis=0)
+        floor = np.minimum(np.broadcast_to(floor, cap.shape), cap)
+        return cap[self.inputs], floor[self.inputs]
+
+    def infer(self) -> tuple[Lines, States, Array, Array, Array]:
+        """Pairs, states, weights (m, S) of the states, slopes (m, N) and noise (N,)."""
+        learned = self.learned or self._ignorant()
+        view = self.book.merged(self.rows, [int(j) for j in self.inputs])
+        noise = learned.noise
+        keep = np.flatnonzero(learned.prior > 1e-6 * learned.prior.max())
+        states = self.states.take(keep)
+        prior = np.ascontiguousarray(
+            np.broadcast_to(learned.prior[keep], (self.inputs.size, keep.size))
+        )
+        slope = np.ascontiguousarray(np.broadcast_to(learned.slope, (self.inputs.size, noise.size)))
+        if not np.isfinite(view.odd).any():
+            return view, states, prior, slope, noise
+        slope = self._scale_of_slopes(slopes(view, states, noise, slope, prior), view)
+        if self.jitter.any():
+            # an input on a grid of its own: its rounding adds to the noise of its pairs
+            ratio = np.array([relative(noise, s) for s in slope])
+            view.factor[:] *= 1 + np.square(self.jitter / ratio)[:, None]
+        odd, even = likelihood(view, states, noise, slope)
+        return view, states, posterior(prior, odd, even, states), slope, noise
+
+    def _ignorant(self) -> Learned:
+        """What is known where the pilot has not ended yet."""
+        n = self.book.f0.size
+        size = np.nan_to_num(np.abs(self.book.f0))
+        size = np.where(size > 0, size, size.max() or 1.0)
+        noise = np.maximum(0.3 * self.problem.eps * size, 1e-300)
+        if self.known_noise is not None:
+            noise = np.maximum(self.known_noise, noise)
+        return Learned(noise, np.zeros(n), self.states.prior(1e-5), size)
+
+    def _scale_of_slopes(self, mean: Array, view: Lines) -> Array:
+        """b: the slope and a hundredth of the other inputs', since a slope may vanish at x."""
+        learned = self.learned or self._ignorant()
+        known = np.isfinite(view.odd).any(axis=1)
+        square = np.where(known, np.square(mean), np.square(learned.slope))
+        total = square.mean(axis=0)
+        return np.ascontiguousarray(np.sqrt(square + 0.01 * total + 1e-12 * total.max() + 1e-300))
+
+    # -- the rounds --------------------------------------------------------------------------
 
     def _run(self) -> Generator[Array, None, None]:
-        if not self.inputs.size:
+        if not self.inputs.size or not self.book.f0.size:
             return
         if self.learned is None:
-            self.learned = yield from Pilot(self, self._pilot_evals()).run()
-        else:
-            self.noise.size = np.abs(np.nan_to_num(self.book.f0))
-            self.noise.least = 1e-300 + 0.3 * self.problem.eps * self.noise.size
+            pilot = Pilot(self, self._pilot_evals())
+            self.learned = yield from pilot.run()
+            self.cap = np.minimum(self.cap, pilot.cap)
+            self.floor = np.maximum(self.floor, CLEAR * self.learned.floor)
         yield from self._rounds()
 
+    def _evals(self) -> int:
+        return self.book.n_rows + 1
+
     def _pilot_evals(self) -> int:
-        """Evaluations that the pilot may have used when it ends."""
+        """Evaluations that may have been used when the pilot ends."""
         m = self.inputs.size
         total = 5 * m + 10 if self.options.max_evals is None else self.options.max_evals
         # two pairs an input are worth more than what the pilot adds beyond ten runs
         return max(total - 4 * m, min(total - 2 * m, 10))
 
-    def _evals(self) -> int:
-        return self.book.n_rows + 1
-
-    def _pairs_per_input(self) -> tuple[int, int]:
-        """Pairs of every input, and how many may be added beyond that."""
+    def _rounds(self) -> Generator[Array, None, None]:
         assert self.learned is not None
         m = self.inputs.size
-        if self.options.max_evals is None:
-            return (2 if self.learned.noisy else 1), 0
-        left = max(self.options.max_evals - self._evals(), 0) // 2
-        return left // m, left
+        twice = self.learned.noisy or self.learned.two_scales
+        each = 2 if twice else 1
+        left: float = np.inf
+        if self.options.max_evals is not None:
+            left = (self.options.max_evals - self._evals()) // 2
+            # a noise-free answer gets no better than rounding allows
+            each = min(int(left // m), 1 << 30 if self.learned.noisy else 4)
+        elif self.options.tol is not None or self.options.rtol is not None:
+            left = PATIENCE * m
+        while True:
+            who = self._next(each, left)
+            if not who.size:
+                return
+            before = self.book.n_rows
+            yield from self._pairs(who, each)
+            self.count[who] += 1
+            yield from self._mend(who)
+            if self.count.max() == 1 and not self.learned.random:
+                yield from self._silent()
+            left -= (self.book.n_rows - before) // 2
 
-    def _rounds(self) -> Generator[Array, None, None]:
-        learned = self.learned
-        assert learned is not None
-        book = self.book
-        each, left = self._pairs_per_input()
-        limit = self._caps()
+    def _next(self, each: int, left: float) -> Index:
+        """The inputs that get a pair now."""
         m = self.inputs.size
-        taken = 0
-        total = each * m if self.options.max_evals is None else left
-        while taken < total:
-            view, weights, slope, noise = self._infer()
-            have = np.isfinite(view.t).sum(axis=1)
-            todo = max(min(total - taken, m), 0)
-            if todo < m:
-                # what is left goes where the error is largest
-                _, _, spread, _ = mixture(view, self._used, noise, slope, weights)
-                worst = (
-                    np.where(np.isfinite(spread), spread, 1e300) / np.square(noise)[:, None]
-                ).mean(axis=0)
-                who = np.argsort(-worst, kind="stable")[:todo]
-            else:
-                who = np.arange(m)
-            ahead = int(np.clip(each - have.min(), 1, 4))
-            steps = self._choose(view, weights, slope, noise, who, ahead, limit)
-            wanted = [
-                Pair(int(self.inputs[k]), self._fresh(int(self.inputs[k]), t))
-                for k, t in zip(who, steps)
-            ]
-            yield book.request(wanted)
-            taken += len(wanted)
+        due = np.flatnonzero(self.count < each)
+        wanted = due
+        if not due.size:
+            tight = self.options.tol is not None or self.options.rtol is not None
+            if tight:
+                wanted = self._over_tolerance()
+                self.short = bool(wanted.size) and left < 1
+            elif self.options.max_evals is not None and self.learned.noisy:  # type: ignore[union-attr]
+                wanted = np.arange(m)
+        elif left < 1:
+            self.short = True
+        wanted = wanted[~self.inert[wanted]]
+        if wanted.size <= left:
+            return wanted
+        # what is left goes where the error is largest
+        view, states, weights, slope, noise = self.infer()
+        spread = mixture(view, states, noise, slope, weights)[2]
+        worst = (np.where(np.isfinite(spread), spread, 1e300) / np.square(noise)[:, None]).mean(0)
+        order = wanted[np.argsort(-worst[wanted], kind="stable")]
+        return np.sort(order[: max(int(left), 0)])
 
-    def _caps(self) -> Array:
-        cap = np.minimum(np.minimum(self.book.up, self.book.down), CAP)[self.inputs]
-        if self.options.max_step is not None:
-            most = np.asarray(self.options.max_step, float) / self.problem.scale
-            cap = np.minimum(cap, most.min(axis=0)[self.inputs])
-        return cap
+    def _over_tolerance(self) -> Index:
+        solution = answer(self, finished=True)
+        err = solution.cov.stderr()
+        most = np.full(err.shape, np.inf)
+        if self.options.tol is not None:
+            most = np.broadcast_to(self.options.tol, err.shape)
+        if self.options.rtol is not None:
+            norm = np.sqrt(np.square(np.abs(solution.coef)).sum(axis=-1, keepdims=True))
+            most = np.minimum(most, self.options.rtol * norm)
+        return np.flatnonzero((err > most).any(axis=(0, 1))[self.inputs])
 
-    def _fresh(self, j: int, t: float) -> float:
-        """A step not yet used on this input, round where the function is deterministic."""
+    def _pairs(self, who: Index, each: int) -> Generator[Array, None, None]:
+        """Ask for one more pair of these inputs, several where many are to come."""
+        ahead = int(np.clip(each - self.count[who].min(), 1, 4))
+        t, side, shape = self._choose(who, ahead)
+        wanted = []
+        for k, step, s, form in zip(who, t, side, shape):
+            j = int(self.inputs[k])
+            if not np.isfinite(step):
+                continue
+            self.side[k] = s
+            taken: list[float] = []
+            for part in form:
+                taken.append(self._fresh(j, max(step * part, self.floor[k]), taken))
+                wanted.append(Pair(j, taken[-1], int(s)))
+        if wanted:
+            yield self.book.request(wanted)
+
+    def _fresh(self, j: int, t: float, taken: list[float]) -> float:
+        """A step not yet used on this input, round where the function is deterministic.
+
+        A repeat of a deterministic run is bitwise equal and looks like a sign of no noise; a
+        program that rounds its inputs to a decimal grid sees a round step exactly as meant.
+        """
         assert self.learned is not None
         if self.learned.random:
             return t
         scale = float(self.problem.scale[0, j])
-        used = self.book.steps(j)
+        used = self.book.steps(j) + taken
         while True:
             rounded = float(round_digit(np.array(t * scale))) / scale
             if all(abs(rounded / other - 1) > 1e-6 for other in used):
                 return rounded
             t *= 0.85
 
-    def _infer(self) -> tuple[Lines, Array, Array, Array]:
-        """What is known of every input: pairs, weights of the states, slopes, noise."""
-        learned = self.learned
-        assert learned is not None
-        view = self.book.merged(self.rows, [int(j) for j in self.inputs])
-        noise = learned.noise
-        keep = np.flatnonzero(learned.prior > 1e-6 * learned.prior.max())
-        self._used = states = self.states.take(keep)
-        prior = np.broadcast_to(learned.prior[keep], (self.inputs.size, keep.size))
-        slope = np.broadcast_to(learned.slope, (self.inputs.size, noise.size)).copy()
-        if not np.isfinite(view.t).any():
-            return view, np.ascontiguousarray(prior), slope, noise
-        slope = slopes(view, states, noise, slope, np.ascontiguousarray(prior))
-        slope = self._slopes(slope, view)
-        odd, even = likelihood(view, states, noise, slope)
-        return view, posterior(prior, odd, even, states), slope, noise
+    def _choose(self, who: Index, ahead: int) -> tuple[Array, Index, list[list[float]]]:
+        """Step, side and shape of the next pairs of these inputs."""
+        view, states, weights, slope, noise = self.infer()
+        ratio = np.array([relative(noise, slope[k]) for k in who])
+        low = np.maximum(self.floor[who], 1e-9)
+        pair = self._design(view, states, weights, ratio, who, ahead, self.cap[who], low, 1.0)
+        up, down = self.book.up[self.inputs[who]], self.book.down[self.inputs[who]]
+        side = np.where(up >= down, 1, -1)
+        side = np.where(self.side[who] != 0, self.side[who], side)
+        near = (self.cap[who] < CAP) | (self.side[who] != 0)
+        t, shape = pair[:, 0].copy(), pair[:, 1]
+        chosen = np.zeros(who.size, np.intp)
+        if near.any():
+            # next to a bound a one-sided rule may reach further than a pair
+            reach = np.minimum(np.where(side > 0, up, down), 2 * self._ceiling[who]) / 2
+            single = self._design(
+                view, states, weights, ratio, who, ahead, SIDED_REACH * reach, low, SIDED_NOISE
+            )
+            one = near & (
+                (self.side[who] != 0) | ~np.isfinite(pair[:, 0]) | (single[:, 2] < pair[:, 2])
+            )
+            t = np.where(one, single[:, 0] / SIDED_REACH, t)
+            shape = np.where(one, single[:, 1], shape)
+            chosen = np.where(one, side, 0)
+        shapes = SHAPES[ahead]
+        block = 4 if self.count[who].min() >= 4 and ahead == 4 else 1
+        return t, chosen, [shapes[int(h)][:block] for h in np.nan_to_num(shape)]
 
-    def _slopes(self, mean: Array, view: Lines) -> Array:
-        """b: the slope, less what noise adds to it, and a hundredth of the other inputs'."""
-        assert self.learned is not None
-        known = np.isfinite(view.odd).any(axis=1)
-        square = np.where(known, np.square(mean), np.square(self.learned.slope))
-        total = square.mean(axis=0)
-        return np.sqrt(square + 0.01 * total + 1e-12 * total.max() + 1e-300)
+    @property
+    def _ceiling(self) -> Array:
+        """Largest step that neither the caller nor a failed run forbids."""
+        most = np.full(self.inputs.size, CAP)
+        if self.options.max_step is not None:
+            limit = np.asarray(self.options.max_step / self.problem.scale).min(axis=0)
+            most = np.minimum(most, limit[self.inputs])
+        return np.where(self.side != 0, np.minimum(most, self.reach), most)
 
-    def _choose(
+    def _design(
         self,
         view: Lines,
+        states: States,
         weights: Array,
-        slope: Array,
-        noise: Array,
-        who: NDArray[np.intp],
+        ratio: Array,
+        who: Index,
         ahead: int,
         cap: Array,
+        low: Array,
+        factor: float,
     ) -> Array:
-        """The largest step of the best design of ``ahead`` further pairs, per input."""
-        assert self.learned is not None
-        ratio = np.array([relative(noise, slope[k]) for k in who])
-        shapes = SHAPES[ahead]
-        table = np.array(shapes, float)
-        low = max(self.learned.floor * 5, 1e-9)
-        grid = np.geomspace(low, CAP, max(int(6 * np.log10(CAP / low)), 2))
+        """Step, shape and mean log variance of the best design of each input, shape (k, 3)."""
+        low = np.minimum(low, cap)
+        decades = np.log10(np.max(cap / low, initial=1.0, where=cap > 0))
+        grid = np.linspace(0.0, 1.0, int(GRID * decades) + 2)
         # inputs that know the same share one design
-        key = np.concatenate(
-            [np.nan_to_num(view.t[who]), ratio[:, None], cap[who][:, None], weights[who]], axis=1
+        key = np.column_stack(
+            [np.nan_to_num(view.t[who]), ratio, cap, low, view.factor[who], weights[who]]
         )
         _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
         pick = who[first]
-        out = np.empty((first.size, 2))
+        out = np.full((first.size, 3), np.nan)
         kernels.design(
             np.ascontiguousarray(view.t[pick]),
             np.ascontiguousarray(view.factor[pick]),
-            np.ones(first.size),
+            np.full(first.size, factor),
             ratio[first],
             np.ascontiguousarray(weights[pick]),
-            self._used.sd_odd,
-            self._used.kappa,
+            states.sd_odd,
+            states.kappa,
             grid,
-            cap[pick],
-            table,
+            low[first],
+            cap[first],
+            np.array(SHAPES[ahead], float),
             POWER,
             out,
         )
-        return out[inverse.ravel(), 0]
+        return out[inverse.ravel()]
 
-    # the answer
+    def remarks(
+        self, view: Lines, states: States, weights: Array
+    ) -> Generator[tuple[str, str], None, None]:
+        """What was noticed on the way, worst first."""
+        yield from ()
 
-    def solve(self, rows: Rows) -> Solution:
-        """The Jacobian from the rows told so far."""
-        self.rows = rows
-        p = self.problem
-        b, m = p.x.shape
-        n = p.y.shape[-1]
-        view, weights, slope, noise = self._infer()
-        mean, unit, spread, half = mixture(view, self._used, noise, slope, weights)
-        full = [np.full((noise.size, m), fill) for fill in (0.0, np.inf, np.inf)]
-        for target, source in zip(full, (mean, unit, half / NORMAL_95)):
-            target[:, self.inputs] = source
+    # -- what goes wrong ---------------------------------------------------------------------
 
-        def fold(a: Array) -> Array:
-            a = a.reshape(b, -1, m) / p.scale[:, None, :]
-            return a
+    def _mend(self, who: Index) -> Generator[Array, None, None]:
+        """Ask again where a run failed: nearer, or on the side that works."""
+        for _ in range(MENDS if self.problem.replace else 0):
+            lost = self._lost(who)
+            if not lost.size:
+                return
+            wanted = []
+            for k in lost:
+                j = int(self.inputs[k])
+                last = self.book.last(self.rows, j)
+                t, works = last.t, last.works
+                if last.side == 0 and works != 0:
+                    self.side[k] = works
+                    self.reach[k] = t / 2
+                    t = t / 2
+                else:
+                    t = t / SHRINK
+                    self.reach[k] = t
+                self.cap[k] = min(self.cap[k], t)
+                wanted.append(Pair(j, self._fresh(j, t, []), int(self.side[k])))
+            yield self.book.request(wanted)
 
-        coef = fold(full[0])
-        diag = fold(np.sqrt(full[1])) ** 2
-        total = fold(full[2]) ** 2
-        extra = np.maximum(total - np.square(noise).reshape(b, -1, 1) * diag, 0)
-        return Solution(
-            coef,
-            Covariance(noise.reshape(b, -1), diag=diag, extra=extra, per_output=True),
-            self.learned.dof.reshape(b, -1),
-            np.full(b, self.inputs.size, dtype=np.intp),
-            np.ones(b),
-            np.zeros((b, n)),
-        )
+    def _lost(self, who: Index) -> Index:
+        """Inputs for which some output has no slope although it has a value at x."""
+        view = self.book.lines(self.rows, [int(self.inputs[k]) for k in who])
+        alive = np.isfinite(self.book.f0)
+        if not alive.any():
+            alive = np.isfinite(view.odd).any(axis=(0, 1))
+        missing = ~np.isfinite(view.odd).any(axis=1)
+        return who[missing[:, alive].any(axis=1)]
+
+    def _silent(self) -> Generator[Array, None, None]:
+        """Inputs to which nothing answers: inert, or on a grid coarser than the step."""
+        quiet = self._quiet(np.arange(self.inputs.size))
+        if not quiet.size:
+            return
+        yield self.book.request_group(self.inputs[quiet], self.cap[quiet])
+        if not self.book.group_answers(self.rows):
+            self.inert[quiet] = True
+            return
+        low = np.array([max(self.book.steps(int(self.inputs[k]))) for k in quiet])
+        high = self.cap[quiet]
+        yield self.book.request([Pair(int(self.inputs[k]), t) for k, t in zip(quiet, high)])
+        still = self._quiet(quiet)
+        self.inert[still] = True
+        live = ~np.isin(quiet, still)
+        quiet, low, high = quiet[live], low[live], high[live]
+        # where it begins, by bisection in log t
+        while (high > 4 * low).any():
+            middle = np.sqrt(low * high)
+            yield self.book.request([Pair(int(self.inputs[k]), t) for k, t in zip(quiet, middle)])
+            answers = np.array([self.book.answers(self.rows, int(self.inputs[k])) for k in quiet])
+            high, low = np.where(answers, middle, high), np.where(answers, low, middle)
+        for k, t in zip(quiet, high):
+            # a coarse grid that a step of CAP clears by little is told by its jitter
+            self.floor[k] = min(CLEAR * t, self.cap[k])
+            self.jitter[k] = t
+            self.book.forget(int(self.inputs[k]), 0.99 * self.floor[k])
+        self.count[quiet] = 0
+        for _ in range(2):
+            if quiet.size:
+                yield from self._pairs(quiet, 2)
+                self.count[quiet] += 1
+
+    def _quiet(self, who: Index) -> Index:
+        view = self.book.lines(self.rows, [int(self.inputs[k]) for k in who])
+        heard = (np.nan_to_num(view.odd) != 0) | (np.nan_to_num(view.even) != 0)
+        seen = np.isfinite(view.odd).any(axis=(1, 2))
+        return who[seen & ~heard.any(axis=(1, 2)) & (self.side[who] == 0) & ~self.inert[who]]

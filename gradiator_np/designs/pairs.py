@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 
 #: Line of the pilot, which moves every input at once; inputs are lines 0 .. m - 1.
 PILOT = -1
-#: Line of a repetition at x itself.
-CENTRE = -2
+#: Line of a repetition at x itself, and of one run that moves several inputs.
+CENTRE, GROUP = -2, -3
 
 # The one-sided rule (4 f(t) - f(2t) - 3 f0) / (2t) has truncation -2 a_3 t^2 and noise variance
 # 6.5 s^2 / t^2: that of a pair at sqrt(2) t, whose noise is 26 times as large.
@@ -36,6 +36,15 @@ class Pair:
     line: int
     t: float
     side: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The latest pair of a line, and the side on which it worked (0: both or none)."""
+
+    t: float
+    side: int
+    works: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +88,12 @@ class Pairs:
         self.up, self.down = up.min(axis=0), down.min(axis=0)
         self.free = np.maximum(self.up, self.down) > 0
         self.direction = np.zeros((self.batch, self.m))
+        only = np.flatnonzero(self.free)
+        #: The line that the pilot's pairs belong to: the input itself where there is only one.
+        self.pilot = int(only[0]) if only.size == 1 else PILOT
         self.pairs: list[Pair] = []
         self.first: list[int] = []
+        self.left_out: set[int] = set()
         self.n_rows = 0
 
     def request(self, wanted: Sequence[Pair]) -> Array:
@@ -98,6 +111,41 @@ class Pairs:
                 row += 1
         self.n_rows += row
         return out[:row]
+
+    def request_group(self, inputs: NDArray[np.intp], t: Array) -> Array:
+        """Offset (1, B, m) of a run that moves these inputs at once, upwards where that is open."""
+        self.pairs.append(Pair(GROUP, float(t.max())))
+        self.first.append(self.n_rows)
+        self.n_rows += 1
+        out = np.zeros((1, self.batch, self.m))
+        sign = np.where(self.up[inputs] >= t, 1.0, -1.0)
+        out[0][:, inputs] = sign * t * self.scale[:, inputs]
+        return out
+
+    def group_answers(self, rows: Rows) -> bool:
+        """Whether the latest row differs from x anywhere."""
+        latest = self.values(rows)[self.n_rows - 1]
+        same = (latest == self.f0) | ~np.isfinite(self.f0)
+        return not bool(same.all())
+
+    def last(self, rows: Rows, line: int) -> Last:
+        """The latest pair of a line."""
+        at = max(i for i, p in enumerate(self.pairs) if p.line == line)
+        pair, first = self.pairs[at], self.first[at]
+        alive = np.isfinite(self.f0)
+        ends = np.isfinite(self.values(rows)[first : first + 2][:, alive]).all(axis=1)
+        works = 0 if ends[0] == ends[1] else (1 if ends[0] else -1)
+        return Last(pair.t, pair.side, works)
+
+    def answers(self, rows: Rows, line: int) -> bool:
+        """Whether the latest pair of a line differs from x anywhere."""
+        at = max(i for i, p in enumerate(self.pairs) if p.line == line)
+        ends = self.values(rows)[self.first[at] : self.first[at] + 2]
+        return not bool(((ends == self.f0) | ~np.isfinite(self.f0)).all())
+
+    def forget(self, line: int, below: float) -> None:
+        """Leave the pairs of a line with steps below a limit out of every answer."""
+        self.left_out |= {i for i, p in enumerate(self.pairs) if p.line == line and p.t < below}
 
     def _move(self, out: Array, line: int, t: float) -> None:
         """Write the displacement t along a line into ``out`` (B, m), inside the bounds."""
@@ -125,9 +173,9 @@ class Pairs:
         fill = [0] * len(lines)
         known = len(rows.done)
         chosen: list[tuple[int, int, int, Pair]] = []
-        for pair, first in zip(self.pairs, self.first):
+        for i, (pair, first) in enumerate(zip(self.pairs, self.first)):
             k = index.get(pair.line)
-            if k is not None and first + 1 < known:
+            if k is not None and first + 1 < known and i not in self.left_out:
                 chosen.append((k, fill[k], first, pair))
                 fill[k] += 1
         width = max(fill, default=0) or 1

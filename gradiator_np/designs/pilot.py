@@ -168,7 +168,7 @@ class Pilot:
         self.side = self._aim()
         least = 10.0 ** np.rint(np.log10(np.sqrt(book.problem.eps)))
         yield from self._wake(least)
-        lines = book.lines(host.rows, [PILOT])
+        lines = book.lines(host.rows, [self.host.book.pilot])
         first = lines.even[0, -1]
         d = np.abs(lines.odd[0, -1])
         self._sizes()
@@ -206,6 +206,9 @@ class Pilot:
         if side:
             sign = np.where(book.up >= book.down, 1.0, -1.0)
         d = np.broadcast_to(sign * size, book.scale.shape)
+        if book.pilot != PILOT:
+            d = np.where(book.free, 1.0, 0.0) * np.ones_like(book.scale)
+            self.cap = float(min(CAP, gap[book.pilot]))
         book.direction = round_digit(d * book.scale) / book.scale
         return side
 
@@ -213,10 +216,13 @@ class Pilot:
         done: list[float] = []
         for t in steps:
             t = min(t, self.cap)
-            while any(abs(t / other - 1) < 1e-3 for other in self.host.book.steps(PILOT) + done):
+            while any(
+                abs(t / other - 1) < 1e-3
+                for other in self.host.book.steps(self.host.book.pilot) + done
+            ):
                 t *= 0.85
             done.append(t)
-        yield self.host.book.request([Pair(PILOT, t, self.side) for t in done])
+        yield self.host.book.request([Pair(self.host.book.pilot, t, self.side) for t in done])
 
     def _wake(self, t: float) -> Script:
         """Grow the first pair until something answers."""
@@ -224,7 +230,7 @@ class Pilot:
         start = t
         while True:
             yield from self._pairs([t])
-            lines = book.lines(host.rows, [PILOT])
+            lines = book.lines(host.rows, [self.host.book.pilot])
             odd, even = lines.odd[0, -1], lines.even[0, -1]
             if not np.isfinite(odd).any() and t > 1e-3 * start:
                 t /= 8
@@ -255,7 +261,7 @@ class Pilot:
         r = relative(noise, d)
         wide = float(np.clip(100 * r ** (1 / 3), 1e-3, 0.1))
         yield from self._pairs([1e3 * least, wide, 0.2])
-        lines = self.host.book.lines(self.host.rows, [PILOT])
+        lines = self.host.book.lines(self.host.rows, [self.host.book.pilot])
         if self.side:
             return
         # two more figures, unless curvature is already seen in them
@@ -291,7 +297,7 @@ class Pilot:
     def _contrasts(self, t: float, twice: float, reset: bool = False) -> None:
         """Noise at the scale that will be used: quiet programs at 1e-8 may be loud at 1e-4."""
         host = self.host
-        lines = host.book.lines(host.rows, [PILOT])
+        lines = host.book.lines(host.rows, [self.host.book.pilot])
         a = int(np.nanargmin(np.abs(lines.t[0] - t)))
         b = int(np.nanargmin(np.abs(lines.t[0] - twice)))
         ta, tb = lines.t[0, a], lines.t[0, b]
@@ -320,7 +326,7 @@ class Pilot:
         host, book = self.host, self.host.book
         self._sizes()
         noise, dof = self._level()
-        lines = book.lines(host.rows, [PILOT])
+        lines = book.lines(host.rows, [self.host.book.pilot])
         states = host.states
         weights = states.prior(0.0 if self.random else 0.1)[None]
         start = weights
@@ -333,6 +339,9 @@ class Pilot:
         # inputs moved together bend up to sqrt(m) faster than one of them
         prior = states.blur(weights[0], 0.25 * np.log10(moved))
         prior = 0.95 * prior + 0.05 * states.prior(1e-5)
+        if book.pilot != PILOT:
+            # the pilot's pairs are the input's own, and are heard again as such
+            prior = start[0]
         typical = slope[0] / np.sqrt(np.square(book.direction[0]).sum() or 1.0)
         return Learned(
             noise,

@@ -166,7 +166,7 @@ def log_likelihood(
 
 
 @njit(**_OPTIONS)
-def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, cap, shapes, power, out):
+def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, shapes, power, out):
     """The step and the shape of the next pairs of each input.
 
     Minimises sum_s prior_s (V_s / V_s*)^power over V_s, the variance of g that the pairs in hand
@@ -183,11 +183,12 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, cap, shapes
         Noise over slope.
     prior : array, shape (m, S)
     grid : array, shape (G,)
-        Largest step of a candidate; those above ``cap`` (m,) are left out.
+        Exponents of the candidates' largest steps, cap (low / cap)^grid: 0 is cap, 1 is low.
+    low, cap : array, shape (m,)
     shapes : array, shape (H, k)
         Steps of a candidate relative to its largest.
-    out : array, shape (m, 2)
-        Overwritten: step, index of the shape.
+    out : array, shape (m, 3)
+        Overwritten: step, index of the shape, mean of log V_s.
     """
     m, width = t.shape
     states, terms = sd_odd.shape
@@ -198,8 +199,10 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, cap, shapes
     row = np.zeros(size)
     score = np.zeros((grid.size, shapes.shape[0]))
     variance = np.zeros((grid.size, shapes.shape[0]))
+    logs = np.zeros((grid.size, shapes.shape[0]))
     for j in range(m):
         score[:, :] = 0.0
+        logs[:, :] = 0.0
         top = prior[j].max()
         worst = 1.0 + ratio[j] * ratio[j] / (cap[j] * cap[j])
         for s in range(states):
@@ -217,12 +220,11 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, cap, shapes
                     _insert(held, z, row, 0.0, size)
             least = np.inf
             for a in range(grid.size):
-                if grid[a] > cap[j]:
-                    continue
                 for h in range(shapes.shape[0]):
                     r[:, :] = held
                     for k in range(shapes.shape[1]):
-                        step = grid[a] * shapes[h, k]
+                        step = cap[j] * (low[j] / cap[j]) ** grid[a]
+                        step = max(step * shapes[h, k], low[j])
                         weight = step * np.sqrt(2.0 / (var * new_factor[j]))
                         _odd_row(row, step, weight, 1.0, sd_odd[s], terms)
                         _insert(r, z, row, 0.0, size)
@@ -232,20 +234,17 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, cap, shapes
                     variance[a, h] = left / (1.0 + left / worst)
                     least = min(least, variance[a, h])
             for a in range(grid.size):
-                if grid[a] > cap[j]:
-                    continue
                 for h in range(shapes.shape[0]):
                     score[a, h] += prior[j, s] * (variance[a, h] / least) ** power
+                    logs[a, h] += prior[j, s] * np.log(variance[a, h])
         best = np.inf
-        out[j, 0] = np.nan
         for a in range(grid.size):
-            if grid[a] > cap[j]:
-                continue
             for h in range(shapes.shape[0]):
                 if score[a, h] < best:
                     best = score[a, h]
-                    out[j, 0] = grid[a]
+                    out[j, 0] = cap[j] * (low[j] / cap[j]) ** grid[a]
                     out[j, 1] = h
+                    out[j, 2] = logs[a, h]
     return 0
 
 
