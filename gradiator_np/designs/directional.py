@@ -319,8 +319,8 @@ class DirectionalPlan:
         """The Jacobian from the rows told so far."""
         nominal = self.offsets()
         n = rows.y.shape[-1]
-        told = len(rows.offsets)
-        offsets = np.concatenate([rows.offsets, nominal[told:]])
+        told = len(rows.done)
+        offsets = np.concatenate([rows.offsets, nominal[told:]]) if told else nominal
         missing = np.full((len(nominal) - told, nominal.shape[1], n), np.nan)
         values = np.concatenate([rows.values, missing])
         count = int(np.prod(self.shape))

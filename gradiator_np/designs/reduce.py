@@ -24,7 +24,7 @@ from gradiator_np.status import Status
 Array = NDArray[np.float64]
 
 # t^2 is at least this share of v: one difference tells a bias badly (0.92 instead of 0.93 held).
-HEDGE = .3
+HEDGE = 0.3
 # A lack of fit is claimed once in a thousand sound estimates, over all outputs together.
 ALARM = 1e-3
 
@@ -141,9 +141,9 @@ class Reduction:
         base = np.where(np.isfinite(self.y), self.y, 0)
         values = values - base
         if s == 1:  # curvature lifts the mean of a pair, but not its slope: no base there
-            dx = np.concatenate([np.zeros_like(dx[:1]), dx])
+            dx = np.concatenate([np.zeros((1, *dx.shape[1:])), dx])
             values = np.concatenate([(self.y - base)[None], values])
-            count = np.concatenate([np.ones_like(count[:1]), count])
+            count = np.concatenate([np.ones((1, *count.shape[1:])), count])
         return self._fit(dx, values, count, intercept=True)
 
     def _fit(
@@ -192,7 +192,7 @@ class Reduction:
 
     def _curvature(self, sigma: Array, dof: Array) -> tuple[dict[str, Any], NDArray[np.bool_]]:
         """Size of the even parts, and where they drown the odd ones; arrays (B, n)."""
-        if not self.plan.paired:
+        if not self.plan.paired or not self.values.size:
             return {}, np.zeros(self.y.shape, dtype=bool)
         even = average(even_part(self.values[:, -1, 0], self.values[:, -1, 1], self.y))
         pairs = np.isfinite(even.mean).sum(0)
