@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Number
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,7 +61,14 @@ def _describe(value: Any, a: NDArray[Any]) -> str:
     return f"{type(value).__name__} {value!r:.60}"
 
 
-def point(x: Any, batch_dims: int = 0) -> tuple[NDArray[Any], Layout]:
+class Point(NamedTuple):
+    """A point that has been checked: flat, shape batch + (m,), and its layout."""
+
+    flat: NDArray[Any]
+    layout: Layout
+
+
+def point(x: Any, batch_dims: int = 0) -> Point:
     """The point x as a flat real array, shape batch + (m,), and its layout.
 
     Raises
@@ -71,6 +78,8 @@ def point(x: Any, batch_dims: int = 0) -> tuple[NDArray[Any], Layout]:
     ValueError
         Where x is empty or not finite.
     """
+    if type(x) is Point:
+        return x
     if type(x) is not np.ndarray and isinstance(x, Mapping):
         if not x:
             raise ValueError("x is an empty dict: there is nothing to differentiate by")
@@ -82,7 +91,7 @@ def point(x: Any, batch_dims: int = 0) -> tuple[NDArray[Any], Layout]:
         layout = Layout.of(a, batch_dims)
         flat = layout.flatten(a)
     if flat.dtype is FLOAT64 and flat.size and isfinite(flat):
-        return flat, layout
+        return Point(flat, layout)
     if flat.dtype.kind == "c":
         raise TypeError(
             "x is complex: a derivative by a complex input is ambiguous unless fun is analytic; "
@@ -96,7 +105,7 @@ def point(x: Any, batch_dims: int = 0) -> tuple[NDArray[Any], Layout]:
         bad = np.flatnonzero(~np.isfinite(flat.reshape(-1, layout.size)).all(0))
         names = ", ".join(f"x{layout.names[i]}" for i in bad[:5])
         raise ValueError(f"x must be finite, but {names} is not: {flat.ravel()[bad[:5]]}")
-    return flat, layout
+    return Point(flat, layout)
 
 
 def like_x(value: Any, layout: Layout, what: str) -> Array:

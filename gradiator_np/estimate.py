@@ -13,7 +13,7 @@ from gradiator_np import checks
 from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
 from gradiator_np.evaluate import ALIKE, Evaluator, Outcome, Run
 from gradiator_np.results import JacobianEstimate
-from gradiator_np.samples import EvaluationError
+from gradiator_np.samples import EvaluationError, last_line
 from gradiator_np.status import Status, warn
 from gradiator_np.structure import Layout
 
@@ -42,6 +42,11 @@ class Options(TypedDict, total=False):
     f0: Any
     bounds: Any
     noise: Any
+    max_evals: int | None
+    tol: Any
+    rtol: float | None
+    min_step: Any
+    max_step: Any
     workers: Any
     vectorized: bool
     batch_dims: int
@@ -63,6 +68,11 @@ def jacobian(
     f0: Any = None,
     bounds: Any = UNBOUNDED,
     noise: Any = None,
+    max_evals: int | None = None,
+    tol: Any = None,
+    rtol: float | None = None,
+    min_step: Any = None,
+    max_step: Any = None,
     workers: Any = 1,
     vectorized: bool = False,
     batch_dims: int = 0,
@@ -82,11 +92,15 @@ def jacobian(
     args, kwargs : tuple, dict
         Passed on to ``fun``.
     method : str or design
-        "2-point", "3-point", "5-point", "7-point" or "9-point" (order 1, 2, 4, 6, 8: as many
-        evaluations for each input, and one at x), "cs" (complex step: exact to rounding for
-        analytic functions), or "auto".
+        "auto" (default) finds the noise of each output and chooses steps from noise and
+        curvature: at most 2 m + 9 evaluations for a smooth deterministic function of m inputs,
+        5 m + 10 for others. "2-point", "3-point", "5-point", "7-point" or "9-point": stencils of
+        order 1, 2, 4, 6, 8, as many evaluations for each input, and one at x. "cs": complex step,
+        exact to rounding for analytic functions. Or a design, such as
+        ``designs.Hadamard(step=...)``.
     rel_step : scalar or like x, optional
         Steps relative to |x|, or to ``x_scale`` where it is given; a negative one steps back.
+        Steps turn "auto" into "3-point".
     abs_step : scalar or like x, optional
         Steps in units of x; wins over ``rel_step``.
     x_scale : scalar or like x, optional
@@ -96,7 +110,16 @@ def jacobian(
     bounds : pair of (scalar or like x), or scipy.optimize.Bounds
         No evaluation outside. Inputs with equal bounds are fixed: not moved, ``stderr`` inf.
     noise : scalar or like y, optional
-        Standard deviation of one evaluation, where it is known.
+        Standard deviation of one evaluation, where it is known; 0 for none. By default ("auto")
+        it is found.
+    max_evals : int, optional
+        Evaluations that "auto" may use, that at x included.
+    tol, rtol : float, or like jac (tol), optional
+        Wanted standard error: absolute, and relative to the norm of each row of J. "auto" goes on
+        until it is met.
+    min_step, max_step : scalar or like x, optional
+        Limits of the steps of "auto", in units of x: a program that is rough below a scale, a rig
+        that may be moved by so much and no more.
     workers : int, callable or concurrent.futures.Executor
         1: a plain loop. Another int: processes (-1: one for each core). A map-like callable.
         An executor, of threads where ``fun`` releases the GIL. Results are the same bit for bit.
@@ -139,16 +162,17 @@ def jacobian(
     array([[3., 2.],
            [4., 0.]])
     """
-    flat, layout = checks.point(x, batch_dims)
-    estimator = JacobianEstimator._of(
-        flat, layout, method=method, rel_step=rel_step, abs_step=abs_step, x_scale=x_scale,
-        bounds=bounds, noise=noise, on_error=on_error, rng=rng,
+    point = checks.point(x, batch_dims)
+    estimator = JacobianEstimator(
+        point, method=method, rel_step=rel_step, abs_step=abs_step, x_scale=x_scale,
+        bounds=bounds, noise=noise, max_evals=max_evals, tol=tol, rtol=rtol, min_step=min_step,
+        max_step=max_step, on_error=on_error, rng=rng,
     )  # fmt: skip
     with Evaluator(
-        fun, layout, args=args, kwargs=kwargs, vectorized=vectorized, workers=workers, run=run,
-        complex_step=method == "cs",
+        fun, point.layout, args=args, kwargs=kwargs, vectorized=vectorized, workers=workers,
+        run=run, complex_step=method == "cs",
     ) as evaluate:  # fmt: skip
-        start(estimator, evaluate, flat, f0)
+        start(estimator, evaluate, point.flat, f0)
         drive(estimator, evaluate, on_error)
     return finish(estimator)
 
@@ -196,9 +220,9 @@ def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> N
             raise _error(
                 f"a run failed: {_last_line(out)}; on_error='raise' stops here", out, estimator
             )
-        if stop == "alike" and out.suspicious:
-            _second_opinion(estimator, evaluate, out)
-        if stop == "alike":
+        if stop == "alike" and estimator.told >= ALIKE:
+            if estimator.only_error:
+                _second_opinion(estimator, evaluate, out)
             stop = "never"
         del points  # before the next part is made
 
@@ -231,17 +255,16 @@ def _error(text: str, out: Outcome, estimator: JacobianEstimator) -> EvaluationE
 
 
 def _last_line(out: Outcome) -> str:
-    text = next(iter(out.errors.values()), "nan or inf in the output")
-    return text.rsplit("\n", 1)[-1]
+    return last_line(next(iter(out.errors.values()), "nan or inf in the output"))
 
 
 def _second_opinion(estimator: JacobianEstimator, evaluate: Evaluator, out: Outcome) -> None:
     """The first runs all failed alike: a bug in fun, or only the side that was tried first?"""
     points = estimator.opposite()
     b = estimator.x_layout.batch
-    again = evaluate(points.reshape(len(points), *b, -1))
+    again = evaluate(points.reshape(len(points), *b, -1) if b or evaluate.lifts else points[:, 0])
     estimator.nfev += again.done
-    if again.failed_like(out):
+    if last_line(again.errors.get(0, "")) == estimator.only_error:
         raise _error(
             f"the first {ALIKE} points and one on the other side of x all failed alike, while x "
             f"itself did not: {_last_line(out)}. This looks like a bug in fun rather than a "

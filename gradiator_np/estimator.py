@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.designs.auto import Auto
 from gradiator_np.designs.base import Plan, Problem, Rows
 from gradiator_np.designs.complex_step import ComplexStep
 from gradiator_np.designs.moves import AxisMoves, FreeMoves
 from gradiator_np.designs.stencil import ORDERS, Stencil
 from gradiator_np.evaluate import output
 from gradiator_np.results import JacobianEstimate
-from gradiator_np.samples import Samples
+from gradiator_np.samples import Samples, last_line
 from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
@@ -46,8 +47,12 @@ class JacobianEstimator:
         The value there, if it is known; otherwise x is among the points asked for.
     method, rel_step, abs_step, x_scale, bounds, batch_dims, noise, rng
         As in ``jacobian``.
+    max_evals, tol, rtol, min_step, max_step
+        Likewise.
     on_error : {"adapt", "drop", "raise"}
         Whether failed points are replaced ("adapt") or not.
+    learned : optional
+        What an earlier estimator of this function ``learned`` of its noise and steps.
 
     Examples
     --------
@@ -72,27 +77,16 @@ class JacobianEstimator:
         bounds: Any = UNBOUNDED,
         batch_dims: int = 0,
         noise: Any = None,
+        max_evals: int | None = None,
+        tol: Any = None,
+        rtol: float | None = None,
+        min_step: Any = None,
+        max_step: Any = None,
         on_error: str = "adapt",
         rng: Any = None,
+        learned: Any = None,
     ) -> None:
         flat, layout = checks.point(x, batch_dims)
-        self._setup(flat, layout, method, rel_step, abs_step, x_scale, bounds, noise, on_error, rng)
-        if y is not None:
-            y_layout, value = output(y, batch_dims)
-            self.set_value(value.copy(), y_layout)
-
-    @classmethod
-    def _of(cls, flat: NDArray[Any], layout: Layout, **options: Any) -> JacobianEstimator:
-        """For callers in this package that have checked x already."""
-        self = cls.__new__(cls)
-        self._setup(flat, layout, **options)
-        return self
-
-    def _setup(
-        self, flat: NDArray[Any], layout: Layout, method: Any = "auto", rel_step: Any = None,
-        abs_step: Any = None, x_scale: Any = None, bounds: Any = UNBOUNDED,
-        noise: Any = None, on_error: str = "adapt", rng: Any = None,
-    ) -> None:  # fmt: skip
         self.x_layout = layout
         self.y_layout: Layout | None = None
         self._x = flat.reshape(-1, layout.size)  # (B, m), in the precision of the caller
@@ -102,11 +96,19 @@ class JacobianEstimator:
         self._noise = noise
         self._replace = checks.choice(on_error, ("adapt", "drop", "raise"), "on_error") == "adapt"
         self._rng = rng
+        self._learned = learned
         self._design = _design(method, self._x64, self._scale[0], rel_step, abs_step, layout)
+        limits = (max_evals, tol, rtol, min_step, max_step)
+        if self._design is None:
+            self._design = _auto(*limits, layout)
+        elif limits != (None,) * 5:
+            raise ValueError(
+                "max_evals, tol, rtol, min_step and max_step steer method='auto' without given "
+                f"steps; with method={method!r:.40} the steps and evaluations are settled"
+            )
         self._plan: Plan | None = None
         self._y: NDArray[Any] | None = None  # (B, n)
         self._value_asked = False
-        self._value_id: int | None = None
         # Ids: 0 is x itself, r + 1 row r of the plan, in the order asked for.
         self._moves: AxisMoves | FreeMoves = NO_MOVES
         self._values: NDArray[Any] | None = None  # (k, B, n)
@@ -116,6 +118,9 @@ class JacobianEstimator:
         self._errors: dict[int, str] = {}
         self.nfev = 0
         self.n_failed = 0
+        if y is not None:
+            y_layout, value = output(y, batch_dims)
+            self.set_value(value.copy(), y_layout)
 
     # -- ask ---------------------------------------------------------------------------------
 
@@ -164,7 +169,7 @@ class JacobianEstimator:
             if self._design.needs_value:
                 return True
         if self._plan is None:
-            self._plan = self._design.start(self._problem())
+            self._plan = self._begin()
         wanted = self._plan.ask(self._rows())
         if wanted is None or len(wanted) == 0:
             return self._y is None
@@ -196,6 +201,17 @@ class JacobianEstimator:
                 f"{x:.6g} rounds to nothing in {self._x.dtype} or meets a bound at once: give a "
                 f"step of at least {np.spacing(np.abs(x)):.3g}, better 1e4 times that"
             )
+
+    def _begin(self) -> Plan:
+        if isinstance(self._design, Auto):
+            return self._design.start(self._problem(), self._learned)
+        plan: Plan = self._design.start(self._problem())
+        return plan
+
+    @property
+    def learned(self) -> Any:
+        """What the default design found out of noise and steps; None with other designs."""
+        return getattr(self._plan, "learned", None)
 
     def _problem(self) -> Problem:
         bounded = self._bounds is not None
@@ -392,6 +408,17 @@ class JacobianEstimator:
         return len(self._x)
 
     @property
+    def told(self) -> int:
+        """Rows told so far, x itself not counted."""
+        return len(self._done) - self._open
+
+    @property
+    def only_error(self) -> str | None:
+        """What every run beside x died of, where all did, and of the same."""
+        words = {last_line(text) for text in self._errors.values()}
+        return words.pop() if len(words) == 1 and len(self._errors) == self.told else None
+
+    @property
     def fruitless(self) -> bool:
         """Whether every run beside x failed in every output."""
         values = self._values
@@ -445,7 +472,7 @@ class JacobianEstimator:
         if self.y_layout is None:
             raise ValueError("nothing has been told yet: run the points of ask() first")
         if self._plan is None:
-            self._plan = self._design.start(self._problem())
+            self._plan = self._begin()
         batch = self.x_layout.batch
         solution = self._plan.solve(self._rows()).with_batch(batch)
         y = self._y
@@ -496,7 +523,7 @@ def _scale(x: Array, x_scale: Any, layout: Layout) -> tuple[Array, NDArray[np.bo
 def _design(
     method: Any, x: Array, scale: Array, rel_step: Any, abs_step: Any, layout: Layout
 ) -> Any:
-    """The design that a method names, with the caller's steps."""
+    """The design that a method names, with the caller's steps; None for the noise-aware one."""
     if not isinstance(method, str):
         if hasattr(method, "start"):
             return method
@@ -508,9 +535,31 @@ def _design(
     elif rel_step is not None:
         step = _signed_steps(rel_step, layout, "rel_step").reshape(x.shape) * scale
         step = np.where(x < 0, -step, step)  # away from 0, as SciPy does
+    if method == "auto" and step is None:
+        return None
     if method == "cs":
         return ComplexStep(step)
+    # Steps that the caller chose leave nothing to find out: central differences.
     return Stencil("3-point" if method == "auto" else method, step)
+
+
+def _auto(
+    max_evals: Any, tol: Any, rtol: Any, min_step: Any, max_step: Any, layout: Layout
+) -> Auto:
+    """The noise-aware design, within the caller's limits."""
+    if max_evals is not None and (max_evals != int(max_evals) or max_evals < 1):
+        raise ValueError(f"max_evals must be a positive whole number, got {max_evals!r}")
+    steps = [
+        None if value is None else checks.positive(value, layout, name).reshape(-1, layout.size)
+        for name, value in (("min_step", min_step), ("max_step", max_step))
+    ]
+    return Auto(
+        max_evals=None if max_evals is None else int(max_evals),
+        tol=tol,
+        rtol=rtol,
+        min_step=steps[0],
+        max_step=steps[1],
+    )
 
 
 def _signed_steps(value: Any, layout: Layout, what: str) -> Array:

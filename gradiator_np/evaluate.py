@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
-from gradiator_np.samples import EvaluationError
+from gradiator_np.samples import EvaluationError, last_line
 from gradiator_np.structure import Layout
 
 # This many failures in a row at the start, all alike, are a bug in fun and no failing run.
@@ -50,18 +50,6 @@ class Outcome:
     errors: dict[int, str] = field(default_factory=dict)
     done: int = 0
     cause: Exception | None = None
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether the first few runs all failed alike."""
-        first = {self.errors.get(i, str(i)).rsplit("\n", 1)[-1] for i in range(ALIKE)}
-        return self.done >= ALIKE and len(first) == 1
-
-    def failed_like(self, other: Outcome) -> bool:
-        """Whether the first run of each failed, with the same words."""
-        return 0 in self.errors and 0 in other.errors and (
-            self.errors[0].rsplit("\n", 1)[-1] == other.errors[0].rsplit("\n", 1)[-1]
-        )  # fmt: skip
 
 
 NOTHING = Outcome(np.empty(0))
@@ -323,7 +311,7 @@ class Evaluator:
                 tick(i + 1)
             if stop == "first" and not np.isfinite(values[i]).all():
                 return
-            if stop == "alike" and len(out.errors) == ALIKE == i + 1 and out.suspicious:
+            if stop == "alike" and len(out.errors) == ALIKE == i + 1 and _alike(out.errors):
                 return
 
     def _store(self, out: Outcome, i: int, value: Any) -> None:
@@ -531,6 +519,10 @@ class _Failure:
 def _unpack(result: tuple[Any, str | None]) -> Any:
     value, error = result
     return value if error is None else _Failure(error, None)
+
+
+def _alike(errors: dict[int, str]) -> bool:
+    return len({last_line(text) for text in errors.values()}) == 1
 
 
 def _shape(layout: Layout) -> Any:

@@ -110,9 +110,10 @@ class Linearization:
         self._options: dict[str, Any] = {
             k: v for k, v in options.items() if k not in (*RUNNING, "f0", "batch_dims")
         }
-        self._x, self._layout = checks.point(x, options.get("batch_dims", 0))
+        self._point = checks.point(x, options.get("batch_dims", 0))
+        self._x, self._layout = self._point
         # Before anything is run: arguments that make no sense.
-        JacobianEstimator._of(self._x, self._layout, **self._options)
+        JacobianEstimator(self._point, **self._options)
         with self._evaluator() as evaluate:
             y = evaluate.first(self._x) if self._f0 is None else evaluate.learn(
                 checks.like_output(self._f0)
@@ -143,7 +144,7 @@ class Linearization:
             raise TypeError("u is complex; J is linear: take its real and imaginary parts apart")
         tangents = flat.reshape(-1, *self._x.shape)  # (p, *batch, m)
         p, batch = len(tangents), self._layout.batch
-        probe = JacobianEstimator._of(self._x, self._layout, **self._options)
+        probe = JacobianEstimator(self._point, **self._options)
         # Unit tangents: the input that moves farthest moves by its own scale.
         reach = np.max(np.abs(tangents) / probe.scale.reshape(self._x.shape), axis=-1)
         reach = np.where(reach > 0, reach, 1.0)
@@ -157,8 +158,8 @@ class Linearization:
                         f"{name} of a jvp is a scalar, got {self._options[name]!r:.60}"
                     )
                 options[name] = self._options[name] * factor
-        inner = JacobianEstimator._of(
-            np.zeros((*batch, p), self._x.dtype), Layout((p,), batch), **options
+        inner = JacobianEstimator(
+            checks.Point(np.zeros((*batch, p), self._x.dtype), Layout((p,), batch)), **options
         )
 
         def view(flat: NDArray[Any]) -> Any:
@@ -183,7 +184,7 @@ class Linearization:
         """``vjp`` with its error bars."""
         flat, lead = checks.direction(v, self._y_layout, "v")
         cotangents = flat.reshape(-1, *self._y_layout.batch, self._y_layout.size)
-        inner = JacobianEstimator._of(self._x, self._layout, **self._options | self._noise(flat))
+        inner = JacobianEstimator(self._point, **self._options | self._noise(flat))
 
         def view(flat: NDArray[Any]) -> Any:
             out = self._layout.unflatten(np.moveaxis(flat, -2, 0))
@@ -269,27 +270,31 @@ class Prepared:
         self._options: dict[str, Any] = {k: v for k, v in options.items() if k not in (
             *RUNNING, "f0", "batch_dims")}  # fmt: skip
         self._batch_dims = options.get("batch_dims", 0)
-        flat, self._layout = checks.point(x0, self._batch_dims)
-        JacobianEstimator._of(flat, self._layout, **self._options)
+        point = checks.point(x0, self._batch_dims)
+        self._layout = point.layout
+        JacobianEstimator(point, **self._options)
         self._evaluate = Evaluator(
             fun, self._layout, **{k: v for k, v in options.items() if k in RUNNING},  # type: ignore[arg-type]
             complex_step=options.get("method") == "cs",
         )  # fmt: skip
         self._on_error = options.get("on_error", "adapt")
+        self._learned: Any = None
         self.nfev = 0
 
     def __call__(self, x: Any, f0: Any = None) -> JacobianEstimate:
         """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known."""
-        flat, layout = checks.point(x, self._batch_dims)
+        point = checks.point(x, self._batch_dims)
+        layout = point.layout
         if layout.shape != self._layout.shape or layout.batch != self._layout.batch:
             raise ValueError(
                 f"x has shape {np.shape(x)}, but this was prepared for "
                 f"{self._layout.batch + (self._layout.shape or ())}"
             )
-        estimator = JacobianEstimator._of(flat, layout, **self._options)
+        estimator = JacobianEstimator(point, **self._options, learned=self._learned)
         self._evaluate.nfev = 0
-        start(estimator, self._evaluate, flat, f0)
+        start(estimator, self._evaluate, point.flat, f0)
         drive(estimator, self._evaluate, self._on_error)
+        self._learned = estimator.learned
         self.nfev += estimator.nfev
         return finish(estimator)
 

@@ -37,6 +37,11 @@ class Samples:
         return np.asarray(np.isfinite(self.outputs).reshape(k, -1).all(-1))
 
 
+def last_line(text: str) -> str:
+    """The last line of a traceback: what went wrong, without where."""
+    return text.rsplit("\n", 1)[-1]
+
+
 class SampleError(RuntimeError):
     """An estimation that could not go on; nothing that was evaluated is lost.
 

@@ -305,6 +305,12 @@ def test_projections_equal_dense_least_squares(k, repeated):
         assert (null is None) == (space.rank == space.unknowns)
         if null is not None:
             np.testing.assert_allclose(np.einsum("kj,ijq->ikq", dx, null), 0.0, atol=1e-12)
+            # Entries that may move unseen: those of the null space of the dense design.
+            lost = np.linalg.svd(design)[2][space.rank :]
+            moving = np.einsum("qp,pij->qij", lost, np.stack(basis))
+            np.testing.assert_array_equal(
+                (null != 0).any(-1), (np.abs(moving) > 1e-10).any(0), strict=True
+            )
 
 
 @pytest.mark.kernel
