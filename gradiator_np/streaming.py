@@ -156,13 +156,14 @@ class StreamingJacobian:
         """
         if dx is not None and df is not None and x is None and f is None:
             dx, df = _floats(dx, "dx"), _floats(df, "df")
-            # The path of a single good sample: two dot products find what is not finite.
+            # The path of a single good sample: a dot product finds what is not finite.
             if (
                 self.mode != "pin"
                 and dx.shape == (self.n_inputs,)
                 and df.shape == (self.n_outputs,)
                 and self._trail is None
-                and math.isfinite(dx.dot(dx) + df.dot(df))
+                and _finite(dx)
+                and _finite(df)
             ):
                 held = self._held
                 self._dx[held] = dx
@@ -203,11 +204,12 @@ class StreamingJacobian:
             )
         if self.mode != "pin" and _finite(a) and _finite(b):
             return a, b
-        good = np.asarray(np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1))
+        with np.errstate(over="ignore"):
+            good = np.isfinite(np.square(a).sum(axis=1) + np.square(b).sum(axis=1))
         if not good.all() and self.nan_policy == "raise":
             raise ValueError(
-                f"row {int(np.argmin(good))} of {first} and {second} is not finite: leave it out, "
-                "or use nan_policy='omit' to drop such rows"
+                f"row {int(np.argmin(good))} of {first} and {second} is not finite (or above "
+                "1e150): leave it out, or use nan_policy='omit' to drop such rows"
             )
         if self.mode == "pin":
             self._refuse_still(a, good, first)
@@ -504,9 +506,10 @@ def _floats(a: ArrayLike, what: str) -> Array:
 
 
 def _finite(a: Array) -> bool:
-    """Whether all entries are finite, in one fast pass; False also where squares overflow."""
+    """Whether all squares are finite, in one fast pass: sums of them must not overflow."""
     flat = a.ravel()
-    return math.isfinite(flat.dot(flat))
+    with np.errstate(over="ignore"):
+        return math.isfinite(flat.dot(flat))
 
 
 def _vectors(a: ArrayLike, size: int, what: str) -> Array:

@@ -76,7 +76,7 @@ def _qr(dx, df, forgetting=1.0):
 
 @pytest.mark.kernel
 def test_qr_kernel_holds_the_normal_equations_and_the_residual():
-    jac, dx, df = samples(4, 3, 20, 2)
+    _, dx, df = samples(4, 3, 20, 2)
     r, z, ssr, known = _qr(dx, df)
     # Backward stable: k rotations of size |dx|^2 ~ k m, a few eps each.
     atol = 20 * 20 * 4 * 4 * EPS
@@ -91,7 +91,7 @@ def test_qr_kernel_holds_the_normal_equations_and_the_residual():
 @pytest.mark.kernel
 def test_directional_forgetting_is_its_formula_row_by_row():
     """Twin: the dense formula on the information matrix, Lambda - (1 - l) L d d' L / (d' L d)."""
-    jac, dx, df = samples(3, 2, 25, 3)
+    _, dx, df = samples(3, 2, 25, 3)
     r, z, _, _ = _qr(dx, df, 0.8)
     hess, right = np.zeros((3, 3)), np.zeros((3, 2))
     for d, f in zip(dx, df):
@@ -122,7 +122,7 @@ def _inside_user_code(points, values):
 
 @pytest.mark.kernel
 def test_kernels_are_callable_from_compiled_user_code():
-    jac, dx, df = samples(3, 2, 12, 4)
+    _, dx, df = samples(3, 2, 12, 4)
     r, z, pinned = _inside_user_code(dx.copy(), df.copy())
     best = np.linalg.lstsq(dx, df, rcond=None)[0].T
     np.testing.assert_allclose(np.linalg.solve(r, z).T, best, rtol=1e-9)
@@ -149,7 +149,7 @@ def test_pin_block_equals_pins_in_turn(size):
 @given(sizes, st.floats(0.01, 10))
 def test_least_squares_equals_the_batch_ridge_fit(size, p):
     m, n, k, seed = size
-    jac, dx, df = samples(m, n, k, seed)
+    _, dx, df = samples(m, n, k, seed)
     got = RankOne(prior_scale=p).solve(dx, df).coef
     # Both are backward stable on [dx; p I]: condition at most |dx| / p, |dx| < 40 here.
     cond = np.linalg.norm(dx) / p + 1
@@ -182,9 +182,9 @@ def test_without_a_prior_it_is_the_scaled_least_norm_fit(size, power):
 
 
 def test_standard_errors_equal_the_textbook():
-    jac, dx, df = samples(4, 3, 30, 5)
+    _, dx, df = samples(4, 3, 30, 5)
     solution = RankOne().solve(dx, df)
-    best, ssr = np.linalg.lstsq(dx, df, rcond=None)[:2]
+    ssr = np.linalg.lstsq(dx, df, rcond=None)[1]
     sigma = np.sqrt(ssr / (30 - 4))
     want = sigma[:, None] * np.sqrt(np.diag(np.linalg.inv(dx.T @ dx)))
     np.testing.assert_allclose(solution.cov.stderr(), want, rtol=1e-10)
@@ -209,7 +209,7 @@ def test_intercept_weights_and_prior_jacobian():
 
 
 def test_outputs_with_failed_samples_are_fitted_on_the_others():
-    jac, dx, df = samples(3, 4, 20, 7)
+    _, dx, df = samples(3, 4, 20, 7)
     df[2, 1] = df[5, 1] = df[9, 3] = np.nan
     solution = RankOne().solve(dx, df)
     assert solution.cov.per_output
@@ -240,9 +240,9 @@ def test_pin_mode_and_what_it_refuses():
     np.testing.assert_allclose(solution.coef, pin_slowly(jac, dx, df), rtol=1e-9)
     assert np.isnan(solution.cov.stderr()).all()
     assert np.isinf(RankOne(mode="pin").solve(dx[:2], df[:2]).cov.stderr()).all()
+    zero = dx.copy()
+    zero[4] = 0
     with pytest.raises(ValueError, match=r"dx\[4\] is zero"):
-        zero = dx.copy()
-        zero[4] = 0
         RankOne(mode="pin").solve(zero, df)
     with pytest.raises(ValueError, match="shared base"):
         RankOne(mode="pin").solve(dx, df, intercept=True)
@@ -251,7 +251,7 @@ def test_pin_mode_and_what_it_refuses():
 
 
 @pytest.mark.parametrize(
-    ("options", "match"),
+    "options, match",
     [
         ({"mode": "ridge"}, "mode must be"),
         ({"forgetting": 0.0}, r"\(0, 1\]"),
