@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.designs.base import Problem, Rows
+from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import States, likelihood, posterior
 from gradiator_np.designs.moves import FreeMoves
 from gradiator_np.designs.pairs import SIDED_NOISE, SIDED_REACH, Lines, Pair, Pairs
 from gradiator_np.designs.pilot import (
     CAP,
     Learned,
-    Noise,
     Pilot,
     mixture,
     relative,
     round_digit,
     slopes,
 )
+from gradiator_np.designs.second_look import broken, nearest, pool, stays_broken
 from gradiator_np.designs.verdict import answer
 from gradiator_np.kernels import lines as kernels
 from gradiator_np.solvers.solution import Solution
@@ -116,6 +117,8 @@ class AutoPlan:
         self.inert = np.zeros(m, bool)
         self.count = np.zeros(m, np.intp)
         self.short = False
+        self.each = 1
+        self.kinks = np.zeros((m, self.book.f0.size), bool)
         self._script: Generator[Array, None, None] | None = self._run()
 
     # -- the contract ------------------------------------------------------------------------
@@ -216,7 +219,8 @@ class AutoPlan:
             return
         if self.learned is None:
             pilot = Pilot(self, self._pilot_evals())
-            self.learned = yield from pilot.run()
+            learned = yield from pilot.run()
+            self.learned = self._ignorant() if learned is None else learned
             self.cap = np.minimum(self.cap, pilot.cap)
             self.floor = np.maximum(self.floor, CLEAR * self.learned.floor)
         yield from self._rounds()
@@ -243,35 +247,33 @@ class AutoPlan:
             each = min(int(left // m), 1 << 30 if self.learned.noisy else 4)
         elif self.options.tol is not None or self.options.rtol is not None:
             left = PATIENCE * m
+        self.each = each
         while True:
-            who = self._next(each, left)
+            who = self._next(left)
             if not who.size:
-                return
+                break
             before = self.book.n_rows
-            yield from self._pairs(who, each)
-            self.count[who] += 1
+            yield from self._pairs(who, left)
             yield from self._mend(who)
             if self.count.max() == 1 and not self.learned.random:
                 yield from self._silent()
             left -= (self.book.n_rows - before) // 2
+            self._pool()
+        yield from self._look_again()
 
-    def _next(self, each: int, left: float) -> Index:
+    def _next(self, left: float) -> Index:
         """The inputs that get a pair now."""
-        m = self.inputs.size
-        due = np.flatnonzero(self.count < each)
-        wanted = due
-        if not due.size:
-            tight = self.options.tol is not None or self.options.rtol is not None
-            if tight:
+        wanted = np.flatnonzero((self.count < self.each) & ~self.inert)
+        if not wanted.size:
+            if self.options.tol is not None or self.options.rtol is not None:
                 wanted = self._over_tolerance()
-                self.short = bool(wanted.size) and left < 1
             elif self.options.max_evals is not None and self.learned.noisy:  # type: ignore[union-attr]
-                wanted = np.arange(m)
-        elif left < 1:
-            self.short = True
-        wanted = wanted[~self.inert[wanted]]
+                wanted = np.flatnonzero(~self.inert)
+                if left < 1:
+                    return wanted[:0]
         if wanted.size <= left:
             return wanted
+        self.short = left < 1 or not self.count.all()
         # what is left goes where the error is largest
         view, states, weights, slope, noise = self.infer()
         spread = mixture(view, states, noise, slope, weights)[2]
@@ -290,10 +292,12 @@ class AutoPlan:
             most = np.minimum(most, self.options.rtol * norm)
         return np.flatnonzero((err > most).any(axis=(0, 1))[self.inputs])
 
-    def _pairs(self, who: Index, each: int) -> Generator[Array, None, None]:
+    def _pairs(self, who: Index, left: float) -> Generator[Array, None, None]:
         """Ask for one more pair of these inputs, several where many are to come."""
-        ahead = int(np.clip(each - self.count[who].min(), 1, 4))
+        ahead = int(np.clip(self.each - self.count[who].min(), 1, 4))
         t, side, shape = self._choose(who, ahead)
+        # after four pairs little is learned from one: four at once save rounds
+        block = ahead if self.count[who].min() >= 4 and left >= ahead * who.size else 1
         wanted = []
         for k, step, s, form in zip(who, t, side, shape):
             j = int(self.inputs[k])
@@ -301,9 +305,10 @@ class AutoPlan:
                 continue
             self.side[k] = s
             taken: list[float] = []
-            for part in form:
+            for part in form[:block]:
                 taken.append(self._fresh(j, max(step * part, self.floor[k]), taken))
                 wanted.append(Pair(j, taken[-1], int(s)))
+            self.count[k] += len(taken)
         if wanted:
             yield self.book.request(wanted)
 
@@ -343,14 +348,13 @@ class AutoPlan:
                 view, states, weights, ratio, who, ahead, SIDED_REACH * reach, low, SIDED_NOISE
             )
             one = near & (
-                (self.side[who] != 0) | ~np.isfinite(pair[:, 0]) | (single[:, 2] < pair[:, 2])
+                (self.side[who] != 0) | np.isnan(pair[:, 0]) | (single[:, 2] < pair[:, 2])
             )
             t = np.where(one, single[:, 0] / SIDED_REACH, t)
             shape = np.where(one, single[:, 1], shape)
             chosen = np.where(one, side, 0)
         shapes = SHAPES[ahead]
-        block = 4 if self.count[who].min() >= 4 and ahead == 4 else 1
-        return t, chosen, [shapes[int(h)][:block] for h in np.nan_to_num(shape)]
+        return t, chosen, [shapes[int(h)] for h in np.nan_to_num(shape)]
 
     @property
     def _ceiling(self) -> Array:
@@ -374,8 +378,13 @@ class AutoPlan:
         factor: float,
     ) -> Array:
         """Step, shape and mean log variance of the best design of each input, shape (k, 3)."""
+        out = np.full((who.size, 3), np.nan)
+        open_ = np.flatnonzero(cap > 0)
+        if not open_.size:
+            return out
+        who, ratio, cap, low = who[open_], ratio[open_], cap[open_], low[open_]
         low = np.minimum(low, cap)
-        decades = np.log10(np.max(cap / low, initial=1.0, where=cap > 0))
+        decades = np.log10(np.max(cap / low))
         grid = np.linspace(0.0, 1.0, int(GRID * decades) + 2)
         # inputs that know the same share one design
         key = np.column_stack(
@@ -383,7 +392,7 @@ class AutoPlan:
         )
         _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
         pick = who[first]
-        out = np.full((first.size, 3), np.nan)
+        best = np.empty((first.size, 3))
         kernels.design(
             np.ascontiguousarray(view.t[pick]),
             np.ascontiguousarray(view.factor[pick]),
@@ -397,15 +406,41 @@ class AutoPlan:
             cap[first],
             np.array(SHAPES[ahead], float),
             POWER,
-            out,
+            best,
         )
-        return out[inverse.ravel()]
+        out[open_] = best[inverse.ravel()]
+        return out
 
-    def remarks(
-        self, view: Lines, states: States, weights: Array
-    ) -> Generator[tuple[str, str], None, None]:
-        """What was noticed on the way, worst first."""
-        yield from ()
+    def _pool(self) -> None:
+        """Learn the noise anew from the contrasts of all pairs."""
+        learned = self.learned
+        assert learned is not None
+        if not learned.noisy or self.known_noise is not None:
+            return
+        _, states, weights, slope, noise = self.infer()
+        view = self.book.lines(self.rows, [int(j) for j in self.inputs])
+        pooled = self.noise.empty_like()
+        pooled.merge(self.noise)
+        pool(pooled, noise, view, states, weights, slope)
+        level, dof = pooled.level()
+        self.learned = replace(learned, noise=level, dof=dof)
+
+    def _look_again(self) -> Generator[Array, None, None]:
+        """A kink or a jump at x: the slopes to its two sides differ."""
+        _, _, _, slope, noise = self.infer()
+        view = self.book.lines(self.rows, [int(j) for j in self.inputs])
+        suspect = broken(view, noise, slope) & np.isfinite(self.book.f0)
+        who = np.flatnonzero(suspect.any(axis=1) & (self.side == 0) & ~self.inert)
+        if not who.size or self._evals() + 2 * who.size > (self.options.max_evals or np.inf):
+            self.kinks = suspect
+            return
+        inputs = [int(self.inputs[k]) for k in who]
+        yield self.book.request(
+            [Pair(j, t / SHRINK) for j, t in zip(inputs, nearest(view)[0][who])]
+        )
+        before = Lines(*(getattr(view, a)[who] for a in ("t", "factor", "odd", "even")))
+        after = self.book.lines(self.rows, inputs)
+        self.kinks[who] = suspect[who] & stays_broken(before, after, noise)
 
     # -- what goes wrong ---------------------------------------------------------------------
 
@@ -468,10 +503,7 @@ class AutoPlan:
             self.jitter[k] = t
             self.book.forget(int(self.inputs[k]), 0.99 * self.floor[k])
         self.count[quiet] = 0
-        for _ in range(2):
-            if quiet.size:
-                yield from self._pairs(quiet, 2)
-                self.count[quiet] += 1
+        self.each = max(self.each, 2)
 
     def _quiet(self, who: Index) -> Index:
         view = self.book.lines(self.rows, [int(self.inputs[k]) for k in who])

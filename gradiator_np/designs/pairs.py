@@ -157,6 +157,14 @@ class Pairs:
         # x + t s may round to just outside of a bound that t s just reaches
         np.clip(out, p.lower - p.x, p.upper - p.x, out=out)
 
+    def forget_steps(self, line: int, steps: tuple[float, ...]) -> None:
+        """Leave some pairs of a line out of every answer."""
+        self.left_out |= {
+            i
+            for i, p in enumerate(self.pairs)
+            if p.line == line and any(abs(p.t / t - 1) < SAME_STEP for t in steps)
+        }
+
     def values(self, rows: Rows) -> Array:
         """Real outputs (k, N) of the rows so far; nan where not done."""
         out = flat(rows.values)

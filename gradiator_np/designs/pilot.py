@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma, polygamma
 
 from gradiator_np.designs.base import Rows
+from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import States, likelihood, posterior
 from gradiator_np.designs.pairs import CENTRE, PILOT, Lines, Pair, Pairs
 from gradiator_np.kernels import lines as kernels
@@ -23,6 +23,10 @@ EVEN_NOISE = 6.0
 NOISY = 1e3
 # The widest step: the sign of x is kept, so that a bound or a physical domain is rarely crossed.
 CAP = 0.5
+# The pilot's widest pair: where a function bends on the scale of x, this shows it.
+WIDE = 0.2
+# A pilot that fails is drawn in, or aimed anew, as often as this.
+TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,11 @@ class Learned:
     noisy, random : bool
         Whether there is more than rounding; whether a repetition differs.
     floor : float
-        Smallest step that answers, in units of t.
+        Smallest step that shows what is wanted, in units of t.
+    two_scales : bool
+        Whether a wiggle was taken for noise.
+    bends : bool
+        Whether the function bends or wiggles between small and wide steps, undecided.
     """
 
     noise: Array
@@ -51,90 +59,7 @@ class Learned:
     random: bool = False
     floor: float = 0.0
     two_scales: bool = False
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass
-class Noise:
-    """Sums of squares of contrasts that hold nothing but noise, per output."""
-
-    squares: Array
-    count: Array
-    size: Array
-    least: Array
-
-    @classmethod
-    def empty(cls, n: int) -> Noise:
-        """Nothing known yet."""
-        return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n))
-
-    def add(self, contrast: Array, variance: Array | float) -> None:
-        """Contrasts (..., N) whose variance is ``variance`` at unit noise; nan is left out."""
-        terms = np.square(contrast) / variance
-        good = np.isfinite(terms)
-        axes = tuple(range(terms.ndim - 1))
-        self.squares = self.squares + np.where(good, terms, 0.0).sum(axis=axes)
-        self.count = self.count + good.sum(axis=axes)
-
-    def level(self) -> tuple[Array, Array]:
-        """Noise and degrees of freedom, shrunk over outputs.
-
-        Variances of outputs are drawn from a scaled inverse chi-square (Smyth 2004,
-        doi 10.2202/1544-6115.1027), of the absolute or of the relative noise, whichever
-        scatters less.
-        """
-        known = self.count > 0
-        if not known.any():
-            return np.maximum(self.least, np.finfo(float).tiny), np.zeros(self.least.size)
-        count = np.where(known, self.count, 1.0)
-        var = np.maximum(self.squares / count, np.square(self.least))
-        var = np.maximum(var, np.finfo(float).tiny)
-        if var.size == 1:
-            return np.sqrt(var), np.where(known, self.count, 0.0)
-        best: tuple[float, Array, float] | None = None
-        for unit in (np.ones_like(var), np.maximum(self.size, 1e-3 * self.size.max()) ** 2):
-            if not (unit > 0).all():
-                continue
-            e = np.log(var / unit) - digamma(count / 2) + np.log(count / 2)
-            centre = np.average(e, weights=known)
-            excess = np.average((e - centre) ** 2, weights=known) * known.sum() / max(
-                known.sum() - 1, 1
-            ) - np.average(polygamma(1, count / 2), weights=known)
-            d0 = 2 * _trigamma_inverse(excess) if excess > 0 else np.inf
-            # e has the mean of log s0^2 + log(d0 / 2) - digamma(d0 / 2)
-            common = centre
-            if np.isfinite(d0):
-                common = centre + digamma(d0 / 2) - np.log(d0 / 2)
-            if best is None or excess < best[0]:
-                best = (excess, np.exp(common) * unit, d0)
-        assert best is not None
-        _, common_var, d0 = best
-        # beyond a hundred degrees of freedom nothing changes
-        d0 = min(d0, 100.0)
-        own = np.where(known, self.count, 0.0)
-        shrunk = (d0 * common_var + own * var) / (d0 + own)
-        return np.maximum(np.sqrt(shrunk), self.least), _pooled_dof(d0, own)
-
-
-def _pooled_dof(d0: float, own: Array) -> Array:
-    # the common value itself rests on all outputs together
-    return np.minimum(d0, own.sum()) + own
-
-
-def _trigamma_inverse(y: float) -> float:
-    """x with trigamma(x) = y, by Newton's iteration on 1 / trigamma (Smyth 2004, appendix)."""
-    if y > 1e7:
-        return 1 / np.sqrt(y)
-    if y < 1e-6:
-        return 1 / y
-    x = 0.5 + 1 / y
-    for _ in range(20):
-        tri = polygamma(1, x)
-        step = tri * (1 - tri / y) / polygamma(2, x)
-        x += step
-        if abs(step) < 1e-8 * x:
-            break
-    return float(x)
+    bends: bool = False
 
 
 class Host(Protocol):
@@ -150,191 +75,303 @@ class Host(Protocol):
 Script = Generator[Array, None, None]
 
 
-@dataclass
 class Pilot:
-    """The runs along one random direction."""
+    """The runs along one random direction.
 
-    host: Host
-    budget: int
-    noisy: bool = False
-    random: bool = False
-    floor: float = 0.0
-    cap: float = CAP
-    remarks: list[str] = field(default_factory=list)
+    Parameters
+    ----------
+    host : AutoPlan
+    budget : int
+        Evaluations that may have been used when it ends, the one at x included.
+    """
 
-    def run(self) -> Generator[Array, None, Learned]:
-        """Ask for the pilot's rows; return what they tell."""
-        host, book = self.host, self.host.book
-        self.side = self._aim()
-        least = 10.0 ** np.rint(np.log10(np.sqrt(book.problem.eps)))
-        yield from self._wake(least)
-        lines = book.lines(host.rows, [self.host.book.pilot])
-        first = lines.even[0, -1]
-        d = np.abs(lines.odd[0, -1])
+    def __init__(self, host: Host, budget: int) -> None:
+        self.host, self.book = host, host.book
+        self.budget = budget
+        self.side = 0
+        self.noisy = self.random = self.two_scales = self.bends = False
+        self.floor = 0.0
+        self.cap = CAP
+
+    def run(self) -> Generator[Array, None, Learned | None]:
+        """Ask for the pilot's rows; return what they tell, None where all of them failed."""
+        start = 10.0 ** np.rint(np.log10(np.sqrt(self.book.problem.eps)))
+        awake = yield from self._wake(start)
+        if not awake:
+            return None
+        first = self._view()
         self._sizes()
         if self.floor > 0:
-            t = self.floor
-            yield from self._pairs([10 * t, 20 * t, 100 * t, 0.2])
-            self._contrasts(10 * t, 20 * t, reset=True)
             self.noisy = True
+            yield from self._coarse()
         else:
-            host.noise.add(first, EVEN_NOISE)
-            u = np.abs(first) / np.sqrt(EVEN_NOISE)
-            size = np.abs(book.f0) + d
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratio = np.where(size > 0, u / size, 0.0)
-            ratio = ratio[np.isfinite(ratio)]
-            self.noisy = bool(np.sqrt(np.mean(ratio**2)) > NOISY * book.problem.eps)
-            if host.known_noise is not None:
-                self.noisy = bool((host.known_noise > NOISY * book.problem.eps * size).any())
-            if self.noisy:
-                yield from self._loud()
-            else:
-                yield from self._clean(d, least)
+            self._first_level(first)
+            yield from self._loud() if self.noisy else self._clean(first, start)
+        yield from self._replace_wide()
+        if not self.random and not self.side:
+            yield from self._two_scales()
         return self._learn()
 
-    def _aim(self) -> int:
-        """Draw the direction; returns the side of one-sided pilots, 0 for pairs."""
-        book, rng = self.host.book, self.host.book.problem.rng
+    # -- asking ------------------------------------------------------------------------------
+
+    def _view(self) -> Lines:
+        return self.book.lines(self.host.rows, [self.book.pilot])
+
+    def _spare(self) -> int:
+        """Pairs that the budget still allows."""
+        return (self.budget - self.book.n_rows - 1) // 2
+
+    def _aim(self) -> None:
+        """Draw the direction."""
+        book, rng = self.book, self.book.problem.rng
         gap = np.minimum(book.up, book.down)
-        side = 0
-        if not (gap > 0).any():
-            gap, side = np.maximum(book.up, book.down) / 2, 1
+        if self.side == 0 and not (gap > 0).any():
+            self.side = 1
+        if self.side:
+            gap = np.maximum(book.up, book.down) / 2
         # no input may be led out of its bounds by the widest pair
-        size = rng.uniform(0.5, 1.0, book.m) * np.minimum(1.0, gap / CAP)
+        size = rng.uniform(0.5, 1.0, book.m) * np.minimum(1.0, np.maximum(gap, 0.0) / CAP)
         sign = rng.choice([-1.0, 1.0], book.m)
-        if side:
+        if self.side:
             sign = np.where(book.up >= book.down, 1.0, -1.0)
-        d = np.broadcast_to(sign * size, book.scale.shape)
         if book.pilot != PILOT:
-            d = np.where(book.free, 1.0, 0.0) * np.ones_like(book.scale)
+            size = np.where(book.free, 1.0, 0.0)
             self.cap = float(min(CAP, gap[book.pilot]))
-        book.direction = round_digit(d * book.scale) / book.scale
-        return side
+            sign = np.ones(book.m)
+            if self.side:
+                self.side = 1 if book.up[book.pilot] >= book.down[book.pilot] else -1
+        book.direction = round_digit(sign * size * book.scale) / book.scale
 
     def _pairs(self, steps: list[float]) -> Script:
+        """Pairs at new steps below the cap, as many as the budget allows, the first ones first."""
         done: list[float] = []
-        for t in steps:
+        for t in steps[: max(self._spare(), 0)]:
             t = min(t, self.cap)
-            while any(
-                abs(t / other - 1) < 1e-3
-                for other in self.host.book.steps(self.host.book.pilot) + done
-            ):
+            used = self.book.steps(self.book.pilot) + done
+            while any(abs(t / other - 1) < 1e-3 for other in used):
                 t *= 0.85
             done.append(t)
-        yield self.host.book.request([Pair(self.host.book.pilot, t, self.side) for t in done])
+        if done:
+            yield self.book.request([Pair(self.book.pilot, t, self.side) for t in done])
 
-    def _wake(self, t: float) -> Script:
-        """Grow the first pair until something answers."""
-        host, book = self.host, self.host.book
-        start = t
-        while True:
+    def _wake(self, start: float) -> Generator[Array, None, bool]:
+        """Grow the first pair until something answers; False where every run fails."""
+        book, t = self.book, start
+        self._aim()
+        tries = 0
+        while self._spare() > 0:
             yield from self._pairs([t])
-            lines = book.lines(host.rows, [self.host.book.pilot])
-            odd, even = lines.odd[0, -1], lines.even[0, -1]
-            if not np.isfinite(odd).any() and t > 1e-3 * start:
-                t /= 8
-                self.cap = t
+            view = self._view()
+            odd, even = view.odd[0, -1], view.even[0, -1]
+            if not np.isfinite(odd).any():
+                tries += 1
+                last = book.last(self.host.rows, book.pilot)
+                if tries > TRIES:
+                    return False
+                if last.side == 0 and last.works != 0:
+                    # the domain ends at x: the side that works will do
+                    book.direction = book.direction * last.works
+                    self.side = 1
+                elif tries > 1:
+                    self._aim()
+                t = t / 8 if book.pilot == PILOT else t
                 continue
-            if (odd[np.isfinite(odd)] != 0).any() or (even[np.isfinite(even)] != 0).any():
-                break
-            if t >= self.cap or t < start:
-                break
+            if np.nan_to_num(odd).any() or np.nan_to_num(even).any():
+                self.floor = t if t > start else 0.0
+                return True
+            if t >= self.cap:
+                return True
             t = min(100 * t, self.cap)
-        if t > start:
-            self.floor = t
+        return book.n_rows > 0
+
+    def _replace_wide(self) -> Script:
+        """Where the wide pairs failed, the domain ends there: stay inside."""
+        view = self._view()
+        failed = ~np.isfinite(view.odd[0]).any(axis=1)
+        if not failed.any():
+            return
+        wide = view.t[0][failed].min()
+        good = view.t[0][~failed]
+        self.cap = min(self.cap, wide / 2)
+        if not (good > wide / 10).any():
+            yield from self._pairs([wide / 4])
+
+    # -- the three kinds of functions --------------------------------------------------------
 
     def _sizes(self) -> None:
         """Largest size of each output, and the rounding error that it implies at least."""
-        host = self.host
-        values = np.abs(host.book.values(host.rows))
-        values = np.where(np.isfinite(values), values, 0.0)
-        largest = np.maximum(values.max(axis=0), np.nan_to_num(np.abs(host.book.f0)))
+        values = np.abs(np.nan_to_num(self.book.values(self.host.rows)))
+        largest = np.maximum(values.max(axis=0), np.nan_to_num(np.abs(self.book.f0)))
         # an output that was 0 all along is taken for the smallest of the others
         some = largest[largest > 0]
         largest = np.where(largest > 0, largest, some.min() if some.size else 1.0)
-        host.noise.size = largest
-        host.noise.least = 0.3 * host.book.problem.eps * largest
+        self.host.noise.size = largest
+        self.host.noise.least = 0.3 * self.book.problem.eps * largest
 
-    def _clean(self, d: Array, least: float) -> Script:
-        noise, _ = self._level()
-        r = relative(noise, d)
-        wide = float(np.clip(100 * r ** (1 / 3), 1e-3, 0.1))
-        yield from self._pairs([1e3 * least, wide, 0.2])
-        lines = self.host.book.lines(self.host.rows, [self.host.book.pilot])
+    def _first_level(self, first: Lines) -> None:
+        """Noise at the smallest step, where a curvature is not seen, and whether it is more than
+        rounding."""
+        even, odd = first.even[0, -1], np.abs(first.odd[0, -1])
+        self.host.noise.add(even, EVEN_NOISE)
+        size = np.nan_to_num(np.abs(self.book.f0)) + np.nan_to_num(odd)
+        level = np.nan_to_num(np.abs(even)) / np.sqrt(EVEN_NOISE)
+        if self.host.known_noise is not None:
+            level = self.host.known_noise
+        ratio = np.where(size > 0, level / np.where(size > 0, size, 1.0), 0.0)
+        self.noisy = bool(np.sqrt(np.mean(ratio**2)) > NOISY * self.book.problem.eps)
+
+    def _clean(self, first: Lines, start: float) -> Script:
+        r = relative(self._level()[0], np.nan_to_num(np.abs(first.odd[0, -1])))
+        middle = float(np.clip(100 * r ** (1 / 3), 1e-3, 0.1))
+        yield from self._pairs([middle, WIDE, 1e3 * start])
         if self.side:
             return
         # two more figures, unless curvature is already seen in them
-        odd = lines.t[0, 0] * (lines.odd[0, 0] - lines.odd[0, 1])
-        even = lines.even[0, 1]
-        for contrast, variance in ((odd, 0.5), (even, EVEN_NOISE)):
-            level, _ = self._level()
-            keep = np.abs(contrast) / np.sqrt(variance) < 4 * level
+        view = self._view()
+        a, b = self._at(view, start), self._at(view, 1e3 * start)
+        odd = view.t[0, a] * (view.odd[0, a] - view.odd[0, b])
+        for contrast, variance in ((odd, 0.5), (view.even[0, b], EVEN_NOISE)):
+            keep = np.abs(contrast) / np.sqrt(variance) < 4 * self._level()[0]
             self.host.noise.add(np.where(keep, contrast, np.nan), variance)
 
     def _loud(self) -> Script:
-        host, book = self.host, self.host.book
+        book = self.book
         noise, _ = self._level()
-        size = np.sqrt(np.nanmean(np.square(book.f0))) or np.nanmax(host.noise.size)
-        r = min(float(np.sqrt(np.nanmean(np.square(noise))) / size), 1.0)
-        tau = max(0.1 * r ** (1 / 3), 1e-5)
+        r = min(float(np.sqrt(np.mean(np.square(noise / self.host.noise.size)))), 1.0)
+        # wide enough to clear the noise of a slope, short enough to hide curvature in it
+        tau = float(np.clip(0.1 * r ** (1 / 3), 1e-5, 0.02))
         wide = 30 * r ** (1 / 3)
-        if tau > 0.02:
-            tau = 0.02
-        book_rows = book.n_rows
+        row = book.n_rows
         offsets = [book.request([Pair(CENTRE, 0.0)])]
-        steps = [tau, 2 * tau, 0.2, wide if wide < 0.07 else 0.2]
-        spare = self.budget - book.n_rows - 1
-        for part in self._pairs(steps[: max(min(spare // 2, 4), 2)]):
-            offsets.append(part)
+        offsets += list(self._pairs([tau, 2 * tau, WIDE, wide if wide < 0.07 else WIDE]))
         yield np.concatenate(offsets)
-        again = book.values(host.rows)[book_rows]
-        self.random = bool((again != book.f0)[np.isfinite(again)].any())
+        again = book.values(self.host.rows)[row]
+        self.random = bool((again != book.f0)[np.isfinite(again + book.f0)].any())
         if self.random:
-            host.noise.add(again - book.f0, 2.0)
+            self.host.noise.add(again - book.f0, 2.0)
         self._contrasts(tau, 2 * tau)
 
-    def _contrasts(self, t: float, twice: float, reset: bool = False) -> None:
+    def _coarse(self) -> Script:
+        """Printed digits, rounded or integer inputs: nothing answers below the floor."""
+        t = self.floor
+        yield from self._pairs([10 * t, 20 * t, WIDE, 100 * t])
+        self.host.noise.clear()
+        self._contrasts(10 * t, 20 * t)
+
+    @staticmethod
+    def _at(view: Lines, t: float) -> int:
+        return int(np.nanargmin(np.abs(np.log(view.t[0] / t))))
+
+    def _contrasts(self, t: float, twice: float) -> None:
         """Noise at the scale that will be used: quiet programs at 1e-8 may be loud at 1e-4."""
-        host = self.host
-        lines = host.book.lines(host.rows, [self.host.book.pilot])
-        a = int(np.nanargmin(np.abs(lines.t[0] - t)))
-        b = int(np.nanargmin(np.abs(lines.t[0] - twice)))
-        ta, tb = lines.t[0, a], lines.t[0, b]
-        r2 = (ta / tb) ** 2
-        wider = Noise.empty(host.noise.count.size)
-        wider.size, wider.least = host.noise.size, host.noise.least
-        wider.add(lines.odd[0, a] - lines.odd[0, b], 0.5 / ta**2 + 0.5 / tb**2)
-        wider.add(lines.even[0, a] - r2 * lines.even[0, b], 2 * (1 + r2**2) + 4 * (1 - r2) ** 2)
-        if reset:
-            host.noise = wider
+        view = self._view()
+        a, b = self._at(view, t), self._at(view, twice)
+        if a == b or self.side:
             return
+        ta, tb = view.t[0, a], view.t[0, b]
+        r2 = (ta / tb) ** 2
+        wider = self.host.noise.empty_like()
+        wider.add(view.odd[0, a] - view.odd[0, b], 0.5 / ta**2 + 0.5 / tb**2)
+        wider.add(view.even[0, a] - r2 * view.even[0, b], 2 * (1 + r2**2) + 4 * (1 - r2) ** 2)
         old, new = self._level()[0], wider.level()[0]
-        if np.exp(np.mean(np.log(new / old))) > 3:
-            host.noise = wider
+        if not self.host.noise.count.any() or np.exp(np.mean(np.log(new / old))) > 3:
+            self.host.noise = wider
         else:
-            host.noise.squares = host.noise.squares + wider.squares
-            host.noise.count = host.noise.count + wider.count
+            self.host.noise.merge(wider)
+
+    # -- slopes at two scales ----------------------------------------------------------------
+
+    def _two_scales(self) -> Script:
+        """Is the slope at small steps the slope of the trend?
+
+        Event-driven integrators, moving meshes, iteration counts and wiggles are smooth at small
+        steps, with a slope that is up to 20 % and more off the trend.
+        """
+        view = self._view()
+        t, wide = view.t[0], self._at(view, min(WIDE, self.cap))
+        small = int(np.nanargmin(np.where((t > 1e-6) & (t < 0.05), t, np.inf)))
+        if not (1e-6 < t[small] < 0.05 and t[wide] > 0.05) or self.cap < 2 * WIDE:
+            return
+        noise, _ = self._level()
+        g, d = view.odd[0, small], view.odd[0, wide]
+        g_sd = noise / (np.sqrt(2.0) * t[small])
+        weight = 1 / (np.maximum(d**2, g**2) + 1e-4 * np.nanmean(d**2) + 1e-300)
+        gap = weight * np.square(d - g)
+        middle = int(np.nanargmin(np.where((t > t[small]) & (t < t[wide]), -t, np.inf)))
+        predicted = g + (view.odd[0, middle] - g) * (t[wide] / t[middle]) ** 2
+        slack = np.square(0.3 * (predicted - g)) + 9 * np.square(g_sd) * (
+            1 + (t[wide] / t[middle]) ** 4 * (middle != small)
+        )
+        unexplained = weight * np.maximum(np.square(d - predicted) - slack, 0.0)
+        if np.nansum(gap) < 1e-4 * np.nansum(weight * d**2) or np.nansum(gap) < 9 * np.nansum(
+            weight * g_sd**2
+        ):
+            return
+        if middle != small and np.nansum(unexplained) < 0.25 * np.nansum(gap):
+            return
+        self.budget += 6
+        yield from self._pairs([0.05, 0.1, 0.4])
+        for short in (0.05, 0.1):
+            if self._window(short, g, weight, noise):
+                return
+        self.bends = True
+        self.book.forget_steps(self.book.pilot, (0.05, 0.1, 0.4))
+
+    def _window(self, short: float, g: Array, weight: Array, noise: Array) -> bool:
+        """Whether pairs at t, 2t, 4t agree on a trend that the small steps contradict."""
+        view = self._view()
+        at = [self._at(view, short * k) for k in (1, 2, 4)]
+        if len(set(at)) < 3:
+            return False
+        (d1, d2, d4), (e1, e2, e4) = view.odd[0, at], view.even[0, at]
+        trend = (4 * d2 - d4) / 3
+        res = d1 - 1.25 * d2 + 0.25 * d4
+        # both contrasts cancel a quadratic and a cubic term; their coefficients of t^4 and t^6
+        # are small, and 1.2 and 2.04 bring them to the noise of one run
+        even = (e1 - 0.3125 * e2 + e4 / 64) / 2.04
+        level = np.sqrt(np.maximum((np.square(1.2 * short * res) + even**2) / 2, noise**2))
+        sd = 0.475 * level / short
+        quarrel = weight * np.square(g - trend)
+
+        def norm(a: Array) -> float:
+            return float(np.nansum(weight * np.square(a)))
+
+        two = (
+            # a smooth function with a term in t^4 gives 3.53, always
+            norm(g - trend) > 16 * norm(sd)
+            and norm(res) < 0.25 * norm(g - trend)
+            and np.nansum(quarrel * weight * sd**2) < 0.01 * np.nansum(quarrel)
+            and np.nansum(quarrel * weight * g**2) < 9 * np.nansum(quarrel * weight * trend**2)
+        )
+        if not two:
+            return False
+        self.host.noise.clear()
+        for _ in range(2):
+            # the mean of two squares
+            self.host.noise.add(level, 1.0)
+        self.two_scales = self.noisy = True
+        self.floor = short
+        self.book.forget(self.book.pilot, 0.99 * short)
+        return True
+
+    # -- the outcome -------------------------------------------------------------------------
 
     def _level(self) -> tuple[Array, Array]:
-        if self.host.known_noise is not None:
-            noise = np.maximum(self.host.known_noise, self.host.noise.least)
-            return noise, np.full(noise.size, np.inf)
-        return self.host.noise.level()
+        noise, dof = self.host.noise.level()
+        if self.host.known_noise is None or self.two_scales:
+            return noise, dof
+        known = np.maximum(self.host.known_noise, self.host.noise.least)
+        return known, np.full(noise.size, np.inf)
 
     def _learn(self) -> Learned:
-        host, book = self.host, self.host.book
+        book, states = self.book, self.host.states
         self._sizes()
         noise, dof = self._level()
-        lines = book.lines(host.rows, [self.host.book.pilot])
-        states = host.states
-        weights = states.prior(0.0 if self.random else 0.1)[None]
-        start = weights
-        slope = first_slope(lines, noise)
-        slope = np.abs(slopes(lines, states, noise, slope, start))
+        view = book.lines(self.host.rows, [book.pilot])
+        start = states.prior(0.0 if self.random else 0.1)[None]
+        slope = np.abs(slopes(view, states, noise, first_slope(view, noise), start))
         slope = slope + 1e-3 * slope.max() + 1e-300
-        odd, even = likelihood(lines, states, noise, slope)
-        weights = posterior(start, odd, even, states)
+        weights = posterior(start, *likelihood(view, states, noise, slope), states)
         moved = max(int((np.abs(book.direction).max(axis=0) > 0).sum()), 1)
         # inputs moved together bend up to sqrt(m) faster than one of them
         prior = states.blur(weights[0], 0.25 * np.log10(moved))
@@ -351,8 +388,8 @@ class Pilot:
             self.noisy,
             self.random,
             self.floor,
-            False,
-            tuple(self.remarks),
+            self.two_scales,
+            self.bends,
         )
 
 

@@ -11,6 +11,7 @@ from gradiator_np.covariance import Covariance
 from gradiator_np.designs.lines import RHO, States
 from gradiator_np.designs.pairs import Lines
 from gradiator_np.designs.pilot import mixture
+from gradiator_np.designs.second_look import nearest
 from gradiator_np.solvers.solution import Solution
 from gradiator_np.status import Status
 
@@ -38,6 +39,11 @@ def answer(plan: AutoPlan, finished: bool) -> Solution:
         # a standard error is what a normal error of the same 95 % interval would have: the tails
         # of the mixture reach further than its middle
         total[:, plan.inputs] = np.square(half / NORMAL_95)
+        if plan.kinks.any():
+            # between the slopes to the two sides
+            t, _, even = nearest(plan.book.lines(plan.rows, [int(j) for j in plan.inputs]))
+            half_gap = np.where(plan.kinks, np.abs(even) / (2 * t[:, None]), 0.0)
+            total[:, plan.inputs] += np.square(half_gap).T
     known = np.isfinite(total)
     noise_part = np.square(noise)[:, None] * diag
     extra = np.where(known, np.maximum(total - noise_part, 0.0), 0.0)
@@ -108,27 +114,48 @@ def _verdict(
         return Status.INCOMPLETE, "not all rows have been told yet: tell them and ask again"
     if not free.size or not coef.size:
         return Status.OK, "every input is fixed: nothing was to be estimated"
-    lost = ~np.isfinite(total[:, free]).all(axis=0)
+    alive = np.isfinite(total[:, free]).any(axis=1)
+    lost = ~np.isfinite(total[alive][:, free]).all(axis=0)
     if plan.short:
         return Status.BUDGET, (
-            f"the evaluations allowed ended before the tolerance was met"
-            f"{' and ' + _names(free[lost]) + ' got none' if lost.any() else ''}: "
-            "raise max_evals or tol"
+            "the evaluations allowed ended "
+            + (
+                f"before inputs {_names(free[lost])} got any"
+                if lost.any()
+                else "before tol was met"
+            )
+            + ": raise max_evals or tol"
         )
-    if lost.any():
+    if lost.any() or not alive.all():
+        dead = f"outputs {_names(np.flatnonzero(~alive))}" if lost.all() or not lost.any() else ""
         return Status.UNDETERMINED, (
-            f"no run near x succeeded for {_names(free[lost])}: give bounds or a max_step that "
-            "keep the runs where the function works"
+            f"no run near x succeeded for {dead or 'inputs ' + _names(free[lost])}: "
+            "give bounds or a max_step that keep the runs where the function works"
         )
-    failed = ~plan.rows.done | ~np.isfinite(plan.book.values(plan.rows)).all(axis=1)
-    for name, remark in plan.remarks(view, states, weights):
-        return name, remark
+    learned = plan.learned
+    assert learned is not None
+    if plan.kinks.any():
+        return Status.LACK_OF_FIT, (
+            f"slopes to the two sides of x differ along inputs {_names(free[plan.kinks.any(1)])}: "
+            "a kink or a jump at x; J is their mean, and move x or take one-sided differences"
+        )
+    if learned.two_scales:
+        return Status.TWO_SCALES, (
+            f"below steps of {learned.floor:.1g} x the function wiggles, and J is the slope of its "
+            "trend: for the slope at x itself give max_step"
+        )
+    if learned.bends:
+        return Status.TWO_SCALES, (
+            "the function bends or wiggles below 0.1 x, and J is the slope at small steps: where "
+            "that is not meant give min_step"
+        )
     size, err = np.sqrt(np.square(coef).sum()), np.sqrt(total[:, free].sum())
     if err > NO_ANSWER * size and size > 0:
         return Status.NO_SIGNAL, (
             f"noise hides the response: the error bars are {err / size:.2g} of J; raise max_evals, "
             "or reduce the noise of the function"
         )
+    failed = ~plan.rows.done | ~np.isfinite(plan.book.values(plan.rows)[:, alive]).all(axis=1)
     limit = _limit(plan, total[:, free], noise_part[:, free])
     if failed.any():
         return Status.FAILED_RUNS, f"{int(failed.sum())} runs failed and were replaced; {limit}"
@@ -150,4 +177,4 @@ def _limit(plan: AutoPlan, total: Array, noise_part: Array) -> str:
 
 def _names(inputs: NDArray[np.intp]) -> str:
     head = ", ".join(str(int(j)) for j in inputs[:5])
-    return f"inputs {head}{', ...' if inputs.size > 5 else ''}"
+    return f"{head}{', ...' if inputs.size > 5 else ''}"

@@ -1,0 +1,111 @@
+"""How loud each output is: sums of squares of contrasts, shrunk over outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import digamma, polygamma
+
+Array = NDArray[np.float64]
+
+# Beyond so many degrees of freedom nothing changes.
+MOST_DOF = 100.0
+
+
+@dataclass
+class Noise:
+    """Sums of squares of contrasts that hold nothing but noise, per output."""
+
+    squares: Array
+    count: Array
+    size: Array
+    least: Array
+
+    @classmethod
+    def empty(cls, n: int) -> Noise:
+        """Nothing known yet."""
+        return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n))
+
+    def empty_like(self) -> Noise:
+        """Nothing known yet of the same outputs."""
+        zero = np.zeros(self.count.size)
+        return Noise(zero, zero.copy(), self.size, self.least)
+
+    def clear(self) -> None:
+        """Forget all contrasts."""
+        self.squares = np.zeros(self.count.size)
+        self.count = np.zeros(self.count.size)
+
+    def merge(self, other: Noise) -> None:
+        """Add the contrasts of another."""
+        self.squares = self.squares + other.squares
+        self.count = self.count + other.count
+
+    def add(self, contrast: Array, variance: Array | float) -> None:
+        """Contrasts (..., N) whose variance is ``variance`` at unit noise; nan is left out."""
+        terms = np.square(contrast) / variance
+        good = np.isfinite(terms)
+        axes = tuple(range(terms.ndim - 1))
+        self.squares = self.squares + np.where(good, terms, 0.0).sum(axis=axes)
+        self.count = self.count + good.sum(axis=axes)
+
+    def level(self) -> tuple[Array, Array]:
+        """Noise and degrees of freedom, shrunk over outputs.
+
+        Variances of outputs are drawn from a scaled inverse chi-square (Smyth 2004,
+        doi 10.2202/1544-6115.1027), of the absolute or of the relative noise, whichever
+        scatters less.
+        """
+        known = self.count > 0
+        if not known.any():
+            return np.maximum(self.least, np.finfo(float).tiny), np.zeros(self.least.size)
+        count = np.where(known, self.count, 1.0)
+        var = np.maximum(self.squares / count, np.square(self.least))
+        var = np.maximum(var, np.finfo(float).tiny)
+        if var.size == 1:
+            return np.sqrt(var), np.where(known, self.count, 0.0)
+        best: tuple[float, Array, float] | None = None
+        for unit in (np.ones_like(var), np.maximum(self.size, 1e-3 * self.size.max()) ** 2):
+            if not (unit > 0).all():
+                continue
+            e = np.log(var / unit) - digamma(count / 2) + np.log(count / 2)
+            centre = np.average(e, weights=known)
+            excess = np.average((e - centre) ** 2, weights=known) * known.sum() / max(
+                known.sum() - 1, 1
+            ) - np.average(polygamma(1, count / 2), weights=known)
+            d0 = 2 * _trigamma_inverse(excess) if excess > 0 else np.inf
+            # e has the mean of log s0^2 + log(d0 / 2) - digamma(d0 / 2)
+            common = centre
+            if np.isfinite(d0):
+                common = centre + digamma(d0 / 2) - np.log(d0 / 2)
+            if best is None or excess < best[0]:
+                best = (excess, np.exp(common) * unit, d0)
+        assert best is not None
+        _, common_var, d0 = best
+        d0 = min(d0, MOST_DOF)
+        own = np.where(known, self.count, 0.0)
+        shrunk = (d0 * common_var + own * var) / (d0 + own)
+        return np.maximum(np.sqrt(shrunk), self.least), _pooled_dof(d0, own)
+
+
+def _pooled_dof(d0: float, own: Array) -> Array:
+    # the common value itself rests on all outputs together
+    return np.minimum(d0, own.sum()) + own
+
+
+def _trigamma_inverse(y: float) -> float:
+    """x with trigamma(x) = y, by Newton's iteration on 1 / trigamma (Smyth 2004, appendix)."""
+    if y > 1e7:
+        return 1 / np.sqrt(y)
+    if y < 1e-6:
+        return 1 / y
+    x = 0.5 + 1 / y
+    for _ in range(20):
+        tri = polygamma(1, x)
+        step = tri * (1 - tri / y) / polygamma(2, x)
+        x += step
+        if abs(step) < 1e-8 * x:
+            break
+    return float(x)

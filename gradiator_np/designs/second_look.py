@@ -1,0 +1,99 @@
+"""What all pairs together say of the noise, and what does not fit a smooth function."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np.designs.levels import Noise
+from gradiator_np.designs.lines import States
+from gradiator_np.designs.pairs import Lines
+
+Array = NDArray[np.float64]
+
+# Contrasts in which curvature has more than this share of the variance say nothing of noise.
+CURVED = 0.2
+# One-sided slopes that differ by more than the slope itself call for a second look, and even
+# parts that stand out of their noise (sd sqrt 6) by this factor.
+BROKEN, CLEAR_OF_NOISE = 0.5, 5.0
+
+
+def pool(
+    noise: Noise, level: Array, view: Lines, states: States, weights: Array, slope: Array
+) -> None:
+    """Add the contrasts of neighbouring pairs of every input to ``noise``.
+
+    Parameters
+    ----------
+    noise : Noise
+    level : array, shape (N,)
+        The noise as known before, which decides how much of a contrast is curvature.
+    view : Lines
+        Pairs, repetitions apart.
+    states, weights, slope
+        As in ``AutoPlan.infer``.
+    """
+    order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
+    t = np.take_along_axis(view.t, order, axis=1)
+    factor = np.take_along_axis(view.factor, order, axis=1)
+    odd = np.take_along_axis(view.odd, order[:, :, None], axis=1)
+    even = np.take_along_axis(view.even, order[:, :, None], axis=1)
+    var = np.square(level)
+    q = np.arange(1, states.sd_odd.shape[1] + 1)
+    b2 = np.square(slope)
+    for k in range(1, t.shape[1]):
+        near, far = t[:, k - 1], t[:, k]
+        use = np.isfinite(far)
+        if not use.any():
+            break
+        # odd: D(near) - D(far)
+        powers = near[:, None] ** (2 * q) - far[:, None] ** (2 * q)
+        curve = _mean_square(weights, states.sd_odd, powers) * b2.T
+        spread = factor[:, k - 1] / (2 * near**2) + factor[:, k] / (2 * far**2)
+        good = use & (curve < CURVED * var[:, None] * spread)
+        noise.add(np.where(good.T, odd[:, k - 1] - odd[:, k], np.nan), spread[:, None])
+        # even: E(near) - (near / far)^2 E(far)
+        ratio = (near / far) ** 2
+        powers = 2 * (near[:, None] ** (2 * q) - ratio[:, None] * far[:, None] ** (2 * q))
+        curve = _mean_square(weights, states.sd_even, powers) * b2.T
+        spread = 2 * (1 + ratio**2) + 4 * (1 - ratio) ** 2
+        pair = (factor[:, k - 1] == 1) & (factor[:, k] == 1)
+        good = use & pair & (curve < CURVED * var[:, None] * spread)
+        contrast = even[:, k - 1] - ratio[:, None] * even[:, k]
+        noise.add(np.where(good.T, contrast, np.nan), spread[:, None])
+
+
+def _mean_square(weights: Array, sd: Array, powers: Array) -> Array:
+    """Mean over states of sum_q (sd_q powers_q)^2, shape (L,)."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.einsum("ls,sq,lq->l", weights, np.square(sd), np.square(powers)))
+
+
+def broken(view: Lines, level: Array, slope: Array) -> NDArray[np.bool_]:
+    """Entries (L, N) whose slopes to the two sides of x differ by as much as the slope itself.
+
+    In the nearest pair: there a smooth function has an even part of second order.
+    """
+    t, odd, even = nearest(view)
+    size = np.maximum(np.abs(odd), slope)
+    seen = np.abs(even) > CLEAR_OF_NOISE * np.sqrt(6.0) * level
+    return np.asarray(seen & (np.abs(even) > 2 * BROKEN * t[:, None] * size))
+
+
+def nearest(view: Lines) -> tuple[Array, Array, Array]:
+    """Step, D and E of the pair with the smallest step of each line."""
+    at = np.argmin(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
+    line = np.arange(at.size)
+    return view.t[line, at], view.odd[line, at], view.even[line, at]
+
+
+def stays_broken(before: Lines, after: Lines, level: Array) -> NDArray[np.bool_]:
+    """Entries whose even part shrinks more slowly than a curvature from ``before`` to ``after``.
+
+    A curvature shrinks with t^2, a kink with t, a jump not at all; the line is drawn between the
+    first two.
+    """
+    t0, _, e0 = nearest(before)
+    t1, _, e1 = nearest(after)
+    expected = np.abs(e0) * ((t1 / t0) ** 1.5)[:, None]
+    return np.asarray(np.abs(e1) > expected + CLEAR_OF_NOISE * np.sqrt(6.0) * level)
