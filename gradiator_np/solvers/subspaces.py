@@ -69,7 +69,7 @@ class PatternSpace:
             seen[key] = i
             inputs = self._inputs(i)
             fit = least_squares(dx[None][:, :, inputs], np.empty((1, len(dx), 0)))
-            factor = fit.factor[0]
+            factor = fit.factor[0][:, : fit.rank[0]]
             self.cond = np.fmax(self.cond, fit.cond[0])
             self._start[i], self._ranks[i] = at, factor.shape[1]
             if fit.null is not None:
@@ -155,7 +155,7 @@ class SymmetricSpace:
             return None
         # Row i of N K N^T is a combination of N's columns, unless N misses output i.
         touched = np.linalg.norm(lost, axis=1) > NULL_TOL
-        return np.asarray(np.where(touched[:, None, None], lost, 0.0))
+        return np.asarray(np.where((touched[:, None] & touched)[:, :, None], lost, 0.0))
 
 
 class SymmetricPatternSpace:
