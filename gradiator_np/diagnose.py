@@ -238,8 +238,8 @@ def _line(site: _Site, direction: Any, rng: Any) -> tuple[Array, float]:
             "the line cannot leave x both ways: every input that it moves lies on a bound or is "
             "fixed; move x inside, widen the bounds or give another direction"
         )
-    with np.errstate(divide="ignore"):
-        reach = np.where(along != 0, np.minimum(room, REACH * site.scale) / np.abs(along), np.inf)
+    moved = along != 0
+    reach = np.minimum(room, REACH * site.scale)[moved] / np.abs(along[moved])
     return along, float(reach.min()) / 3
 
 
