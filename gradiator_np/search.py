@@ -1,0 +1,349 @@
+"""The state machine behind `LeastSquares`: flat points out, residuals in, nothing is run here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import trust_region as tr
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+#: First moves, in units of the scale: the steps that follow are this long, and at a noise of
+#: 1e-2 the best forward step is 1.7 sqrt(sigma / rms r) = 0.17.
+FIRST = 0.2
+#: A sum of squares this many times the first one says nothing local: it counts as failed.
+RUNAWAY = 1e4
+#: A geometry point is due where the expected loss by errors of J exceeds this many predicted
+#: decreases.
+POOR = 10.0
+#: Iterations in a row without hope of progress before the search ends.
+CALM = 4
+#: Trial radius below which x does not move any more.
+LEAST = 1e-14
+
+
+@dataclass(slots=True)
+class Proposal:
+    """What the pending points are for."""
+
+    kind: str  # "start", "trial" or "geometry"
+    ids: list[int]
+    predicted: float = 0.0
+    length: float = 0.0
+    floor: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The model about the centre, and what it promises."""
+
+    model: tr.LocalModel
+    rows: Index
+    u: Array
+    held: NDArray[np.bool_]
+    predicted: float
+    loss: tr.Loss
+    hope: float
+    noise: float  # standard deviation of the sum of squares by noise
+
+
+class Search:
+    """Trust region over the random-Taylor model.
+
+    Parameters
+    ----------
+    x0, scale, low, high : array, shape (m,)
+    sigma : float or None
+        Noise of one evaluation, of every residual, where it is known.
+    x_tol : array, shape (m,), or None
+        Half width wanted of each parameter's 95 % interval.
+    """
+
+    def __init__(
+        self, x0: Array, scale: Array, low: Array, high: Array,
+        sigma: float | None = None, x_tol: Array | None = None,
+    ) -> None:  # fmt: skip
+        self.x0, self.scale, self.low, self.high = x0, scale, low, high
+        self.sigma, self.x_tol = sigma, x_tol
+        self.m = len(x0)
+        self.points: list[Array] = []
+        self.values: list[Array | None] = []  # None where pending or failed
+        self.centre = -1
+        self.radius = 0.5 * np.sqrt(self.m)
+        self.calm = self.poor = self.side = 0
+        self.status = ""
+        self.proposal: Proposal | None = None
+        self.tries = np.zeros(self.m, np.intp)
+        self.limit = np.inf
+        self.grain = 0.0  # |x - centre| / scale at which noise equals curvature
+        self.moved = False
+
+    # -- samples -----------------------------------------------------------------------------
+
+    def add(self, point: Array, value: Array | None) -> int:
+        """Take a sample that was not asked for."""
+        self.points.append(np.asarray(point, float))
+        self.values.append(None)
+        self._record(len(self.points) - 1, value)
+        return len(self.points) - 1
+
+    def _record(self, i: int, value: Array | None) -> None:
+        if value is None or not np.isfinite(value).all():
+            return
+        size = float(value @ value)
+        if not np.isfinite(size) or size > self.limit:
+            return
+        if self.limit == np.inf:
+            self.limit = RUNAWAY * max(size, 1e-290)
+        self.values[i] = value
+
+    def size(self, i: int) -> float:
+        """Sum of squares of sample i, inf where it failed."""
+        value = self.values[i]
+        return float(value @ value) if value is not None else np.inf
+
+    @property
+    def good(self) -> Index:
+        return np.array([i for i, v in enumerate(self.values) if v is not None], np.intp)
+
+    # -- what to run next --------------------------------------------------------------------
+
+    def propose(self, most: int = 1) -> list[int]:
+        """Indices of the points to run next; empty at the end."""
+        if self.proposal is not None:
+            return self.proposal.ids
+        if self.status:
+            return []
+        ids = self._start()
+        if ids:
+            self.proposal = Proposal("start", ids)
+            return ids
+        if self.centre < 0:
+            self.status = "failed"
+            return []
+        return self._iterate(most)
+
+    def _start(self) -> list[int]:
+        """x0 and a move of each input; failed moves turned round, then shortened."""
+        out = []
+        if not self.points:
+            out.append(self._ask(self.x0))
+        base = self.points[self.centre] if self.centre >= 0 else self.x0
+        for j in np.flatnonzero((self.tries >= 0) & (self.high > self.low)):
+            while 0 <= self.tries[j] < 8:
+                size = FIRST * 0.25 ** (self.tries[j] // 2) * (-1.0) ** self.tries[j]
+                self.tries[j] += 1
+                point = base.copy()
+                point[j] += size * self.scale[j]
+                if self.low[j] <= point[j] <= self.high[j] and point[j] != base[j]:
+                    out.append(self._ask(point))
+                    break
+        return out
+
+    def _ask(self, point: Array) -> int:
+        self.points.append(np.clip(point, self.low, self.high))
+        self.values.append(None)
+        return len(self.points) - 1
+
+    def _iterate(self, most: int) -> list[int]:
+        state = self.state()
+        self._judge(state)
+        if self.status:
+            return []
+        model, u = state.model, state.u
+        length = float(np.linalg.norm(u))
+        floor = min(1.0, (8.0 * model.ratio) ** 0.25)
+        self.grain = self.radius * float(np.clip(floor, 1e-3, 1.0))
+        wanting = self.x_tol is not None and self.calm >= CALM
+        stuck = length < 1e-3 * min(1.0, floor) or state.predicted <= 0
+        points = []
+        if wanting or stuck or (state.loss.jac > POOR * state.predicted and self.poor < self.m):
+            kind, self.poor = "geometry", self.poor + 1
+            reach = self.grain / self.radius
+            ways = self._ways(state) if wanting else state.loss.worst
+            points += [self._inside(self._signed(way, state), reach) for way in ways[:most]]
+        else:
+            kind, self.poor = "trial", 0
+            points.append(u)
+            # Side by side: the same direction shorter and longer, then what J knows least.
+            points += [self._inside(u, f) for f in (0.4 * length, 1.6 * length)][: most - 1]
+            for way in state.loss.worst[: max(0, most - 3)]:
+                points.append(self._inside(self._signed(way, state), 0.5))
+        centre = self.points[self.centre]
+        ids = [self._ask(centre + self.radius * self.scale * p) for p in points]
+        self.proposal = Proposal(kind, ids, state.predicted, length, floor)
+        return ids
+
+    def _signed(self, way: Array, state: State) -> Array:
+        """Downhill, so that a geometry point may be a better one as well; in turn where level."""
+        slope = float(way @ (state.model.jac.T @ state.model.c))
+        self.side += 1
+        if slope == 0.0:
+            slope = (-1.0) ** self.side
+        return -np.sign(slope) * way
+
+    def _ways(self, state: State) -> Array:
+        """Directions in which runs tell most of the parameters whose intervals are too wide."""
+        cov, lost = tr.parameter_covariance(state.model, state.held)
+        assert self.x_tol is not None
+        if lost.any():
+            return state.loss.worst
+        want = self.x_tol / (self.radius * self.scale)
+        _, vecs = np.linalg.eigh(cov / np.outer(want, want))
+        ways = (vecs * want[:, None]).T[::-1]
+        self.side += 1
+        return np.asarray((-1.0) ** self.side * ways / np.linalg.norm(ways, axis=1, keepdims=True))
+
+    def _inside(self, way: Array, reach: float) -> Array:
+        """A step of that length, turned round where a bound cuts it short, else cut."""
+        size = np.linalg.norm(way)
+        step = way * (reach / size) if size > 0 else way
+        low, high = self._box()
+        there, back = np.clip(step, low, high), np.clip(-step, low, high)
+        return back if np.linalg.norm(back) > 1.5 * np.linalg.norm(there) else there
+
+    def _box(self) -> tuple[Array, Array]:
+        x, unit = self.points[self.centre], self.radius * self.scale
+        return (self.low - x) / unit, (self.high - x) / unit
+
+    # -- the model ---------------------------------------------------------------------------
+
+    def select(self, x: Array) -> Index:
+        """Samples for a model about x: the nearest, and those at the length that tells most.
+
+        m + 1 in general position twice over, the nearest ones and those nearest to ``grain``
+        from x: steps that converge leave a cluster in which noise hides the slope. Then the
+        nearest max(20, 4 (m + 1)) of what lies within 8 times the first set.
+        """
+        good = self.good
+        u = (np.array([self.points[i] for i in good]) - x) / self.scale
+        dist = np.linalg.norm(u, axis=1)
+        order = np.argsort(dist, kind="stable")
+        core = self._spread(u, order)
+        reach = 8.0 * max(dist[core[-1]], self.grain)
+        near = order[: max(20, 4 * (self.m + 1))]
+        chosen = [near[dist[near] <= reach], core]
+        if self.grain > 0:
+            off = np.abs(np.log(np.maximum(dist, 1e-300) / self.grain))
+            chosen.append(self._spread(u, np.r_[order[0], np.argsort(off, kind="stable")]))
+        return good[np.unique(np.concatenate(chosen))]
+
+    def _spread(self, u: Array, order: Index) -> Index:
+        """The first samples in ``order`` that are in general position with the first."""
+        basis = np.zeros((self.m, 0))
+        chosen = [order[0]]
+        for i in order[1:]:
+            if basis.shape[1] == self.m:
+                break
+            way = u[i] - u[order[0]]
+            size = np.linalg.norm(way)
+            if size == 0:
+                continue
+            rest = way - basis @ (basis.T @ way)
+            if np.linalg.norm(rest) > 0.05 * size:
+                rest -= basis @ (basis.T @ rest)
+                basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
+                chosen.append(i)
+        return np.array(chosen, np.intp)
+
+    def model(self, x: Array) -> tuple[tr.LocalModel, Index]:
+        """The model about x from the samples around it, in units of the trust radius."""
+        rows = self.select(x)
+        u = (np.array([self.points[i] for i in rows]) - x) / (self.radius * self.scale)
+        y = np.array([self.values[i] for i in rows])
+        return tr.fit(u, y, self.sigma), rows
+
+    def state(self) -> State:
+        x = self.points[self.centre]
+        model, rows = self.model(x)
+        u, held = tr.step(model.c, model.jac, *self._box())
+        size = float(model.c @ model.c)
+        ahead = model.c + model.jac @ u
+        predicted = size - float(ahead @ ahead)
+        loss = tr.expected_loss(model)
+        noise = 2 * model.sigma * np.sqrt(size) + model.sigma**2 * np.sqrt(2 * len(model.c))
+        hope = tr.gauss_newton_decrease(model, held) + loss.value + loss.jac
+        return State(model, rows, u, held, predicted, loss, hope, float(noise))
+
+    def _judge(self, state: State) -> None:
+        """Count calm iterations; end where nothing more is to be gained."""
+        size = float(state.model.c @ state.model.c)
+        floor = 0.5 * state.noise + 1e-8 * size
+        if state.hope <= floor or size <= 1e-24 * self.limit:
+            self.calm += 1
+        else:
+            self.calm = 0
+        limited = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
+        if size <= 1e-24 * self.limit or self.radius < LEAST:
+            self.status = "converged"
+        elif self.calm >= CALM and (self.x_tol is None or self._reached(state)):
+            self.status = limited
+        elif not self.moved and 8.0 * state.model.ratio > 1.0 and self._blind(state):
+            self.radius *= 4.0  # only noise answers
+            if self.radius > 1e12:
+                self.status = "no signal"
+
+    def _blind(self, state: State) -> bool:
+        _, lost = tr.parameter_covariance(state.model, state.held)
+        return bool(lost[~state.held].all())
+
+    def _reached(self, state: State) -> bool:
+        cov, lost = tr.parameter_covariance(state.model, state.held)
+        half = 1.96 * np.sqrt(np.diagonal(cov)) * self.radius * self.scale
+        return bool((half <= self.x_tol).all() and not lost.any())
+
+    # -- what came back ----------------------------------------------------------------------
+
+    def tell(self, values: dict[int, Array | None]) -> None:
+        """Values of all the points proposed."""
+        proposal = self.proposal
+        assert proposal is not None
+        self.proposal = None
+        for i, value in values.items():
+            self._record(i, value)
+        if proposal.kind == "start":
+            self._started(proposal.ids)
+        else:
+            self._moved(proposal)
+
+    def _started(self, ids: list[int]) -> None:
+        best = min(range(len(self.points)), key=self.size)
+        if np.isfinite(self.size(best)):
+            self.centre = best
+        for j in range(self.m):
+            done = [
+                i for i in range(len(self.points))
+                if self.values[i] is not None and self.points[i][j] != self.x0[j]
+            ]  # fmt: skip
+            if done:
+                self.tries[j] = -1
+
+    def _moved(self, proposal: Proposal) -> None:
+        ok = [i for i in proposal.ids if self.values[i] is not None]
+        if not ok:
+            self.radius *= 0.5
+            return
+        model, _ = self.model(self.points[self.centre])
+        unit = self.radius * self.scale
+        x = self.points[self.centre]
+        ahead = model.predict((np.array([self.points[i] for i in ok]) - x) / unit)
+        sizes = np.square(ahead).sum(1)
+        here = float(model.c @ model.c)
+        noise = 2 * model.sigma * np.sqrt(here) + model.sigma**2 * np.sqrt(2 * len(model.c))
+        limit = self.size(self.centre) + 3.0 * noise
+        best = int(np.argmin(sizes))
+        if sizes[best] < here and self.size(ok[best]) < limit:
+            self.centre = ok[best]
+            self.moved = self.moved or sizes[best] < here - noise
+        if proposal.kind == "trial":
+            ratio = (here - float(sizes.min())) / proposal.predicted
+            if proposal.ids[0] not in ok:
+                self.radius *= 0.5
+            elif ratio > 0.7:
+                self.radius *= 2.0 if proposal.length > 0.9 else 1.0
+            elif ratio < 0.25:
+                self.radius *= max(0.5 if ratio < 0.1 else 0.7, proposal.floor)

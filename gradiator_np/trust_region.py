@@ -1,0 +1,244 @@
+"""The pure parts of the least-squares driver: local model, step, expected loss, intervals.
+
+Everything is in units of the trust radius: u = (x - centre) / (radius * scale).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np.solvers.taylor_model import Linear, linear_part
+
+Array = NDArray[np.float64]
+
+EPS = float(np.finfo(np.float64).eps)
+#: Noise-to-curvature ratio r = sigma^2 / kappa^2: four points a decade of sigma / kappa.
+RATIOS = 10.0 ** (np.arange(-56, 17) / 2.0)
+#: log-sd of the curvature about the size of the residuals: one and a half decades.
+PRIOR_SD = 1.5 * np.log(10.0)
+
+
+def series(t: Array) -> Array:
+    """psi(t) = t^2/2 + t^3/6: within a trust region two orders are enough."""
+    return t * t * (0.5 + t / 6.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """Value, Jacobian and their common covariance at the centre, and the noise.
+
+    Attributes
+    ----------
+    c : array, shape (n,)
+    jac : array, shape (n, m)
+    cov : array, shape (m + 1, m + 1)
+        Of (c_i, J_i), the same for every output.
+    sigma, kappa : float
+        Noise of one evaluation, and curvature at the trust radius.
+    """
+
+    c: Array
+    jac: Array
+    cov: Array
+    sigma: float
+    kappa: float
+    samples: Array
+    weights: Array
+
+    @property
+    def ratio(self) -> float:
+        """sigma^2 / kappa^2."""
+        return (self.sigma / self.kappa) ** 2 if self.kappa > 0 else np.inf
+
+    def predict(self, u: Array) -> Array:
+        """Posterior mean at u (q, m), shape (q, n)."""
+        return self.c + u @ self.jac.T + series(u @ self.samples.T) @ self.weights
+
+
+def fit(u: Array, y: Array, sigma: float | None = None) -> LocalModel:
+    """Restricted likelihood of one curvature and one noise for all outputs.
+
+    Parameters
+    ----------
+    u : array, shape (k, m)
+    y : array, shape (k, n)
+    sigma : float or None
+        Noise of one evaluation where it is known.
+    """
+    lin = linear_part(np.hstack([np.ones((len(u), 1)), u]))
+    cov = series(u @ u.T)
+    lam, t, ratio, kappa2 = _likeliest(lin, cov, y, sigma)
+    inverse = 1.0 / (lam + ratio)
+    ty = t.T @ y
+    pinv = lin.back @ lin.q1.T
+    gain = pinv @ (cov @ t)
+    weights = t @ (inverse[:, None] * ty)
+    beta = pinv @ (y - cov @ weights)
+    spread = pinv @ cov @ pinv.T + ratio * (lin.back @ lin.back.T) - (gain * inverse) @ gain.T
+    var = np.diagonal(spread)
+    least = ratio * np.square(lin.back).sum(1)
+    spread = spread + np.diag(np.maximum(least - var, 0.0))  # rounding
+    if lin.null.shape[1]:
+        # What no sample tells is as uncertain as the curvature prior allows.
+        spread = spread + lin.null @ lin.null.T
+    return LocalModel(
+        beta[0], beta[1:].T, kappa2 * spread, float(np.sqrt(ratio * kappa2)),
+        float(np.sqrt(kappa2)), u, weights,
+    )  # fmt: skip
+
+
+def _likeliest(
+    lin: Linear, cov: Array, y: Array, sigma: float | None
+) -> tuple[Array, Array, float, float]:
+    """Contrasts, and the likeliest noise-to-curvature ratio and curvature."""
+    k, n = y.shape
+    d = k - lin.rank
+    lam, vec = np.linalg.eigh(lin.z.T @ cov @ lin.z)
+    lam = np.maximum(lam, 0.0)
+    t = lin.z @ vec
+    size = max(float(np.mean(np.square(y))), 1e-300)
+    floor = 8 * EPS * max(float(lam[-1]) if d else 1.0, 1e-300)
+    if d == 0:
+        ratio = floor if sigma is None else max(sigma**2 / size, floor)
+        return lam, t, ratio, size
+    if sigma is not None:
+        kappa2 = size * 10.0 ** (np.arange(-48, 17) / 4.0)
+        r = sigma**2 / kappa2 + floor
+    else:
+        r = RATIOS + floor
+    inverse = 1.0 / (lam + r[:, None])
+    quad = inverse @ np.square(t.T @ y).sum(1)
+    logdet = -np.log(inverse).sum(1)
+    if sigma is None:
+        # Without the prior kappa^2 would be quad / (n d); one Newton-like step shrinks it.
+        raw = np.log(np.maximum(quad, 1e-300) / (n * d))
+        weight = 0.5 * n * d * PRIOR_SD**2 * 4.0
+        log_k2 = (weight * raw + np.log(size)) / (weight + 1.0)
+        kappa2 = np.exp(log_k2)
+    log_k2 = np.log(kappa2)
+    value = -0.5 * (n * d * log_k2 + n * logdet + quad / kappa2)
+    value -= 0.5 * np.square((log_k2 - np.log(size)) / (2.0 * PRIOR_SD))
+    # Less noise is slightly likelier, so that nothing wins a tie.
+    value -= 0.05 * np.log10(np.maximum(r * kappa2 / size, 1e-26))
+    best = int(np.argmax(value))
+    return lam, t, float(r[best]), float(kappa2[best])
+
+
+def step(c: Array, jac: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """min |c + J u| over |u| <= 1, low <= u <= high: u, and which inputs are held by a bound.
+
+    Inputs that hit a bound are fixed there and the others solved again.
+    """
+    m = jac.shape[1]
+    u = np.zeros(m)
+    free = high > low
+    u[~free] = low[~free]
+    for _ in range(m + 1):
+        room = 1.0 - u[~free] @ u[~free]
+        if not free.any() or room <= 0:
+            break
+        u[free] = _secular(c + jac[:, ~free] @ u[~free], jac[:, free], np.sqrt(room))
+        out = free & ((u < low) | (u > high))
+        if not out.any():
+            break
+        u[out] = np.clip(u[out], low[out], high[out])
+        free &= ~out
+    return np.clip(u, low, high), ~free
+
+
+def _secular(c: Array, jac: Array, radius: float) -> Array:
+    """min |c + J u|, |u| <= radius, from the singular values of J."""
+    left, s, vt = np.linalg.svd(jac, full_matrices=False)
+    b = -(left.T @ c)
+    good = s > 1e-13 * s[0] if s.size and s[0] > 0 else np.zeros(s.size, bool)
+    s, b, vt = s[good], b[good], vt[good]
+    if not s.size:
+        return np.zeros(jac.shape[1])
+    w = b / s
+    if np.sqrt(w @ w) <= radius:
+        return np.asarray(w @ vt)
+    low, high = 0.0, float(np.sqrt(np.square(s * b).sum())) / radius
+    for _ in range(60):  # |u| falls as the damping grows
+        lam = np.sqrt(low * high) if low > 0 else 1e-3 * high
+        w = s * b / (s * s + lam)
+        if np.sqrt(w @ w) > radius:
+            low = lam
+        else:
+            high = lam
+            if np.sqrt(w @ w) > 0.999 * radius or lam < 1e-30 * s[0] ** 2:
+                break
+    return np.asarray(w @ vt)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Expected loss of |c + J u|^2 by the errors of J and of c, and the direction of the worst."""
+
+    jac: float
+    value: float
+    worst: Array  # (m, m) directions, the one that costs most first
+
+
+def expected_loss(model: LocalModel) -> Loss:
+    """|c|^2 tr[(J'J + lam I)^-1 P_JJ], lam = |c| sqrt(max eig P_JJ), and m P_cc."""
+    p = model.cov[1:, 1:]
+    size = float(np.linalg.norm(model.c))
+    lam = size * np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
+    gram = model.jac.T @ model.jac
+    damp = gram + max(lam, 1e-300) * np.eye(len(p))
+    vals, vecs = np.linalg.eigh(damp)
+    half = vecs / np.sqrt(np.maximum(vals, 1e-300))
+    each, way = np.linalg.eigh(half.T @ p @ half)
+    # Back to u: the direction of P that the damped Gauss-Newton matrix amplifies most.
+    worst = (half @ way)[:, ::-1].T
+    norm = np.linalg.norm(worst, axis=1, keepdims=True)
+    return Loss(size**2 * float(each.sum()), len(p) * float(model.cov[0, 0]), worst / norm)
+
+
+def gauss_newton_decrease(model: LocalModel, held: NDArray[np.bool_]) -> float:
+    """|c|^2 less the least |c + J u|^2 over inputs that no bound holds."""
+    jac = model.jac[:, ~held]
+    if not jac.size:
+        return 0.0
+    left, s, _ = np.linalg.svd(jac, full_matrices=False)
+    good = s > 1e-10 * s[0]
+    return float(np.square(left[:, good].T @ model.c).sum())
+
+
+def parameter_covariance(
+    model: LocalModel, held: NDArray[np.bool_], strict: float = 4.0
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Covariance of the minimiser (in u) and which inputs the runs do not determine.
+
+    Noise in J adds n P_JJ to J'J (errors in variables): weak directions look determined. It is
+    subtracted; where J'J v < (1 + strict sqrt(2/n)) n P_JJ v nothing is determined, and neither
+    is any input with a part in such a v.
+    """
+    m, n = len(held), len(model.c)
+    free = ~held
+    cov = np.zeros((m, m))
+    lost = np.zeros(m, bool)
+    if not free.any():
+        return cov, lost
+    p = model.cov[1:, 1:][np.ix_(free, free)]
+    jac = model.jac[:, free]
+    gram, noise = jac.T @ jac, n * p
+    vals, vecs = np.linalg.eigh(noise)
+    vals = np.maximum(vals, max(1e-14 * vals[-1], 1e-300))
+    back = vecs / np.sqrt(vals)
+    mu, vec = np.linalg.eigh(back.T @ gram @ back)
+    ways = back @ vec  # ways' noise ways = 1, ways' gram ways = mu
+    sure = mu > 1.0 + strict * np.sqrt(2.0 / n)
+    middle = float(model.c @ model.c) * p + float(model.cov[0, 0]) * gram
+    w = ways[:, sure] / (mu[sure] - 1.0)
+    half = w @ ways[:, sure].T
+    cov[np.ix_(free, free)] = half @ middle @ half
+    if not sure.all():
+        # ways are orthonormal by `noise`, so their size in u tells nothing: compare with the
+        # part that is determined.
+        unsure = ways[:, ~sure] / np.linalg.norm(ways[:, ~sure], axis=0)
+        lost[free] = (np.abs(unsure) > 0.05).any(1)
+    return cov, lost
