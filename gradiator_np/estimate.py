@@ -10,8 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.designs.stencil import ORDERS
 from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
-from gradiator_np.evaluate import ALIKE, Evaluator, Outcome, Run
+from gradiator_np.evaluate import (
+    ALIKE,
+    Evaluator,
+    Failure,
+    Outcome,
+    Run,
+    failed_at_x,
+    is_jitted,
+)
+from gradiator_np.express import Express, Left
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import EvaluationError, last_line
 from gradiator_np.status import Status, warn
@@ -22,6 +32,14 @@ Array = NDArray[np.float64]
 # Points are handed over in parts of at most this size, so that a VJP of a million inputs does
 # not hold a million points at once.
 PART_BYTES = 2**26
+
+# The express lane holds all points of a stencil at once, up to this many numbers.
+EXPRESS_SIZE = 2**20
+# Options that take a call off it.
+SPECIAL = (
+    "rel_step", "abs_step", "x_scale", "noise", "max_evals", "tol", "rtol", "min_step",
+    "max_step", "vectorized", "run",
+)  # fmt: skip
 
 # Statuses under which the numbers may be wrong: these warn.
 DOUBTFUL = frozenset(
@@ -163,6 +181,19 @@ def jacobian(
            [4., 0.]])
     """
     point = checks.point(x, batch_dims)
+    left = None
+    lane = express(fun, point, {
+        "method": method, "rel_step": rel_step, "abs_step": abs_step, "x_scale": x_scale,
+        "bounds": bounds, "noise": noise, "max_evals": max_evals, "tol": tol, "rtol": rtol,
+        "min_step": min_step, "max_step": max_step, "workers": workers,
+        "vectorized": vectorized, "on_error": on_error, "run": run, "args": args,
+        "kwargs": kwargs,
+    })  # fmt: skip
+    if lane is not None:
+        done = lane.run(point, f0)
+        if isinstance(done, JacobianEstimate):
+            return done
+        left = done
     estimator = JacobianEstimator(
         point, method=method, rel_step=rel_step, abs_step=abs_step, x_scale=x_scale,
         bounds=bounds, noise=noise, max_evals=max_evals, tol=tol, rtol=rtol, min_step=min_step,
@@ -172,14 +203,53 @@ def jacobian(
         fun, point.layout, args=args, kwargs=kwargs, vectorized=vectorized, workers=workers,
         run=run, complex_step=method == "cs",
     ) as evaluate:  # fmt: skip
-        start(estimator, evaluate, point.flat, f0)
-        drive(estimator, evaluate, on_error)
+        start(estimator, evaluate, point.flat, f0, left)
+        drive(estimator, evaluate, on_error, left)
     return finish(estimator)
 
 
-def start(estimator: JacobianEstimator, evaluate: Evaluator, flat: NDArray[Any], f0: Any) -> None:
+def express(
+    fun: Callable[..., Any], point: checks.Point, options: Mapping[str, Any]
+) -> Express | None:
+    """The express lane for calls that ask for nothing special; None for the others."""
+    flat, layout = point
+    method = options.get("method", "auto")
+    if not (
+        isinstance(method, str)
+        and method in ORDERS
+        and layout.plain
+        and flat.dtype is checks.FLOAT64
+        and ORDERS[method] * flat.size**2 <= EXPRESS_SIZE
+        and options.get("bounds", UNBOUNDED) is UNBOUNDED
+        and options.get("on_error", "adapt") in ("adapt", "drop")
+        and type(options.get("workers", 1)) is int
+        and options.get("workers", 1) == 1
+        and type(options.get("args", ())) is tuple
+        and callable(fun)
+        and not any(map(options.get, SPECIAL))
+    ):
+        return None
+    return Express(
+        fun, options.get("args", ()), dict(options.get("kwargs") or {}), method, flat.size,
+        is_jitted(fun),
+    )  # fmt: skip
+
+
+def start(
+    estimator: JacobianEstimator,
+    evaluate: Evaluator,
+    flat: NDArray[Any],
+    f0: Any,
+    left: Left | None = None,
+) -> None:
     """The value at x, by which everything else is measured."""
-    y = evaluate.first(flat) if f0 is None else evaluate.learn(checks.like_output(f0))
+    if left is not None and left.nfev:
+        if type(left.value) is Failure:
+            raise failed_at_x(left.value.exc) from left.value.exc
+        evaluate.nfev = 1
+        y = evaluate.learn(left.value)
+    else:
+        y = evaluate.first(flat) if f0 is None else evaluate.learn(checks.like_output(f0))
     if not checks.isfinite(y) and not np.isfinite(y).any():
         raise EvaluationError(
             "fun(x) is nan or inf in every output; nothing can be estimated around a point where "
@@ -190,8 +260,14 @@ def start(estimator: JacobianEstimator, evaluate: Evaluator, flat: NDArray[Any],
     estimator.set_value(kept, layout)
 
 
-def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> None:
-    """Run what the estimator asks for, until it asks for nothing more."""
+def drive(
+    estimator: JacobianEstimator, evaluate: Evaluator, on_error: str, left: Left | None = None
+) -> None:
+    """Run what the estimator asks for, until it asks for nothing more.
+
+    ``left``: what has been run already of what it asks for first.
+    """
+    replay = None if left is None else left.replay()
     stop = "first" if on_error == "raise" else "alike"
     most = max(1, PART_BYTES // (8 * max(estimator.point_size, evaluate.value_size)))
     batch = estimator.x_layout.batch
@@ -210,7 +286,7 @@ def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> N
         else:
             points = points[:, 0]
         try:
-            out = evaluate(points, stop=stop)
+            out = evaluate(points, stop=stop, replay=replay)
         except BaseException as exc:
             _take(estimator, ids, evaluate.outcome)
             _attach(exc, estimator)
@@ -224,6 +300,7 @@ def drive(estimator: JacobianEstimator, evaluate: Evaluator, on_error: str) -> N
             if estimator.only_error:
                 _second_opinion(estimator, evaluate, out)
             stop = "never"
+        replay = None
         del points  # before the next part is made
 
 

@@ -52,6 +52,16 @@ class Outcome:
     cause: Exception | None = None
 
 
+class Failure:
+    """A run that raised, in place of its value."""
+
+    __slots__ = ("exc", "text")
+
+    def __init__(self, exc: Exception | None, text: str | None = None) -> None:
+        self.exc = exc
+        self.text = text if text is not None or exc is None else _text(exc)
+
+
 NOTHING = Outcome(np.empty(0))
 
 
@@ -152,7 +162,7 @@ class Evaluator:
         self._like: Any = None
         # Complex points compile fun anew, for what one complex-step Jacobian would gain.
         self._jitted = (
-            type(fun).__module__.startswith("numba.")
+            is_jitted(fun)
             and type(workers) is int
             and workers == 1
             and not vectorized
@@ -199,10 +209,7 @@ class Evaluator:
         try:
             value = self._call.run(flat[None].copy() if self.vectorized else flat.copy())
         except Exception as exc:
-            raise EvaluationError(
-                f"fun failed at x itself ({type(exc).__name__}: {exc}); nothing can be estimated "
-                "around a point where fun has no value"
-            ) from exc
+            raise failed_at_x(exc) from exc
         if self.vectorized:
             value = self._unstack(value, 1)
         return self.learn(value)
@@ -256,8 +263,12 @@ class Evaluator:
 
     # -- many values -------------------------------------------------------------------------
 
-    def __call__(self, points: NDArray[Any], *, stop: str = "never") -> Outcome:
+    def __call__(
+        self, points: NDArray[Any], *, stop: str = "never", replay: Iterator[Any] | None = None
+    ) -> Outcome:
         """Run points (k, batch.., m), which fun may overwrite.
+
+        ``replay``: what the first of them returned, where they have been run already.
 
         ``stop``: "alike" ends where the first few all fail alike, "first" at the first failure,
         "never" goes on. What came back so far stays in ``outcome`` when an exception passes
@@ -273,12 +284,14 @@ class Evaluator:
             if self.vectorized:
                 self._vectorized(points, out, 0, k)
             else:
-                self._rows(points, out, stop)
+                self._rows(points, out, stop, replay)
         finally:
             self.nfev = before + out.done
         return out
 
-    def _rows(self, rows: NDArray[Any], out: Outcome, stop: str) -> None:
+    def _rows(
+        self, rows: NDArray[Any], out: Outcome, stop: str, replay: Iterator[Any] | None
+    ) -> None:
         """One run for each row; results are taken in the order of the rows."""
         values, layout = out.values, self.y_layout
         assert layout is not None
@@ -290,12 +303,18 @@ class Evaluator:
             kinds = "c"
         contract = self._contract
         tick = self._ticker(len(rows))
-        if self._jitted and tick is None and layout.fields is None and self._compiled(rows, out):
+        if (
+            self._jitted
+            and tick is None
+            and replay is None
+            and layout.fields is None
+            and self._compiled(rows, out)
+        ):
             return
         if type(self._workers) is not int or self._workers != 1:
             results = self._parallel(rows)
         elif self.x_layout.plain and not self._complex_step:
-            results = self._loop(rows)
+            results = self._loop(rows, replay or iter(()))
         else:
             results = map(self._safe, rows)
         for i, value in enumerate(results):
@@ -318,7 +337,7 @@ class Evaluator:
         """Put a value of any kind into row i, or say why it does not fit."""
         assert self.y_layout is not None
         out.values[i] = np.nan
-        if type(value) is _Failure:
+        if type(value) is Failure:
             out.errors[i] = value.text
             out.cause = out.cause or value.exc
             return
@@ -359,20 +378,24 @@ class Evaluator:
             out.cause = out.cause or exc
         return True
 
-    def _loop(self, rows: NDArray[Any]) -> Iterator[Any]:
+    def _loop(self, rows: NDArray[Any], replay: Iterator[Any]) -> Iterator[Any]:
         """The plain loop, with as little as possible between evaluations."""
         fun, args, kwargs = self._call.fun, self._call.args, self._call.kwargs
-        for row in rows:
+        known = 0
+        for value in replay:
+            known += 1
+            yield value
+        for row in rows[known:]:
             try:
                 yield fun(row, *args, **kwargs)
             except Exception as exc:
-                yield _Failure(_text(exc), exc)
+                yield Failure(exc)
 
     def _safe(self, row: NDArray[Any]) -> Any:
         try:
             return self._call.run(row)
         except Exception as exc:
-            return _Failure(_text(exc), exc)
+            return Failure(exc)
 
     def _ticker(self, total: int) -> Callable[[int], object] | None:
         progress = self.run.progress if self.run is not None else False
@@ -502,23 +525,30 @@ class Evaluator:
     def _alone(self, row: NDArray[Any]) -> Any:
         """Run a row whose pool died, in a fresh pool of one, so that only the culprit fails."""
         if isinstance(self._workers, Executor):
-            return _Failure("the executor broke (a worker died); give a fresh one", None)
+            return Failure(None, "the executor broke (a worker died); give a fresh one")
         with ProcessPoolExecutor(1) as pool:
             try:
                 return _unpack(pool.submit(self._call, row).result())
             except BrokenExecutor:
-                return _Failure("the worker process died in this run", None)
-
-
-@dataclass(slots=True)
-class _Failure:
-    text: str
-    exc: Exception | None
+                return Failure(None, "the worker process died in this run")
 
 
 def _unpack(result: tuple[Any, str | None]) -> Any:
     value, error = result
-    return value if error is None else _Failure(error, None)
+    return value if error is None else Failure(None, error)
+
+
+def is_jitted(fun: object) -> bool:
+    """Whether ``fun`` is a Numba-jitted function, without importing Numba to find out."""
+    return type(fun).__module__.startswith("numba.")
+
+
+def failed_at_x(exc: Exception | None) -> EvaluationError:
+    """The error for a run at x itself that raised."""
+    return EvaluationError(
+        f"fun failed at x itself ({type(exc).__name__}: {exc}); nothing can be estimated around a "
+        "point where fun has no value"
+    )
 
 
 def _alike(errors: dict[int, str]) -> bool:

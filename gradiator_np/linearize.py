@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
-from gradiator_np.estimate import Options, drive, finish, start
+from gradiator_np.estimate import Options, drive, express, finish, start
 from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
 from gradiator_np.evaluate import Evaluator
 from gradiator_np.results import JacobianEstimate, ProductEstimate
@@ -279,6 +279,7 @@ class Prepared:
         )  # fmt: skip
         self._on_error = options.get("on_error", "adapt")
         self._learned: Any = None
+        self._lane = None if self._batch_dims else express(fun, point, options)
         self.nfev = 0
 
     def __call__(self, x: Any, f0: Any = None) -> JacobianEstimate:
@@ -290,10 +291,17 @@ class Prepared:
                 f"x has shape {np.shape(x)}, but this was prepared for "
                 f"{self._layout.batch + (self._layout.shape or ())}"
             )
+        left = None
+        if self._lane is not None:
+            done = self._lane.run(point, f0)
+            if isinstance(done, JacobianEstimate):
+                self.nfev += done.nfev
+                return done
+            left = done
         estimator = JacobianEstimator(point, **self._options, learned=self._learned)
         self._evaluate.nfev = 0
-        start(estimator, self._evaluate, point.flat, f0)
-        drive(estimator, self._evaluate, self._on_error)
+        start(estimator, self._evaluate, point.flat, f0, left)
+        drive(estimator, self._evaluate, self._on_error, left)
         self._learned = estimator.learned
         self.nfev += estimator.nfev
         return finish(estimator)

@@ -54,15 +54,15 @@ class Stencil:
         return StencilPlan(self, problem)
 
 
-def default_step(problem: Problem, order: int) -> Array:
+def default_step(x: Array, scale: Array, eps: float, order: int) -> Array:
     """Steps eps^(1/(order + 1)) times the scale of x, away from zero.
 
     There rounding, eps / h, and truncation, h^order, balance for a function that bends on the
     scale of x. They are powers of two, so that x + h is exact for nearly every x.
     """
     # frexp gives 2^(e-1) <= v < 2^e: with sqrt(2) more that is the power of two nearest to v.
-    _, exponent = np.frexp(problem.eps ** (1 / (order + 1)) * math.sqrt(2) * problem.scale)
-    return np.asarray(np.copysign(np.ldexp(0.5, exponent), problem.x))
+    _, exponent = np.frexp(eps ** (1 / (order + 1)) * math.sqrt(2) * scale)
+    return np.asarray(np.copysign(np.ldexp(0.5, exponent), x))
 
 
 def place(problem: Problem, step: Array, order: int) -> tuple[Array, Array]:
@@ -109,7 +109,9 @@ class StencilPlan:
         self.name = design.method
         self.order = ORDERS[design.method]
         self.problem = problem
-        step = default_step(problem, self.order) if design.step is None else design.step
+        step = design.step
+        if step is None:
+            step = default_step(problem.x, problem.scale, problem.eps, self.order)
         self.multiples, self._step = place(problem, step, self.order)
         m = problem.x.shape[1]
         moved = self._step.any(0) if problem.bounded else True
@@ -182,7 +184,7 @@ class StencilPlan:
         t = moves.t.reshape(self.order, m, b)
         n = rows.y.shape[-1]
         values = rows.values.reshape(self.order, m, b, n)
-        coef, w, low = solve_lines(t, values, rows.y)
+        coef, w, low = solve_lines(t, values, rows.y, self.order >= 4)
         if self.order == 1:
             diag, base = np.square(w[0]), w[0]
         else:

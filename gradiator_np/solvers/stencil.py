@@ -51,7 +51,7 @@ def baseless_weights(t: Array) -> Array:
 
 
 def solve_lines(
-    t: Array, values: NDArray[Any], y: NDArray[Any]
+    t: Array, values: NDArray[Any], y: NDArray[Any], embedded: bool
 ) -> tuple[NDArray[Any], Array, NDArray[Any] | None]:
     """J from complete lines, B points at once.
 
@@ -61,18 +61,20 @@ def solve_lines(
         Offsets along each input, in x's units, nearest first.
     values : array, shape (p, m, B, n)
     y : array, shape (B, n)
+    embedded : bool
+        Whether to compare with the rule of two orders less (p >= 4).
 
     Returns
     -------
     coef : array, shape (B, n, m)
     weights : array, shape (p, m, B)
     embedded : array, shape (B, n, m), or None
-        Difference to the rule of two orders less, where p >= 4.
+        The difference to that rule.
     """
     w = derivative_weights(t)
     coef = _combine(w, values, y)
     p = len(t)
-    low = None if p < 4 else coef - _combine(derivative_weights(t[: p - 2]), values, y)
+    low = None if not embedded else coef - _combine(derivative_weights(t[: p - 2]), values, y)
     return coef, w, low
 
 
