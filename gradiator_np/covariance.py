@@ -13,6 +13,7 @@ Array = NDArray[np.float64]
 # A null vector is orthonormal in scaled inputs; what rounding leaves of an entry that is truly
 # zero is some m * eps, so anything below this is no part of the direction.
 NULL_TOL = 1e-10
+SPAN_TOL = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Covariance:
     loading : array, shape (..., n, r), or None
         What output i multiplies the columns of a shared ``factor`` with: noise that differs from
         sample to sample, where each column stands for one sample.
+    span : array, shape (..., m, r), or None
+        In place of ``null`` where r is far below m: orthonormal basis of the directions that the
+        samples show, in inputs divided by ``unit``. The variance of J u is infinite unless
+        u / unit lies in it. Shared by all outputs.
+    unit : array, shape (..., m), or None
     """
 
     scale: Array
@@ -56,6 +62,8 @@ class Covariance:
     per_output: bool = False
     lost: NDArray[np.bool_] | None = None
     loading: Array | None = None
+    span: Array | None = None
+    unit: Array | None = None
 
     def variance(self) -> Array:
         """Variance of every entry, shape (..., n, m): inf where undetermined."""
@@ -75,6 +83,11 @@ class Covariance:
             var = np.where(self._rows((self.null != 0).any(-1), 1), np.inf, var)
         if self.lost is not None:
             var = np.where(self.lost, np.inf, var)
+        if self.span is not None:
+            # 1 - |row|^2 is the squared part of an input outside of the span; SPAN_TOL squared
+            # is above its rounding.
+            shown = np.einsum("...r,...r->...", self.span, self.span) > 1 - SPAN_TOL**2
+            var = np.where(shown[..., None, :], var, np.inf)
         return np.asarray(var)
 
     def stderr(self) -> Array:
@@ -90,7 +103,18 @@ class Covariance:
             var = np.where(self._undetermined(u), np.inf, var)
         if self.lost is not None:
             var = np.where((self.lost & (u[..., None, :] != 0)).any(-1), np.inf, var)
+        if self.span is not None:
+            var = np.where(self.outside(u)[..., None], np.inf, var)
         return np.asarray(var)
+
+    def outside(self, u: Array) -> NDArray[np.bool_]:
+        """Whether tangents u (..., m) have a part outside of ``span``, shape (...)."""
+        assert self.span is not None
+        assert self.unit is not None
+        scaled = u / self.unit
+        along = np.matvec(self.span, np.vecmat(scaled, self.span))
+        rest = np.linalg.norm(scaled - along, axis=-1)
+        return np.asarray(rest > SPAN_TOL * np.linalg.norm(scaled, axis=-1))
 
     def vjp_variance(self, v: Array) -> Array:
         """Variance of v^T J for cotangents v of shape (..., n): shape (..., m)."""

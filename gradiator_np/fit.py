@@ -280,6 +280,7 @@ def _from_products(dx: Any, df: Any, v: NDArray[Any], **options: Any) -> Jacobia
         cov=Covariance(
             np.repeat(cov.scale, n), diag=by_row(cov.diag), factor=by_row(cov.factor),
             null=by_row(cov.null), per_output=True,
+            lost=None if cov.span is None else np.isinf(cov.variance()).reshape(n, m),
         ),
         dof=np.repeat(whole.dof, n),
         residual=np.repeat(whole.residual, n),

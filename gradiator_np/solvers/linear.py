@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from gradiator_np.covariance import NULL_TOL
+from gradiator_np.covariance import NULL_TOL, SPAN_TOL
 
 Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -26,8 +27,10 @@ _LARGE = 128
 # Three quarters of a cache line set: at powers of two the columns of (8, 6, 4) evict each other
 # (48 lanes: 4.0 ms for 10 000 problems, 32: 4.4, 64: 4.9).
 _LANES = 48
-# Three steps of power iteration hold the condition number within a factor of two.
+# Two steps of power iteration mostly hold the condition number within a factor of two.
 _POWER_STEPS = 2
+# Factors of an SVD held at once.
+_PART_BYTES = 2**20
 # Up to this size the singular values of R cost less than the solution itself.
 _EXACT_CONDITION = 128
 
@@ -52,6 +55,9 @@ class LinearFit:
         which is at most the true value and rarely below half of it.
     rss : array, shape (b, n)
         Residual sums of squares.
+    span, unit : array, shape (b, m, r) and (b, m), or None
+        In place of ``null``, where that was asked for and would be large: orthonormal basis of
+        the directions of the samples, in inputs divided by ``unit``.
     """
 
     coef: Array
@@ -60,9 +66,13 @@ class LinearFit:
     rank: NDArray[np.intp]
     cond: Array
     rss: Array
+    span: Array | None = None
+    unit: Array | None = None
 
 
-def least_squares(dx: Array, df: Array, rcond: float | None = None) -> LinearFit:
+def least_squares(
+    dx: Array, df: Array, rcond: float | None = None, *, compact: bool = False
+) -> LinearFit:
     """Least-squares solutions of least norm of ``dx coef^T ~ df``.
 
     Columns of dx are scaled to norm 1, and the rank is decided on the spectrum of that: an input
@@ -78,17 +88,19 @@ def least_squares(dx: Array, df: Array, rcond: float | None = None) -> LinearFit
     df : array, shape (b, k, n)
     rcond : float, optional
         Singular values below ``rcond`` times the largest count as zero; max(k, m) eps by default.
+    compact : bool
+        Give the span of the samples in place of their null space where m > 2 k.
     """
     b, k, m = dx.shape
     n = df.shape[2]
     limit = 1 / max(rcond or 0.0, max(k, m) * EPS)
+    if k < m or m == 0:
+        return _by_svd(dx, df, 1 / limit, compact and m > 2 * k)
     coef = np.empty((b, n, m))
     factor = np.zeros((b, m, m))
     cond = np.empty(b)
     rss = np.empty((b, n))
-    if k < m or m == 0:
-        left = np.arange(b)
-    elif b < _FEW or m > _LARGE:
+    if b < _FEW or m > _LARGE:
         out = zip(coef, factor, cond[:, None], rss)
         proven = [_by_qr(dx[i], df[i], limit, *arrays) for i, arrays in enumerate(out)]
         left = np.flatnonzero(~np.array(proven, dtype=bool))
@@ -105,9 +117,7 @@ def least_squares(dx: Array, df: Array, rcond: float | None = None) -> LinearFit
     rank = np.full(b, m, dtype=np.intp)
     if not left.size:
         return LinearFit(coef, factor, None, rank, cond, rss)
-    slow = _by_svd(dx[left], df[left], 1 / limit)
-    if left.size == b:
-        return slow
+    slow = _by_svd(dx[left], df[left], 1 / limit, False)
     coef[left], cond[left], rank[left] = slow.coef, slow.cond, slow.rank
     rss[left] = slow.rss
     factor[left] = 0.0
@@ -121,11 +131,13 @@ def least_squares(dx: Array, df: Array, rcond: float | None = None) -> LinearFit
 
 def _unit_columns(dx: Array) -> Array:
     """What scales the columns of dx (..., k, m) to norm 1, shape (..., m); 1 for zero columns."""
-    # By the largest entry first: squares of 1e200 or 1e-200 leave the range of floats.
-    top = np.abs(dx).max(-2, initial=0.0)
+    top = np.maximum(dx.max(-2, initial=0.0), -dx.min(-2, initial=0.0))
     top = np.where(top > 0, top, 1.0)
-    norm = np.sqrt(np.square(dx / top[..., None, :]).sum(-2))
-    return np.asarray(1 / (top * np.where(norm > 0, norm, 1.0)))
+    if top.size and (top.min() < 1e-100 or top.max() > 1e100):
+        # Squares would leave the range of floats.
+        return _unit_columns(dx / top[..., None, :]) / top
+    square = np.einsum("...km,...km->...m", dx, dx)
+    return np.asarray(1 / np.sqrt(np.where(square > 0, square, 1.0)))
 
 
 def _by_qr(
@@ -145,17 +157,19 @@ def _by_qr(
     r = np.triu(qr[:m])
     if not np.linalg.norm(inverse) * np.linalg.norm(r) < limit:
         return False
+    np.multiply(inverse, scale[:, None], out=factor)
     if m <= _EXACT_CONDITION:
         sigma = np.linalg.svd(r, compute_uv=False)
         cond[0] = sigma[0] / sigma[-1]
     else:
         cond[0] = _norm_2(r) * _norm_2(inverse)
+    del r, inverse
     n = df.shape[1]
-    qtf, _, _ = lapack.dormqr("L", "T", qr, tau, np.asfortranarray(df), max(1, 64 * n))
+    c = np.array(df, order="F")
+    qtf, _, _ = lapack.dormqr("L", "T", qr, tau, c, max(1, 64 * n), overwrite_c=1)
     solved, _ = lapack.dtrtrs(qr[:m], qtf[:m])
     np.multiply(solved.T, scale, out=coef)
-    np.sum(np.square(qtf[m:]), axis=0, out=rss)
-    np.multiply(inverse, scale[:, None], out=factor)
+    np.einsum("ij,ij->j", qtf[m:], qtf[m:], out=rss)
     return True
 
 
@@ -171,35 +185,47 @@ def _norm_2(r: Array) -> float:
     return growth
 
 
-def _by_svd(dx: Array, df: Array, rcond: float) -> LinearFit:
+def _by_svd(dx: Array, df: Array, rcond: float, compact: bool) -> LinearFit:
     """Solve by SVD whatever the rank."""
     b, k, m = dx.shape
-    scale = _unit_columns(dx)
-    u, sigma, vt = np.linalg.svd(dx * scale[:, None, :], full_matrices=k < m)
-    top = sigma.max(-1, initial=0.0)
-    rank = (sigma > rcond * top[:, None]).sum(-1)
-    width = int(rank.max(initial=0))
-    coef = np.zeros((b, df.shape[2], m))
+    full = k < m and not compact
+    width = min(k, m)
+    coef = np.empty((b, df.shape[2], m))
     factor = np.zeros((b, m, width))
-    lost = m - int(rank.min(initial=m))
-    null = np.zeros((b, m, lost)) if lost else None
-    cond = np.full(b, np.nan)
-    for r in np.unique(rank):
-        at = np.flatnonzero(rank == r)
-        v = vt[at, :r].swapaxes(1, 2)
-        root = _pseudo_root(v, sigma[at, :r], scale[at]) if r else np.zeros((at.size, m, 0))
-        if r:
-            cond[at] = sigma[at, 0] / sigma[at, r - 1]
-        if r < m:
-            assert null is not None
-            basis = _null_basis(vt[at, r:].swapaxes(1, 2), scale[at], cond[at])
-            null[at, :, : m - r] = basis
-            _mend_root(root, v, sigma[at, :r], scale[at], basis)
-        projected = u[at, :, :r].swapaxes(1, 2) @ df[at]
-        coef[at] = (root @ projected).swapaxes(1, 2)
-        factor[at, :, :r] = root
+    nulls: list[tuple[NDArray[np.intp], Array]] = []
+    span = np.zeros((b, m, width)) if compact else None
+    rank, cond = np.zeros(b, dtype=np.intp), np.full(b, np.nan)
+    unit = _unit_columns(dx)
+    # In parts, so that the factors of a large batch do not outweigh its samples.
+    part = max(1, _PART_BYTES // (8 * max(k, m) ** 2))
+    for start in range(0, b, part):
+        here = slice(start, start + part)
+        u, sigma, vt = np.linalg.svd(dx[here] * unit[here, None, :], full_matrices=full)
+        rank[here] = (sigma > rcond * sigma.max(-1, initial=0.0)[:, None]).sum(-1)
+        for r in np.unique(rank[here]):
+            i = np.flatnonzero(rank[here] == r)
+            at = start + i
+            v = vt[i, :r].swapaxes(1, 2)
+            root = np.zeros((i.size, m, 0))
+            if r:
+                root = _pseudo_root(v, sigma[i, :r], unit[at])
+                cond[at] = sigma[i, 0] / sigma[i, r - 1]
+            if span is not None:
+                span[at, :, :r] = v
+                touched = np.einsum("...r,...r->...", v, v) < 1 - SPAN_TOL**2
+                _mend_root(root, v, sigma[i, :r], unit[at], touched)
+            elif r < m:
+                basis = _null_basis(vt[i, r:].swapaxes(1, 2), unit[at], cond[at])
+                _mend_root(root, v, sigma[i, :r], unit[at], (basis != 0).any(2))
+                nulls.append((at, basis))
+            coef[at] = (root @ (u[i, :, :r].swapaxes(1, 2) @ df[at])).swapaxes(1, 2)
+            factor[at, :, :r] = root
+    null = np.zeros((b, m, m - int(rank.min()))) if nulls else None
+    for at, basis in nulls:
+        assert null is not None
+        null[at, :, : basis.shape[2]] = basis
     rss = np.square(df - dx @ coef.swapaxes(1, 2)).sum(1)
-    return LinearFit(coef, factor, null, rank.astype(np.intp), cond, rss)
+    return LinearFit(coef, factor, null, rank, cond, rss, span, None if span is None else unit)
 
 
 def _pseudo_root(v: Array, sigma: Array, scale: Array) -> Array:
@@ -210,25 +236,28 @@ def _pseudo_root(v: Array, sigma: Array, scale: Array) -> Array:
     # Rows of v / scale differ in size as the inputs' units do; sorted by size, Householder QR is
     # accurate row by row (Cox and Higham, SIAM J. Matrix Anal. 19, 1998).
     order = np.argsort(scale, axis=1)[:, :, None]
-    q, t = np.linalg.qr(np.take_along_axis(v / scale[:, :, None], order, 1))
+    rows = np.take_along_axis(v, order, 1)
+    rows /= np.take_along_axis(scale[:, :, None], order, 1)
+    q, t = np.linalg.qr(rows)
     inverse = np.linalg.solve(t.swapaxes(1, 2), np.broadcast_to(np.eye(r), t.shape))
-    out = np.empty_like(q)
-    np.put_along_axis(out, order, q @ inverse / sigma[:, None, :], 1)
-    return out
+    np.put_along_axis(rows, order, q @ (inverse / sigma[:, None, :]), 1)
+    return rows
 
 
-def _mend_root(root: Array, v: Array, sigma: Array, scale: Array, null: Array) -> None:
+def _mend_root(root: Array, v: Array, sigma: Array, scale: Array, touched: Bools) -> None:
     """Keep inputs that the samples determine out of the choice of least norm, in place.
 
     Rounding leaves 1e-16 of them in the null space, and where their unit is 1e16 times that of a
     dependent input, least norm would trade on it: a residual of 2.1 in place of 1.2 for inputs
     of 1e8 (twice), 1e4 and 1e-9.
     """
-    touched = (null != 0).any(2)
     for i in np.flatnonzero(~touched.all(1)):
         t, unit = touched[i], scale[i][:, None]
         root[i] = unit * v[i] / sigma[i]
-        others = np.linalg.qr(null[i, t] / unit[t], mode="complete")[0][:, null.shape[2] :]
+        # v^T v = 1 and determined inputs are directions of their own: what v has of the others
+        # has singular values 1, and 0 for each of those.
+        left, size, _ = np.linalg.svd(v[i, t], full_matrices=False)
+        others = left[:, size > 0.5]
         one = np.ones((1, others.shape[1]))
         least = _pseudo_root(others[None], one, scale[i, t][None])[0] if one.size else others
         root[i, t] = least @ (others.T @ v[i, t]) / sigma[i]

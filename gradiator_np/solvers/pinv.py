@@ -120,9 +120,11 @@ class Pinv:
         scale, dof = self.scale(rss, dof[:, None], group.outputs)
         with np.errstate(divide="ignore", invalid="ignore"):
             misfit = np.sqrt(rss / rows.total[:, None])
+        cov = Covariance(
+            scale, factor=linear.factor, null=linear.null, span=linear.span, unit=linear.unit
+        )
         part = Part(
-            rows.joined(linear.coef), Covariance(scale, factor=linear.factor, null=linear.null),
-            dof, linear.rank, linear.cond, misfit,
+            rows.joined(linear.coef), cov, dof, linear.rank, linear.cond, misfit,
         )  # fmt: skip
         if intercept:
             part = _with_value(part, rows, linear)
@@ -139,19 +141,21 @@ class Pinv:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.sqrt(np.where(dof > 0, rss / dof, np.nan)), dof
 
-    def linear(self, rows: Rows) -> LinearFit:
+    def linear(self, rows: Rows, *, compact: bool = True) -> LinearFit:
         """Solve the weighted rows, with the ridge as further rows."""
         if not self.ridge:
-            return least_squares(rows.x, rows.f, self.rcond)
+            return least_squares(rows.x, rows.f, self.rcond, compact=compact)
         b, _, m = rows.x.shape
-        seen = least_squares(rows.x, rows.f[:, :, :0], self.rcond)
+        seen = least_squares(rows.x, rows.f[:, :, :0], self.rcond, compact=compact)
         extra = np.broadcast_to(math.sqrt(self.ridge) * np.eye(m), (b, m, m))
         fit = least_squares(
             np.concatenate([rows.x, extra], 1),
             np.concatenate([rows.f, np.zeros((b, m, rows.f.shape[2]))], 1),
         )
         rss = np.square(rows.f - rows.x @ fit.coef.swapaxes(1, 2)).sum(1)
-        return LinearFit(fit.coef, fit.factor, seen.null, seen.rank, seen.cond, rss)
+        return LinearFit(
+            fit.coef, fit.factor, seen.null, seen.rank, seen.cond, rss, seen.span, seen.unit
+        )
 
 
 def _with_value(part: Part, rows: Rows, linear: LinearFit) -> Part:
@@ -171,7 +175,7 @@ def _with_hc3(part: Part, rows: Rows, linear: LinearFit) -> Part:
     with np.errstate(divide="ignore", invalid="ignore"):
         loading = np.where(errors == 0, 0.0, errors / scale[:, :, None])
     inverse = linear.factor @ z.swapaxes(1, 2)
-    part = replace(part, cov=Covariance(scale, factor=inverse, null=linear.null, loading=loading))
+    part = replace(part, cov=replace(part.cov, factor=inverse, loading=loading))
     if rows.mean_x is None or part.value_stderr is None:
         return part
     root = 1.0 if rows.root is None else rows.root
@@ -191,10 +195,11 @@ def _combine(task: Task, parts: list[tuple[Group, Part]]) -> Part:
     n = task.df.shape[2]
     every = np.arange(m)
     width = max(_width(p.cov) for _, p in parts)
-    lost = max(0 if p.cov.null is None else p.cov.null.shape[2] for _, p in parts)
+    q = max(0 if p.cov.null is None else p.cov.null.shape[2] for _, p in parts)
     coef = np.zeros((b, n, m), dtype=task.df.dtype)
     factor = np.zeros((b, n, m, width))
-    null = np.zeros((b, n, m, lost)) if lost else None
+    null = np.zeros((b, n, m, q)) if q else None
+    lost = np.zeros((b, n, m), dtype=bool)
     scale, dof, residual = (np.empty((b, n)) for _ in range(3))
     value = None if part.value is None else np.empty((b, n), dtype=task.df.dtype)
     value_stderr = None if part.value is None else np.empty((b, n))
@@ -209,6 +214,8 @@ def _combine(task: Task, parts: list[tuple[Group, Part]]) -> Part:
         factor[np.ix_(*at, np.arange(own.shape[-1]))] = own
         if null is not None and part.cov.null is not None:
             null[np.ix_(*at, np.arange(part.cov.null.shape[2]))] = part.cov.null[:, None]
+        if part.cov.span is not None:
+            lost[np.ix_(*at)] = np.isinf(part.cov.variance())
         scale[:, outputs], dof[:, outputs] = part.cov.scale, part.dof
         residual[:, outputs] = part.residual
         if value is not None and value_stderr is not None:
@@ -216,7 +223,9 @@ def _combine(task: Task, parts: list[tuple[Group, Part]]) -> Part:
         # An entry that is known, or known to be zero, needs no sample.
         rank = np.minimum(rank, part.rank + (m - inputs.size))
         cond = np.fmax(cond, part.cond)
-    cov = Covariance(scale, factor=factor, null=null, per_output=True)
+    cov = Covariance(
+        scale, factor=factor, null=null, per_output=True, lost=lost if lost.any() else None
+    )
     return Part(coef, cov, dof, rank, cond, residual, value, value_stderr)
 
 
@@ -240,7 +249,8 @@ def _solution(task: Task, part: Part, batch: tuple[int, ...]) -> Solution:
     coef = part.coef if task.offset is None else part.coef + task.offset
     m = task.dx.shape[2]
     status, message = "ok", ""
-    if part.cov.null is not None:
+    cov = part.cov
+    if not (cov.null is None and cov.span is None and cov.lost is None):
         status = "undetermined"
         message = (
             f"the samples determine {int(part.rank.min())} of {m} directions of x; entries whose "
@@ -252,16 +262,7 @@ def _solution(task: Task, part: Part, batch: tuple[int, ...]) -> Solution:
             "add samples or give the noise"
         )
 
-    def shaped(a: NDArray[Any] | None) -> Any:
-        return None if a is None else a.reshape(batch + a.shape[1:])
-
-    cov = part.cov
     return Solution(
-        shaped(coef),
-        Covariance(
-            shaped(cov.scale), factor=shaped(cov.factor), null=shaped(cov.null),
-            per_output=cov.per_output, loading=shaped(cov.loading),
-        ),
-        shaped(part.dof), shaped(part.rank), shaped(part.cond), shaped(part.residual),
-        shaped(part.value), shaped(part.value_stderr), status, message,
-    )  # fmt: skip
+        coef, cov, part.dof, part.rank, part.cond, part.residual, part.value, part.value_stderr,
+        status, message,
+    ).with_batch(batch)  # fmt: skip

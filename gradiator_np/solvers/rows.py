@@ -54,7 +54,8 @@ class Rows:
             dx = dx - first
             shift, mean_f = _mean(dx, weights, total), _mean(f, weights, total)
             mean_x = first[:, 0] + shift
-            dx, f = dx - shift[:, None], f - mean_f[:, None]
+            dx -= shift[:, None]
+            f = f - mean_f[:, None]
         root = None if weights is None else np.sqrt(weights)
         if root is not None:
             dx, f = dx * root[:, :, None], f * root[:, :, None]
@@ -97,6 +98,8 @@ def value_stderr(cov: Covariance, mean_x: Array, total: Array) -> Array:
         null = cov.null if cov.per_output else cov.null[:, None]
         terms = null * mean_x[..., None]
         lost = lost | (np.abs(terms.sum(2)) > NULL_TOL * np.abs(terms).sum(2)).any(-1)
+    if cov.span is not None:
+        lost = lost | cov.outside(mean_x[:, 0])[:, None]
     return np.asarray(np.where(lost, np.inf, out))
 
 

@@ -72,6 +72,7 @@ class Solution:
             Covariance(
                 shaped(cov.scale), shaped(cov.diag), shaped(cov.factor), shaped(cov.extra),
                 shaped(cov.null), cov.per_output, shaped(cov.lost),
+                shaped(cov.loading), shaped(cov.span), shaped(cov.unit),
             ),
             shaped(self.dof), shaped(self.rank), shaped(self.cond), shaped(self.residual),
             shaped(self.value), shaped(self.value_stderr), self.status, self.message,

@@ -48,7 +48,7 @@ def fit_symmetric(task: Task, solver: Pinv, intercept: bool) -> Part:
     f = np.stack([row.f for row in rows], 1)
     whole = Rows.of(design.reshape(b, m * k, p), f.reshape(b, m * k, -1), None, False)
     whole = Rows(whole.x, whole.f, None, None, None, whole.count, whole.total, rows[0].is_complex)
-    linear = solver.linear(whole)
+    linear = solver.linear(whole, compact=False)
 
     dof = sum(row.count - intercept for row in rows) - linear.rank
     if solver.ridge:
