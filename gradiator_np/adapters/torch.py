@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,10 @@ __all__ = ["Module", "TorchFunction", "gradiator"]
 
 #: NumPy has no bfloat16, and steps in half precision would drown in rounding.
 _HALVES = (torch.bfloat16, torch.float16)
+
+#: TorchFunction._run where a compiled model breaks its graph; filled late, since
+#: torch.compiler.disable imports two seconds of compiler. (Dynamo warns of functools.cache.)
+_OUTSIDE: list[Callable[..., Any]] = []
 
 
 def gradiator(
@@ -93,6 +98,13 @@ class TorchFunction:
         self.function = function
 
     def __call__(self, *inputs: Any) -> Any:
+        if "torch._dynamo" in sys.modules:
+            if not _OUTSIDE:
+                _OUTSIDE.append(torch.compiler.disable(TorchFunction._run))
+            return _OUTSIDE[0](self, *inputs)
+        return self._run(*inputs)
+
+    def _run(self, *inputs: Any) -> Any:
         moved = self.function.argnums
         if moved is None:
             moved = tuple(i for i, a in enumerate(inputs) if _is_float(a))
@@ -181,7 +193,8 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *vs: Any) -> Any:
         wanted = tuple(ctx.needs_input_grad[1:])
-        found = iter(_Vjp.apply(ctx.call, 0, wanted, *ctx.saved_tensors, *vs))
+        vjp = _Vjp.apply if _watched() else _Vjp.forward
+        found = iter(vjp(ctx.call, 0, wanted, *ctx.saved_tensors, *vs))
         return None, *(next(found) if want else None for want in wanted)
 
     @staticmethod
@@ -348,6 +361,18 @@ class _Curvature(_Product):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         return _Curvature.mapped(info, in_dims, *args)
+
+
+def _watched() -> bool:
+    """Whether what a backward pass does may be differentiated, dual or mapped itself.
+
+    Where it is not, Function.apply would only cost time, some 40 microseconds.
+    """
+    return (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def _several(product: Callable[[Any], Any], directions: Any, lead: int, many: bool) -> Any:

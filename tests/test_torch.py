@@ -1,0 +1,310 @@
+"""The PyTorch adapter: every transform against PyTorch's own derivatives, and evaluations counted.
+
+Estimates use the complex step, exact to rounding, wherever a comparison must be tight.
+"""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra 'torch')")
+
+from gradiator_np.adapters import torch as adapter  # noqa: E402
+from gradiator_np.differentiable import gradiator as plain  # noqa: E402
+
+A = np.random.default_rng(0).normal(size=(4, 3))
+AT = torch.tensor(A)
+TIGHT = {"rtol": 1e-12, "atol": 1e-13}  # a few dozen roundings of numbers around 1
+
+
+def f(x):
+    return np.sin(A @ x)
+
+
+def f_vjp(x, v):
+    return A.T @ (np.cos(A @ x) * v)
+
+
+def f_nested(args, w):
+    x, v = args
+    return A.T @ (-np.sin(A @ x) * (A @ w) * v), np.cos(A @ x) * (A @ w)
+
+
+def reference(x):
+    return torch.sin(AT @ x)
+
+
+def point(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=dtype)
+
+
+FUNCTIONS = {
+    "given": lambda: adapter.gradiator(f, f_vjp, method="cs"),
+    "nested": lambda: adapter.gradiator(plain(f, plain(f_vjp, f_nested), method="cs")),
+    "estimated": lambda: adapter.gradiator(f, method="cs"),
+}
+
+
+@pytest.fixture(params=FUNCTIONS)
+def g(request):
+    return FUNCTIONS[request.param]()
+
+
+def test_gradcheck(g):
+    x = point(3).requires_grad_()
+    assert torch.autograd.gradcheck(g, x, check_forward_ad=True)
+
+
+def test_gradcheck_of_central_differences():
+    """gradcheck's own tolerance is 1e-5; central differences err by eps^(2/3) times a few."""
+    x = point(3).requires_grad_()
+    assert torch.autograd.gradcheck(adapter.gradiator(f, method="3-point"), x)
+
+
+def test_transforms(g):
+    from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
+
+    x, u, v, many = point(3), point(3, seed=1), point(4, seed=2), point(5, 3, seed=3)
+    want = jacrev(reference)(x)
+    for transform in (jacrev, jacfwd):
+        torch.testing.assert_close(transform(g)(x), want, **TIGHT)
+    torch.testing.assert_close(jvp(g, (x,), (u,))[1], want @ u, **TIGHT)
+    torch.testing.assert_close(vjp(g, x)[1](v)[0], v @ want, **TIGHT)
+    torch.testing.assert_close(vmap(g)(many), vmap(reference)(many), **TIGHT)
+    torch.testing.assert_close(vmap(g, in_dims=1)(many.T), vmap(reference)(many), **TIGHT)
+    for transform in (jacrev, jacfwd):
+        got, right = vmap(transform(g))(many), vmap(jacrev(reference))(many)
+        torch.testing.assert_close(got, right, **TIGHT)
+    for fun in (lambda h: lambda z: vmap(h)(z).pow(2).sum(),):
+        torch.testing.assert_close(grad(fun(g))(many), grad(fun(reference))(many), **TIGHT)
+    nested = many.reshape(5, 1, 3).expand(5, 2, 3)
+    torch.testing.assert_close(vmap(vmap(g))(nested), vmap(vmap(reference))(nested), **TIGHT)
+
+
+@pytest.mark.parametrize("kind", ["given", "nested"])
+def test_second_derivatives(kind):
+    g = FUNCTIONS[kind]()
+    x = point(3).requires_grad_()
+    assert torch.autograd.gradgradcheck(g, x)
+    for square in (lambda h: lambda z: h(z).pow(2).sum(),):
+        got, want = torch.func.hessian(square(g))(x), torch.func.hessian(square(reference))(x)
+        torch.testing.assert_close(got, want, **TIGHT)
+        reverse = torch.func.jacrev(torch.func.jacrev(square(g)))(x)
+        torch.testing.assert_close(reverse, want, **TIGHT)
+
+
+def test_second_derivatives_without_grad_fun_are_an_error():
+    x = point(3).requires_grad_()
+    (first,) = torch.autograd.grad(adapter.gradiator(f, method="cs")(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives through gradiator need grad_fun"):
+        first.sum().backward()
+
+
+def test_third_derivatives_are_an_error():
+    x = point(3).requires_grad_()
+    g = FUNCTIONS["nested"]()
+    (first,) = torch.autograd.grad(g(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(second.sum(), x)
+
+
+def test_forward_and_backward_share_their_evaluations():
+    calls = []
+
+    def counted(x):
+        calls.append(x.copy())
+        return f(x)
+
+    g = adapter.gradiator(counted, method="2-point")
+    x = point(3).requires_grad_()
+    y = g(x)
+    assert len(calls) == 1
+    y.sum().backward()
+    assert len(calls) == g.function.nfev == 1 + 3
+
+
+def test_only_inputs_that_need_a_gradient_cost_evaluations():
+    g = adapter.gradiator(lambda a, name, b: a[0] * b, method="2-point")
+    a, b = point(5), point(2, seed=1).requires_grad_()
+    g(a, "name", b).sum().backward()
+    assert g.function.nfev == 1 + 2
+    torch.testing.assert_close(b.grad, a[0].expand(2), rtol=1e-6, atol=1e-6)  # sqrt(eps)
+    with torch.no_grad():
+        g(a, "name", b)
+    assert g.function.nfev == 4
+
+
+def test_several_inputs_and_outputs():
+    def two(a, b):
+        return a * b.sum(), np.outer(a, b)
+
+    def same(a, b):
+        return a * b.sum(), torch.outer(a, b)
+
+    a, b = point(2).requires_grad_(), point(3, seed=1).requires_grad_()
+    g = adapter.gradiator(two, method="cs")
+    assert torch.autograd.gradcheck(g, (a, b), check_forward_ad=True)
+    for got, want in zip(
+        torch.func.jacrev(g, argnums=(0, 1))(a, b)[1],
+        torch.func.jacrev(same, argnums=(0, 1))(a, b)[1],
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, **TIGHT)
+
+
+def test_dtypes_are_kept():
+    seen = []
+
+    def fun(x):
+        seen.append(x.dtype)
+        return np.sin(A @ x)
+
+    for dtype, inside in (
+        (torch.float64, np.float64),
+        (torch.float32, np.float32),
+        (torch.bfloat16, np.float32),
+    ):
+        x = point(3).to(dtype).requires_grad_()
+        y = adapter.gradiator(fun, f_vjp)(x)
+        y.sum().backward()
+        assert y.dtype == x.grad.dtype == dtype
+        assert seen[-1] == inside
+    x = point(3, dtype=torch.float32).requires_grad_()
+    adapter.gradiator(fun, method="3-point")(x).sum().backward()
+    want = torch.tensor(f_vjp(x.detach().double().numpy(), np.ones(4)))
+    # Steps for single precision: eps32^(2/3) = 2.4e-5 times a few.
+    torch.testing.assert_close(x.grad.double(), want, rtol=1e-3, atol=1e-3)
+
+
+def test_cpu_tensors_arrive_without_a_copy():
+    seen = []
+
+    def fun(x):
+        seen.append(x.ctypes.data)
+        return x.sum(keepdims=True)
+
+    x = point(1000)
+    adapter.gradiator(fun)(x)
+    assert seen == [x.data_ptr()]
+
+
+def test_outputs_are_tensors_of_their_own():
+    """fun may return its input or reuse a buffer; the caller may change y in place."""
+    buffer = np.zeros(3)
+
+    def fun(x):
+        buffer[:] = x
+        return buffer
+
+    g = adapter.gradiator(fun, lambda x, v: v)
+    x = point(3).requires_grad_()
+    y = g(x)
+    kept = y.detach().clone()
+    g(2 * x)
+    torch.testing.assert_close(y, kept)
+    y2 = adapter.gradiator(lambda x: x, lambda x, v: v)(x)
+    y2.add_(1)
+    y2.sum().backward()
+    assert torch.equal(x.grad, torch.ones(3, dtype=torch.float64))
+
+
+def test_inputs_changed_before_the_backward_pass_are_an_error():
+    x = point(3).requires_grad_()
+    z = x * 1
+    y = adapter.gradiator(f, f_vjp)(z)
+    z.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_a_batch_is_one_call():
+    calls = []
+
+    def rows(x):
+        calls.append(x.shape)
+        return np.sin(x @ A.T)
+
+    x = point(6, 3).requires_grad_()
+    g = adapter.gradiator(rows, method="2-point", batch_dims=1)
+    g(x).sum().backward()
+    assert calls == [(6, 3)] * 4
+    want = torch.cos(x @ AT.T) @ AT
+    torch.testing.assert_close(x.grad, want, rtol=1e-5, atol=1e-5)  # steps sqrt(eps) |x|
+
+
+def test_vmap_moves_all_points_at_once():
+    """b points, m inputs: (m + 1) b runs of fun, counted as m + 1 evaluations of the batch."""
+    runs = []
+
+    def counted(x):
+        runs.append(1)
+        return f(x)
+
+    g = adapter.gradiator(counted, method="2-point")
+    x = point(6, 3).requires_grad_()
+    torch.func.vmap(g)(x).sum().backward()
+    assert len(runs) == 6 * 4
+    assert g.function.nfev == 4
+
+
+def test_modules_train():
+    simulator = adapter.Module(f, f_vjp)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3, dtype=torch.float64), simulator)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    x, target = point(2), point(4, seed=1).tanh()
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = (net(x) - target).pow(2).sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert len(list(net.parameters())) == 2
+
+
+def test_compile_goes_around_it():
+    g = adapter.gradiator(f, f_vjp)
+
+    @torch.compile(backend="eager")
+    def model(x):
+        return (g(2 * x) ** 2).sum()
+
+    x = point(3).requires_grad_()
+    model(x).backward()
+    y = x.detach().clone().requires_grad_()
+    (reference(2 * y) ** 2).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, **TIGHT)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_tensors_go_over_and_come_back():
+    g = adapter.gradiator(f, method="3-point")
+    x = point(3).cuda().requires_grad_()
+    y = g(x)
+    y.sum().backward()
+    assert y.device == x.device == x.grad.device
+    torch.testing.assert_close(y.cpu(), reference(x.detach().cpu()), **TIGHT)
+    want = torch.func.jacrev(reference)(x.detach().cpu()).sum(0)
+    torch.testing.assert_close(x.grad.cpu(), want, rtol=1e-8, atol=1e-8)  # eps^(2/3)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: adapter.gradiator(f)(torch.tensor([1, 2, 3])), "no input is a floating-point"),
+        (lambda: adapter.gradiator(f, argnums=0)("x"), "input 0 must be .* got str"),
+        (lambda: adapter.gradiator(f, argnums=1)(point(3)), "input 1 must be .* got nothing"),
+    ],
+)
+def test_bad_input_says_what_to_do(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_a_gradient_of_the_wrong_shape_names_both_shapes():
+    g = adapter.gradiator(f, lambda x, v: v)
+    y = g(point(3).requires_grad_())
+    with pytest.raises(ValueError, match=r"shape \(4,\), expected \(3,\)"):
+        y.sum().backward()
