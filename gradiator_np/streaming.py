@@ -57,8 +57,11 @@ class StreamingJacobian:
 
     Attributes
     ----------
-    n_inputs, n_outputs, n_samples, n_dropped : int
+    n_inputs, n_outputs : int
+    n_samples, n_dropped : int
+        Rows taken (differences, where points are given) and rows left out.
     mode, forgetting, nan_policy
+        As given.
 
     Notes
     -----
