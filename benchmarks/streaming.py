@@ -119,7 +119,7 @@ def precision(k: int) -> dict[str, float]:
     m, n, p = 8, 2, 1e-6
     turn = np.linalg.qr(rng.standard_normal((m, m)))[0]
     dx = rng.standard_normal((k, m)) * np.logspace(0, -6, m) @ turn
-    df = dx @ rng.standard_normal((m, n)) + 1e-6 * rng.standard_normal((k, n))
+    df = dx @ rng.standard_normal((m, n)) + 1e-2 * rng.standard_normal((k, n))
     stream = StreamingJacobian(m, n, prior_scale=p)
     for d, f in zip(dx, df):
         stream.partial_fit(d, f)
