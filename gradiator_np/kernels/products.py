@@ -29,7 +29,7 @@ SMALL = 64  # entries of one Jacobian up to which the loops win (table above)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def jvp_kernel(jac, u, out):  # type: ignore[no-untyped-def]
+def jvp_kernel(jac: NDArray[Any], u: NDArray[Any], out: NDArray[Any]) -> None:
     """out[b, t, i] = sum_j jac[b, i, j] u[b, t, j]: (B, n, m), (B, q, m) -> (B, q, n)."""
     for b in range(jac.shape[0]):
         for t in range(u.shape[1]):
@@ -42,7 +42,7 @@ def jvp_kernel(jac, u, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def vjp_kernel(jac, v, out):  # type: ignore[no-untyped-def]
+def vjp_kernel(jac: NDArray[Any], v: NDArray[Any], out: NDArray[Any]) -> None:
     """out[b, t, j] = sum_i v[b, t, i] jac[b, i, j]: (B, n, m), (B, q, n) -> (B, q, m)."""
     for b in range(jac.shape[0]):
         for t in range(v.shape[1]):

@@ -42,6 +42,7 @@ DONE = 0  # every row was run
 SHAPE = 1  # the output of the row at ``progress`` has another shape than the first one had
 
 Driver = Callable[..., int]
+Integers = NDArray[np.int64]
 
 
 class Unsupported(TypeError):
@@ -87,12 +88,12 @@ def positional(fun: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
 
 
 @njit(nogil=True, error_model="numpy")
-def _own_array(x):  # type: ignore[no-untyped-def]
+def _own_array(x: NDArray[Any]) -> NDArray[Any]:
     return x.copy()  # fun may write into its argument, and the record of points must not change
 
 
 @njit(nogil=True, error_model="numpy")
-def _own_scalar(x):  # type: ignore[no-untyped-def]
+def _own_scalar(x: Any) -> Any:
     return x
 
 
@@ -108,7 +109,7 @@ def sample_driver(fun: Any, scalar: bool = False) -> Driver:
     own = _own_scalar if scalar else _own_array
 
     @njit(nogil=True, error_model="numpy")
-    def drive(points, args, values, progress):  # type: ignore[no-untyped-def]
+    def drive(points: NDArray[Any], args: Any, values: NDArray[Any], progress: Integers) -> int:
         progress[1] = 1
         shape = values.shape[1:]
         for i in range(progress[0], points.shape[0]):
@@ -134,7 +135,10 @@ def jvp_driver(fun: Any) -> Driver:
     """
 
     @njit(nogil=True, error_model="numpy")
-    def drive(x, u, offsets, weights, y0, args, out, progress):  # type: ignore[no-untyped-def]
+    def drive(
+        x: Any, u: Any, offsets: NDArray[Any], weights: NDArray[Any], y0: NDArray[Any],
+        args: Any, out: NDArray[Any], progress: Integers,
+    ) -> int:  # fmt: skip
         progress[1] = 1
         flat0 = y0.reshape(-1)
         flat = out.reshape(-1)
@@ -162,7 +166,10 @@ def vjp_driver(fun: Any) -> Driver:
     """
 
     @njit(nogil=True, error_model="numpy")
-    def drive(x, v, axes, offsets, y0, args, values, progress):  # type: ignore[no-untyped-def]
+    def drive(
+        x: NDArray[Any], v: NDArray[Any], axes: Integers, offsets: NDArray[Any], y0: NDArray[Any],
+        args: Any, values: NDArray[Any], progress: Integers,
+    ) -> int:  # fmt: skip
         progress[1] = 1
         flat0 = y0.reshape(-1)
         point = x.copy()
@@ -228,7 +235,7 @@ def sample_axes(
     fun: Any,
     x: NDArray[Any],
     v: NDArray[Any],
-    axes: NDArray[np.int64],
+    axes: Integers,
     offsets: NDArray[Any],
     y0: NDArray[Any],
     args: tuple[Any, ...] = (),
@@ -276,7 +283,7 @@ def vjp(
     fun: Any,
     x: NDArray[Any],
     v: NDArray[Any],
-    axes: NDArray[np.int64],
+    axes: Integers,
     offsets: NDArray[Any],
     weights: NDArray[np.float64],
     y0: NDArray[Any],
