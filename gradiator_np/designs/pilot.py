@@ -206,7 +206,8 @@ class Pilot:
         some = largest[largest > 0]
         largest = np.where(largest > 0, largest, some.min() if some.size else 1.0)
         self.host.noise.size = largest
-        self.host.noise.least = 0.3 * self.book.problem.eps * largest
+        least = 0.3 * self.book.problem.eps * largest
+        self.host.noise.least = np.maximum(self.host.noise.least, least)
 
     def _first_level(self, first: Lines) -> None:
         """Noise at the smallest step, where a curvature is not seen, and whether it is more than
@@ -237,7 +238,7 @@ class Pilot:
     def _loud(self) -> Script:
         book = self.book
         noise, _ = self._level()
-        r = min(float(np.sqrt(np.mean(np.square(noise / self.host.noise.size)))), 1.0)
+        r = min(relative(noise, self.host.noise.size), 1.0)
         # wide enough to clear the noise of a slope, short enough to hide curvature in it
         tau = float(np.clip(0.1 * r ** (1 / 3), 1e-5, 0.02))
         wide = 30 * r ** (1 / 3)
@@ -255,8 +256,12 @@ class Pilot:
         """Printed digits, rounded or integer inputs: nothing answers below the floor."""
         t = self.floor
         yield from self._pairs([10 * t, 20 * t, WIDE, 100 * t])
-        self.host.noise.clear()
+        noise = self.host.noise
+        noise.clear()
         self._contrasts(10 * t, 20 * t)
+        # two contrasts of rounded numbers are both 0 now and then: what the others lost tells
+        common = np.sqrt(np.mean(np.square(self._level()[0] / noise.size)))
+        noise.least = np.maximum(noise.least, 0.1 * common * noise.size)
 
     @staticmethod
     def _at(view: Lines, t: float) -> int:

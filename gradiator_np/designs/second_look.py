@@ -13,6 +13,9 @@ Array = NDArray[np.float64]
 
 # Contrasts in which curvature has more than this share of the variance say nothing of noise.
 CURVED = 0.2
+# Mean square of the contrasts of one line, in units of the noise known before, beyond which they
+# are no noise: chance alone exceeds 9 in 3e-3 of single contrasts.
+LOUDEST = 9.0
 # One-sided slopes that differ by more than the slope itself call for a second look, and even
 # parts that stand out of their noise (sd sqrt 6) by this factor.
 BROKEN, CLEAR_OF_NOISE = 0.5, 5.0
@@ -51,7 +54,7 @@ def pool(
         curve = _mean_square(weights, states.sd_odd, powers) * b2.T
         spread = factor[:, k - 1] / (2 * near**2) + factor[:, k] / (2 * far**2)
         good = use & (curve < CURVED * var[:, None] * spread)
-        noise.add(np.where(good.T, odd[:, k - 1] - odd[:, k], np.nan), spread[:, None])
+        _add(noise, odd[:, k - 1] - odd[:, k], spread, good.T, level)
         # even: E(near) - (near / far)^2 E(far)
         ratio = (near / far) ** 2
         powers = 2 * (near[:, None] ** (2 * q) - ratio[:, None] * far[:, None] ** (2 * q))
@@ -60,7 +63,19 @@ def pool(
         pair = (factor[:, k - 1] == 1) & (factor[:, k] == 1)
         good = use & pair & (curve < CURVED * var[:, None] * spread)
         contrast = even[:, k - 1] - ratio[:, None] * even[:, k]
-        noise.add(np.where(good.T, contrast, np.nan), spread[:, None])
+        _add(noise, contrast, spread, good.T, level)
+
+
+def _add(
+    noise: Noise, contrast: Array, spread: Array, good: NDArray[np.bool_], level: Array
+) -> None:
+    """Add the contrasts (L, N) that are good, but for lines where they are out of all proportion:
+    a curvature that the states did not see coming."""
+    z2 = np.square(contrast / level) / spread[:, None]
+    good = good & np.isfinite(z2)
+    count = np.maximum(good.sum(axis=1), 1)
+    fair = np.where(good, z2, 0.0).sum(axis=1) / count < LOUDEST
+    noise.add(np.where(good & fair[:, None], contrast, np.nan), spread[:, None])
 
 
 def _mean_square(weights: Array, sd: Array, powers: Array) -> Array:
