@@ -138,8 +138,12 @@ class Linearized:
             out, self._context = out
         if owner.options.get("vectorized"):
             out = tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
-        self._value = out
-        self._y_layout = Layout.of(_tree(out), owner.batch_dims)
+        self.know(out)
+
+    def know(self, value: Any) -> None:
+        """Take ``value`` as that of ``fun`` here, from a run made elsewhere."""
+        self._value = value
+        self._y_layout = Layout.of(_tree(value), self.owner.batch_dims)
         self._ran = True
 
     # -- products ------------------------------------------------------------------------------

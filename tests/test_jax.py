@@ -1,0 +1,195 @@
+"""The JAX adapter: every transform against JAX's own derivatives, and evaluations counted."""
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax", reason="JAX is not installed (extra 'jax')")
+
+import jax.numpy as jnp  # noqa: E402
+from jax.test_util import check_grads  # noqa: E402
+
+from gradiator_np.adapters import jax as adapter  # noqa: E402
+from gradiator_np.differentiable import gradiator as plain  # noqa: E402
+
+A = np.random.default_rng(0).normal(size=(4, 3))
+TIGHT = {"rtol": 1e-12, "atol": 1e-13}  # a few dozen roundings of numbers around 1
+OUT = jax.ShapeDtypeStruct((4,), np.float64)
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def f(x):
+    return np.sin(A @ x)
+
+
+def f_vjp(x, v):
+    return A.T @ (np.cos(A @ x) * v)
+
+
+def f_jvp(x, u):
+    return np.cos(A @ x) * (A @ u)
+
+
+def reference(x):
+    return jnp.sin(jnp.asarray(A) @ x)
+
+
+def array(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **(tolerance or TIGHT)), a, b)
+
+
+FUNCTIONS = {
+    "given": lambda **k: adapter.gradiator(f, f_vjp, jvp_fun=f_jvp, **k),
+    "estimated": lambda **k: adapter.gradiator(f, method="cs", **k),
+}
+
+
+@pytest.fixture(params=FUNCTIONS)
+def make(request):
+    return FUNCTIONS[request.param]
+
+
+def test_check_grads(make):
+    x = array(3)
+    check_grads(make(), (x,), order=1, modes=["rev"])
+    check_grads(make(mode="forward"), (x,), order=1, modes=["fwd"])
+    # Central differences on both sides: the default tolerance of float64 is 1e-5.
+    check_grads(adapter.gradiator(f, method="3-point"), (x,), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_transforms(make, jit):
+    g, forward = make(out=OUT), make(out=OUT, mode="forward")
+    x, u, v, many = array(3), array(3, seed=1), array(4, seed=2), array(5, 3, seed=3)
+    wrap = jax.jit if jit else lambda h: h
+
+    def both(transform, h=g):
+        return wrap(transform(h)), transform(reference)
+
+    for transform, at in (
+        (lambda h: h, x),
+        (jax.jacrev, x),
+        (jax.vmap, many),
+        (lambda h: jax.vmap(h, in_axes=1), many.T),
+        (lambda h: jax.vmap(jax.jacrev(h)), many),
+        (lambda h: jax.jacrev(lambda z: jax.vmap(h)(z).sum(0)), many),
+        (lambda h: jax.grad(lambda z: (jax.vmap(h)(z) ** 2).sum()), many),
+        (lambda h: jax.vmap(jax.vmap(h)), jnp.stack([many, 2 * many])),
+        (lambda h: jax.vmap(jax.vmap(jax.jacrev(h))), jnp.stack([many, 2 * many])),
+    ):
+        got, want = both(transform)
+        close(got(at), want(at))
+    close(wrap(lambda z: jax.vjp(g, z)[1](v)[0])(x), jax.vjp(reference, x)[1](v)[0])
+    for transform, at in ((jax.jacfwd, x), (lambda h: jax.vmap(jax.jacfwd(h)), many)):
+        got, want = both(transform, forward)
+        close(got(at), want(at))
+    close(wrap(lambda z: jax.jvp(forward, (z,), (u,)))(x), jax.jvp(reference, (x,), (u,)))
+
+
+def test_shapes_are_learned_from_a_plain_call_or_asked_for():
+    g = adapter.gradiator(f, f_vjp)
+    with pytest.raises(ValueError, match="give gradiator"):
+        jax.jit(g)(array(3))
+    assert g.function.nfev == 0
+    g(array(3))
+    close(jax.jit(g)(array(3)), reference(array(3)))
+    assert g.function.nfev == 2
+
+
+def test_forward_and_backward_share_their_evaluations():
+    g = adapter.gradiator(f, method="2-point")
+    grad = jax.grad(lambda x: g(x).sum())
+    want = jax.grad(lambda x: reference(x).sum())(array(3))
+    close(grad(array(3)), want, atol=1e-5)  # steps sqrt(eps) |x|
+    assert g.function.nfev == 1 + 3
+    close(jax.jit(grad)(array(3)), want, atol=1e-5)
+    assert g.function.nfev == 8
+
+
+def test_cotangents_at_one_point_share_their_evaluations():
+    g = adapter.gradiator(f, method="2-point", out=OUT)
+    jax.jacrev(g)(array(3))
+    assert g.function.nfev == 1 + 3
+
+
+def test_a_batch_moves_at_once():
+    g = adapter.gradiator(f, method="2-point", out=OUT)
+    jax.vmap(jax.jacrev(g))(array(6, 3))
+    assert g.function.nfev == 1 + 3  # evaluations of the whole batch
+
+
+def test_several_inputs_and_outputs():
+    def two(a, b):
+        return a * b.sum(), np.outer(a, b)
+
+    def same(a, b):
+        return a * b.sum(), jnp.outer(a, b)
+
+    a, b = array(2), array(3, seed=1)
+    g = adapter.gradiator(two, method="cs")
+    close(g(a, b), same(a, b))
+    close(jax.jacrev(g, argnums=(0, 1))(a, b), jax.jacrev(same, argnums=(0, 1))(a, b))
+    forward = adapter.gradiator(two, method="cs", mode="forward")
+    close(jax.jacfwd(forward, argnums=(0, 1))(a, b), jax.jacrev(same, argnums=(0, 1))(a, b))
+
+
+def test_only_inputs_that_are_differentiated_cost_evaluations():
+    g = adapter.gradiator(lambda a, i, b: a[i] * b, method="2-point")
+    a, b = array(5), array(2, seed=1)
+    got = jax.grad(lambda z: g(a, 1, z).sum())(b)
+    close(got, jnp.full(2, a[1]), rtol=1e-6)  # linear: rounding over sqrt(eps)
+    assert g.function.nfev == 1 + 2
+
+
+def test_single_precision():
+    with jax.enable_x64(False):
+        g = adapter.gradiator(f, method="3-point")
+        x = jnp.asarray(array(3), jnp.float32)
+        got = jax.grad(lambda z: g(z).sum())(x)
+        assert g(x).dtype == got.dtype == jnp.float32
+        want = f_vjp(np.asarray(x, float), np.ones(4))
+        # eps32^(2/3) = 2.4e-5 times a few.
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+
+def test_it_trains_under_jit():
+    g = adapter.gradiator(f, f_vjp, out=OUT)
+    w, x, target = array(3, 2), array(2, seed=1), reference(array(3, seed=2))
+    loss = jax.jit(jax.value_and_grad(lambda w: ((g(w @ x) - target) ** 2).sum()))
+    first = loss(w)[0]
+    for _ in range(50):
+        w = w - 0.1 * loss(w)[1]
+    assert loss(w)[0] < 0.5 * first
+
+
+def test_second_derivatives_are_an_error():
+    g = adapter.gradiator(f, f_vjp, out=OUT)
+    first = jax.grad(lambda x: g(x).sum())
+    for transform in (jax.jacfwd, jax.jacrev):
+        with pytest.raises(NotImplementedError, match="second derivatives through gradiator"):
+            transform(first)(array(3))
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: adapter.gradiator(f, mode="both"), ValueError, "mode='both'"),
+        (lambda: adapter.gradiator(f)(jnp.arange(3)), TypeError, "no input is a floating-point"),
+        (
+            lambda: adapter.gradiator(plain(f, f_vjp, context=True)),
+            ValueError,
+            "context cannot travel",
+        ),
+    ],
+)
+def test_bad_input_says_what_to_do(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
