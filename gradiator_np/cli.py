@@ -19,6 +19,17 @@ import numpy as np
 
 OK, FAILED, USAGE = 0, 1, 2
 
+# Options of jacobian() that are a number for all inputs (or outputs), or one for each.
+VALUES = {
+    "rel_step": "steps relative to |x|, or to --x-scale",
+    "abs_step": "steps in units of x",
+    "x_scale": "typical size of each input",
+    "min_step": 'no smaller steps of "auto", in units of x',
+    "max_step": 'no larger steps of "auto", in units of x',
+    "noise": "standard deviation of one evaluation, where it is known",
+    "tol": "wanted standard error, in y per x",
+}
+
 # Longer tables are for machines.
 MOST_LINES = 200
 
@@ -89,13 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         '[[1, 2], [3, 4]] or {"rate": 0.5}',
     )
     add("--method", default="auto", help='"2-point" to "9-point", "cs" or "auto" (default)')
-    for name, text in (
-        ("--rel-step", "steps relative to |x|, or to --x-scale"),
-        ("--abs-step", "steps in units of x"),
-        ("--x-scale", "typical size of each input"),
-        ("--noise", "standard deviation of one evaluation, where it is known"),
-    ):
-        add(name, metavar="VALUE", help=f"{text}; written as --at is")
+    for name, text in VALUES.items():
+        option = f"--{name.replace('_', '-')}"
+        add(option, metavar="VALUE", default=argparse.SUPPRESS, help=f"{text}; written as --at is")
+    add("--max-evals", type=int, metavar="N", help='evaluations that "auto" may use')
+    add("--rtol", type=float, help="wanted standard error, relative to the norm of each row")
     add("--lower", metavar="VALUE", default="-inf", help="lower bound: no evaluation below")
     add("--upper", metavar="VALUE", default="inf", help="upper bound: no evaluation above")
     add("--workers", type=int, default=1, help="processes; -1: one for each core")
@@ -128,10 +137,10 @@ def _jacobian(options: argparse.Namespace) -> int:
     from gradiator_np import EvaluationError, GradiatorWarning, Run, jacobian
 
     x = _value(options.at, "--at")
-    keywords: dict[str, Any] = {
-        name: _value(getattr(options, name), f"--{name.replace('_', '-')}")
-        for name in ("rel_step", "abs_step", "x_scale", "noise")
-        if getattr(options, name) is not None
+    values: dict[str, Any] = {
+        name: _value(text, f"--{name.replace('_', '-')}")
+        for name, text in vars(options).items()
+        if name in VALUES
     }
     bounds = (_value(options.lower, "--lower"), _value(options.upper, "--upper"))
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
@@ -142,7 +151,8 @@ def _jacobian(options: argparse.Namespace) -> int:
             estimate = jacobian(
                 fun, x, method=options.method, bounds=bounds, workers=options.workers,
                 vectorized=options.vectorized, rng=options.seed, on_error=options.on_error,
-                run=Run(progress=options.progress), **keywords,
+                max_evals=options.max_evals, rtol=options.rtol,
+                run=Run(progress=options.progress), **values,
             )  # fmt: skip
         except EvaluationError as exc:
             _blame(exc)

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from gradiator_np import example, jacobian
+
 MODEL = """
 import numpy as np
 
@@ -18,6 +20,9 @@ def polynomial(x):
 
 def named(p):
     return {"double": 2 * p["u"], "both": np.array([p["u"], p["v"].sum()])}
+
+def wave(x):
+    return np.sin(x)
 
 def square(x):
     return x * x
@@ -92,6 +97,18 @@ def test_json_holds_the_jacobian_and_nothing_else_is_printed(command):
     assert answer["x"] == [-1.0, 2.0]
     assert answer["y"] == [-2.0, 4.0, -3.0]
     assert "running" in done.stderr
+
+
+def test_the_default_tells_its_error_within_the_evaluations_allowed(command):
+    done = command("jacobian", "mymodel:wave", "--at", "0.5,1", "--max-evals", "15", "--json",
+                   "--max-step", "0.1")  # fmt: skip
+    assert done.returncode == 0
+    answer = strict(done.stdout)
+    assert answer["nfev"] <= 15
+    error = np.abs(np.array(answer["jac"]) - np.diag(np.cos([0.5, 1.0])))
+    # A deterministic function: rounding 1e-16 over a step chosen for it, 1e-5 or more.
+    assert error.max() < 1e-9
+    assert (np.array(answer["stderr"]) < 1e-8).all()
 
 
 def test_numbers_that_json_lacks_are_words(command):
@@ -189,6 +206,33 @@ def test_commands_that_make_no_sense(command, arguments, message):
     assert done.returncode == 2
     assert done.stdout == ""
     assert message in done.stderr
+
+
+def test_the_example_is_right_to_within_its_error_bars(command):
+    """Two tables, each entry with its distance from the exact one in standard errors."""
+    done = command()
+    assert done.returncode == 0
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("infected day")]
+    assert len(rows) == 24
+    estimate, stderr, exact, distance = np.array([row[-5:] for row in rows])[:, [0, 2, 3, 4]].T
+    error = estimate.astype(float) - exact.astype(float)
+    # Fixed simulations: this tests the same 24 numbers always. The learned noise level has few
+    # degrees of freedom (Student t, 5 and up), so one of 24 lies beyond 5 in one run of 10; a
+    # wrong unit, scale or order of the columns is off by hundreds.
+    assert (np.abs(error) <= 5 * stderr.astype(float)).all()
+    # Printed to 1 (error, over a stderr of 28 and more) and to 0.1 (distance): 0.04 + 0.05.
+    np.testing.assert_allclose(error / stderr.astype(float), distance.astype(float), atol=0.1)
+    assert (np.abs(error) <= 0.02 * np.abs(exact.astype(float))).all()
+
+
+def test_the_example_s_exact_answer_is_its_simulator_s_derivative():
+    """Variational equations against wide central differences of fourth order."""
+    exact = example.exact_jacobian()
+    # Rounding to persons (0.5) over steps of 0.5 % of rates ~0.2, with weights 1.5 in all: 750.
+    # Fourth order leaves h^4 f5 / 30, far below.
+    estimate = jacobian(example.simulate, example.X, method="5-point", rel_step=0.005)
+    bound = 750 + 1e-3 * np.abs(exact).max(axis=1, keepdims=True)
+    assert (np.abs(estimate.jac - exact) <= bound).all()
 
 
 def test_help_and_version(command):

@@ -1,0 +1,76 @@
+"""Simulators that nobody here wrote, each with a derivative that can be trusted beside it.
+
+pip install 'gradiator-np[simulators]'. The models are in ``benchmarks/simulators.py``, which
+measures them beside other packages.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from benchmarks import simulators
+from gradiator_np import GradiatorWarning, jacobian
+
+
+def assert_agrees(exact, estimate, *, rel):
+    """Every 99.9 % interval holds the exact entry, and the largest of a row is within ``rel``.
+
+    28 independent entries in all: by chance one in 36 such test files would fail, and this one
+    always does the same.
+    """
+    known = np.isfinite(exact)
+    low, high = estimate.confidence(0.999)
+    assert ((low <= exact) & (exact <= high))[known].all()
+    size = np.abs(exact).max(axis=1, where=known, initial=0.0, keepdims=True)
+    size = np.where(size > 0, size, size.max())  # a row of zeros has the unit of the others
+    assert (np.abs(estimate.jac - exact) <= rel * size)[known].all()
+
+
+@pytest.fixture
+def estimated():
+    """The default estimate of a model; that a run failed on the way is no matter."""
+
+    def run(model):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GradiatorWarning)
+            return jacobian(model, model.x)
+
+    return run
+
+
+@pytest.mark.parametrize("rtol, rel", [(1e-6, 0.05), (1e-9, 0.01)])
+def test_hydrogen_ignition_against_its_forward_sensitivities(estimated, rtol, rel):
+    """Cantera: CVODES chooses steps and orders of its own, which looks like noise from outside.
+
+    ``rel`` is what makes the estimate of use: a seventh of what central differences with the
+    steps of a smooth function are off by at 1e-6 (0.37), their error at 1e-9. The sensitivities
+    of CVODES at 1e-6 are good to 1e-4: they change by less when that tolerance is halved.
+    """
+    pytest.importorskip("cantera", reason="pip install cantera")
+    model = simulators.Ignition(rtol)
+    estimate = estimated(model)
+    assert_agrees(model.exact(), estimate, rel=rel)
+    assert (estimate.noise > 0).all()
+
+
+@pytest.mark.parametrize("fluid", ["CO2", "Water", "R134a"])
+def test_fluid_properties_against_analytic_partial_derivatives(estimated, fluid):
+    """CoolProp: density by an iteration, and exact derivatives of the equation of state.
+
+    A property is good to 1e-12 or so (the iteration), hence central differences at their best
+    step to that to the power 2/3, 1e-8; 1e-6 leaves room for strong curvature.
+    """
+    pytest.importorskip("CoolProp", reason="pip install CoolProp")
+    model = simulators.Fluid(fluid)
+    assert_agrees(model.exact(), estimated(model), rel=1e-6)
+
+
+def test_satellite_orbit_turns_with_its_node(estimated):
+    """sgp4: near the Earth all is symmetric about its axis, so d r / d node = z x r.
+
+    Rounding of 2e-16 lets central differences reach 4e-11; 1e-8 leaves room for curvature.
+    """
+    pytest.importorskip("sgp4", reason="pip install sgp4")
+    model = simulators.Orbit()
+    assert_agrees(model.exact(), estimated(model), rel=1e-8)
