@@ -155,7 +155,7 @@ class JaxFunction:
 
     def _forward(self, *primals: Any) -> Any:
         xs = tuple(p.value for p in primals)
-        y = self._value(*xs)
+        y = self._call(*xs)
         # Which inputs are differentiated must be known while tracing: by structure, not value.
         wanted = tuple(() if p.perturbed else None for p in primals)
         return y, (xs, y, wanted)
@@ -180,7 +180,7 @@ class JaxFunction:
         return tuple(found.get(i) for i in range(len(xs)))
 
     def _push(self, xs: Any, us: Any) -> Any:
-        y = self._value(*xs)
+        y = self._call(*xs)
         out = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), y)
         run = functools.partial(_on_host, self._host(xs).jvp, out)
         us = tuple(us[i] for i in self._moved(xs))
