@@ -24,6 +24,8 @@ POOR = 10.0
 CALM = 4
 #: Trial radius below which x does not move any more.
 LEAST = 1e-14
+#: Radius at which parameters that only noise answered are given up.
+FARTHEST = 1e12
 
 
 @dataclass(slots=True)
@@ -144,6 +146,18 @@ class Search:
                     break
         return out
 
+    def warm_start(self) -> None:
+        """Start from the best sample given; inputs that the samples move need no move."""
+        good = self.good
+        if not len(good):
+            return
+        self.limit = RUNAWAY * max(min(self.size(int(i)) for i in good), 1e-290)
+        self.centre = int(min(good, key=self.size))
+        rows = self.select(self.points[self.centre])
+        u = (np.array([self.points[i] for i in rows]) - self.points[self.centre]) / self.scale
+        if np.linalg.matrix_rank(u, tol=1e-6) == self.m:
+            self.tries[:] = -1
+
     def _ask(self, point: Array) -> int:
         self.points.append(np.clip(point, self.low, self.high))
         self.values.append(None)
@@ -196,7 +210,9 @@ class Search:
         _, vecs = np.linalg.eigh(cov / np.outer(want, want))
         ways = (vecs * want[:, None]).T[::-1]
         self.side += 1
-        return np.asarray((-1.0) ** self.side * ways / np.linalg.norm(ways, axis=1, keepdims=True))
+        ways = ways / np.linalg.norm(ways, axis=1, keepdims=True)
+        signed: Array = (-1.0) ** self.side * ways
+        return signed
 
     def _inside(self, way: Array, reach: float) -> Array:
         """A step of that length, turned round where a bound cuts it short, else cut."""
@@ -204,7 +220,8 @@ class Search:
         step = way * (reach / size) if size > 0 else way
         low, high = self._box()
         there, back = np.clip(step, low, high), np.clip(-step, low, high)
-        return back if np.linalg.norm(back) > 1.5 * np.linalg.norm(there) else there
+        longer: Array = back if np.linalg.norm(back) > 1.5 * np.linalg.norm(there) else there
+        return longer
 
     def _box(self) -> tuple[Array, Array]:
         x, unit = self.points[self.centre], self.radius * self.scale
@@ -230,7 +247,7 @@ class Search:
         if self.grain > 0:
             off = np.abs(np.log(np.maximum(dist, 1e-300) / self.grain))
             chosen.append(self._spread(u, np.r_[order[0], np.argsort(off, kind="stable")]))
-        return good[np.unique(np.concatenate(chosen))]
+        return np.asarray(good[np.unique(np.concatenate(chosen))])
 
     def _spread(self, u: Array, order: Index) -> Index:
         """The first samples in ``order`` that are in general position with the first."""
@@ -280,12 +297,12 @@ class Search:
         limited = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
         if size <= 1e-24 * self.limit or self.radius < LEAST:
             self.status = "converged"
+        elif not self.moved and 8.0 * state.model.ratio > 1.0 and self._blind(state):
+            self.calm, self.radius = 0, 4.0 * self.radius  # only noise answers
+            if self.radius > FARTHEST:
+                self.status = "no signal"
         elif self.calm >= CALM and (self.x_tol is None or self._reached(state)):
             self.status = limited
-        elif not self.moved and 8.0 * state.model.ratio > 1.0 and self._blind(state):
-            self.radius *= 4.0  # only noise answers
-            if self.radius > 1e12:
-                self.status = "no signal"
 
     def _blind(self, state: State) -> bool:
         _, lost = tr.parameter_covariance(state.model, state.held)
@@ -306,21 +323,22 @@ class Search:
         for i, value in values.items():
             self._record(i, value)
         if proposal.kind == "start":
-            self._started(proposal.ids)
+            self._started()
         else:
             self._moved(proposal)
 
-    def _started(self, ids: list[int]) -> None:
+    def _started(self) -> None:
+        """Centre on the best run; inputs that no run beside it moves are tried again."""
+        before = self.centre
         best = min(range(len(self.points)), key=self.size)
-        if np.isfinite(self.size(best)):
-            self.centre = best
-        for j in range(self.m):
-            done = [
-                i for i in range(len(self.points))
-                if self.values[i] is not None and self.points[i][j] != self.x0[j]
-            ]  # fmt: skip
-            if done:
-                self.tries[j] = -1
+        if not np.isfinite(self.size(best)):
+            return
+        self.centre = best
+        base = self.points[best]
+        moved = np.array([self.points[i] != base for i in self.good]).any(0)
+        if before < 0 and best > 0 and self.values[0] is None:
+            self.tries[~moved] = 0  # x0 failed: the moves start again from here
+        self.tries[moved] = -1
 
     def _moved(self, proposal: Proposal) -> None:
         ok = [i for i in proposal.ids if self.values[i] is not None]
@@ -347,3 +365,22 @@ class Search:
                 self.radius *= 2.0 if proposal.length > 0.9 else 1.0
             elif ratio < 0.25:
                 self.radius *= max(0.5 if ratio < 0.1 else 0.7, proposal.floor)
+
+    # -- the answer --------------------------------------------------------------------------
+
+    def answer(self) -> tuple[Array, tr.LocalModel, NDArray[np.bool_]]:
+        """The best point, the model about it, and which inputs a bound holds.
+
+        Under noise the model's minimiser is better than the best sample two times in three;
+        where noise does not show, or J is not known well enough, it is the centre.
+        """
+        x = self.points[self.centre]
+        state = self.state()
+        size = float(state.model.c @ state.model.c)
+        if 0.5 * state.noise > 1e-8 * size and 0 < state.predicted > state.loss.jac:
+            x = np.clip(x + self.radius * self.scale * state.u, self.low, self.high)
+        model, _ = self.model(x)
+        at_low, at_high = x <= self.low, x >= self.high
+        slope = model.jac.T @ model.c
+        held = (at_low & (slope >= 0)) | (at_high & (slope <= 0))
+        return x, model, held

@@ -127,7 +127,7 @@ def _likeliest(
     return lam, t, float(r[best]), float(kappa2[best])
 
 
-def step(c: Array, jac: Array, low: Array, high: Array) -> tuple[Array, Array]:
+def step(c: Array, jac: Array, low: Array, high: Array) -> tuple[Array, NDArray[np.bool_]]:
     """min |c + J u| over |u| <= 1, low <= u <= high: u, and which inputs are held by a bound.
 
     Inputs that hit a bound are fixed there and the others solved again.
@@ -140,7 +140,7 @@ def step(c: Array, jac: Array, low: Array, high: Array) -> tuple[Array, Array]:
         room = 1.0 - u[~free] @ u[~free]
         if not free.any() or room <= 0:
             break
-        u[free] = _secular(c + jac[:, ~free] @ u[~free], jac[:, free], np.sqrt(room))
+        u[free] = _secular(c + jac[:, ~free] @ u[~free], jac[:, free], float(np.sqrt(room)))
         out = free & ((u < low) | (u > high))
         if not out.any():
             break

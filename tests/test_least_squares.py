@@ -1,0 +1,306 @@
+"""The least-squares driver: its pure parts against dense twins, and what it promises as a whole."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from gradiator_np import trust_region as tr
+from gradiator_np.least_squares import LeastSquares, least_squares
+from gradiator_np.samples import EvaluationError
+
+T = np.linspace(0, 4, 30)
+TRUTH = np.array([2.0, 0.7, 0.3])
+START = np.array([1.0, 1.0, 1.0])
+
+
+def decay(x):
+    return x[0] * np.exp(-x[1] * T) + x[2]
+
+
+def noisy(model, data, sigma, seed=0):
+    rng = np.random.default_rng(seed)
+    return lambda x: model(x) - data + sigma * rng.normal(size=data.shape)
+
+
+def size(x, model=decay, data=None):
+    data = decay(TRUTH) if data is None else data
+    return np.sum((model(x) - data) ** 2)
+
+
+# -- the pure parts --------------------------------------------------------------------------
+
+
+def test_the_local_model_is_generalised_least_squares():
+    rng = np.random.default_rng(0)
+    u, y = rng.normal(size=(11, 3)), rng.normal(size=(11, 4))
+    model = tr.fit(u, y, sigma=0.3)
+    t = u @ u.T
+    s = model.kappa**2 * (t**2 / 2 + t**3 / 6) + 0.09 * np.eye(11)
+    x = np.hstack([np.ones((11, 1)), u])
+    cov = np.linalg.inv(x.T @ np.linalg.solve(s, x))
+    beta = cov @ x.T @ np.linalg.solve(s, y)
+    # The inverse of s loses eps times its condition number, on either route.
+    tol = 1e3 * np.finfo(float).eps * np.linalg.cond(s)
+    np.testing.assert_allclose(model.cov, cov, rtol=tol, atol=tol * cov.max())
+    np.testing.assert_allclose(np.vstack([model.c, model.jac.T]), beta, rtol=tol, atol=tol)
+    # Kriging mean at another point.
+    v = rng.normal(size=(2, 3))
+    tv = v @ u.T
+    alpha = np.linalg.solve(s, y - x @ beta)
+    want = np.hstack([np.ones((2, 1)), v]) @ beta
+    want = want + model.kappa**2 * (tv**2 / 2 + tv**3 / 6) @ alpha
+    np.testing.assert_allclose(model.predict(v), want, rtol=tol, atol=100 * tol)
+
+
+def test_curvature_and_noise_are_found():
+    """Values of the model itself: 60 contrasts for two levels, each to a factor of two."""
+    rng = np.random.default_rng(1)
+    u = rng.uniform(-1, 1, (40, 3))
+    t = u @ u.T
+    root = np.linalg.cholesky(t**2 / 2 + t**3 / 6 + 1e-12 * np.eye(40))
+    y = (
+        2.0 * root @ rng.normal(size=(40, 30))
+        + 0.1 * rng.normal(size=(40, 30))
+        + u @ np.ones(3)[:, None]
+    )
+    model = tr.fit(u, y)
+    assert 1.0 < model.kappa < 4.0
+    assert 0.05 < model.sigma < 0.2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_step_is_the_constrained_minimum(seed):
+    rng = np.random.default_rng(seed)
+    c, jac = rng.normal(size=8) * 3, rng.normal(size=(8, 3))
+    low, high = -rng.uniform(0.05, 1, 3), rng.uniform(0.05, 1, 3)
+    wide = np.full(3, np.inf)
+    u, held = tr.step(c, jac, -wide, wide)
+    ball = {"type": "ineq", "fun": lambda v: 1 - v @ v}
+    free = optimize.minimize(
+        lambda v: np.sum((c + jac @ v) ** 2), 0 * u, constraints=ball, tol=1e-12
+    )
+    # The secular equation is solved to 1e-3 of the radius: second order in the value.
+    assert np.sum((c + jac @ u) ** 2) <= free.fun * (1 + 1e-2) + 1e-9
+    assert u @ u <= 1 + 1e-9
+    assert not held.any()
+    u, held = tr.step(c, jac, low, high)
+    assert np.all((u >= low) & (u <= high))
+    assert u @ u <= 1 + 1e-9
+    assert np.all((u == low) | (u == high) | ~held)
+    assert np.sum((c + jac @ u) ** 2) < np.sum(c**2)
+
+
+def test_a_step_along_what_nothing_answers_is_zero():
+    u, _ = tr.step(np.ones(2), np.zeros((2, 3)), np.full(3, -np.inf), np.full(3, np.inf))
+    assert not u.any()
+
+
+# -- promises --------------------------------------------------------------------------------
+
+
+def test_noise_free_fits_converge_to_the_minimiser():
+    data = decay(TRUTH)
+    r = least_squares(lambda x: decay(x) - data, START)
+    assert r.status == "converged"
+    np.testing.assert_allclose(r.x, TRUTH, atol=1e-5)
+    assert r.nfev <= 10 * 4
+    assert len(r.samples) == r.nfev
+
+
+def test_a_noisy_fit_stops_by_itself_near_the_minimiser():
+    data = decay(TRUTH)
+    start = size(START)
+    good = 0
+    for seed in range(20):
+        r = least_squares(noisy(decay, data, 0.01, seed), START)
+        assert r.status == "noise"
+        good += size(r.x) < 1e-3 * start
+    # Held to 0.95 of the runs that stop; 20 runs with one miss allowed.
+    assert good >= 19
+
+
+def test_intervals_hold_where_they_are_given_and_say_where_not():
+    data = decay(TRUTH) + 0.1 * np.sin(7 * T)
+    best = optimize.least_squares(lambda x: decay(x) - data, TRUTH, xtol=1e-14).x
+    held, given = 0, 0
+    for seed in range(25):
+        r = least_squares(noisy(decay, data, 0.01, seed), START, x_tol=0.05, max_evals=120)
+        low, high = r.confidence
+        sure = ~r.undetermined
+        assert np.isinf(r.x_stderr[~sure]).all()
+        held += int(np.sum((low[sure] <= best[sure]) & (best[sure] <= high[sure])))
+        given += int(sure.sum())
+    assert given >= 40
+    # Three entries of a run go together: 25 trials at 0.95, four binomial sd.
+    assert held / given > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 25)
+
+
+def test_a_wanted_width_is_reached_with_more_runs():
+    data = decay(TRUTH)
+    short = least_squares(noisy(decay, data, 0.01, 3), START)
+    r = least_squares(noisy(decay, data, 0.01, 3), START, x_tol=0.03)
+    low, high = r.confidence
+    assert r.status == "noise"
+    assert np.all(high - low <= 0.06)
+    assert r.nfev > short.nfev
+
+
+def test_no_point_leaves_the_bounds_and_an_active_bound_is_found():
+    seen = []
+
+    def fun(x):
+        seen.append(x.copy())
+        return decay(x) - decay(TRUTH)
+
+    low, high = np.array([0.5, 0.5, 0.5]), np.array([1.5, np.inf, 2.0])
+    r = least_squares(fun, START, bounds=(low, high))
+    assert np.all((np.array(seen) >= low) & (np.array(seen) <= high))
+    want = optimize.least_squares(lambda x: decay(x) - decay(TRUTH), START, bounds=(low, high))
+    assert r.cost <= want.cost * (1 + 1e-4)
+    with pytest.raises(ValueError, match="outside of its bounds"):
+        least_squares(fun, START, bounds=(2, 3))
+
+
+def test_a_fixed_input_is_never_moved():
+    r = least_squares(lambda x: decay(x) - decay(TRUTH), START, bounds=([-9, -9, 1], [9, 9, 1]))
+    assert np.all(r.samples.points[:, 2] == 1.0)
+    assert r.success
+
+
+@pytest.mark.parametrize("how", ["nan", "raise"])
+def test_a_failing_region_is_walked_round(how):
+    def fun(x):
+        if x[0] < 1.1 or x[1] > 1.15:
+            if how == "raise":
+                raise RuntimeError("no steady state")
+            return np.full(30, np.nan)
+        return decay(x) - decay(TRUTH)
+
+    r = least_squares(fun, START)  # x0 itself fails
+    np.testing.assert_allclose(r.x, TRUTH, atol=1e-3)
+
+
+def test_random_failures_and_outliers_do_not_end_it():
+    rng = np.random.default_rng(5)
+    base = noisy(decay, decay(TRUTH), 0.003, 1)
+    solved = 0
+    for _ in range(10):
+
+        def fun(x):
+            luck = rng.uniform()
+            if luck < 0.05:
+                return np.full(30, np.nan)
+            return base(x) * (1 + 50 * (luck > 0.98))
+
+        r = least_squares(fun, START, max_evals=150)
+        solved += size(r.x) < 1e-2 * size(START)
+    assert solved >= 9
+
+
+def test_targets_far_from_the_start_are_reached():
+    target = np.array([1e6, 3e6])
+    r = least_squares(lambda x: (x - target) / 1e6, np.array([1.0, 1.0]))
+    np.testing.assert_allclose(r.x, target, rtol=1e-6)
+    assert r.nfev < 100
+
+
+def test_where_only_noise_answers_it_says_so():
+    rng = np.random.default_rng(6)
+    r = least_squares(lambda x: rng.normal(size=20), START)
+    assert not r.success or r.undetermined.all()
+
+
+def test_errors_of_fun_are_told():
+    with pytest.raises(EvaluationError, match="fun failed at x0 and at each of the 3 points"):
+        least_squares(lambda x: 1 / 0, START)
+    with pytest.raises(EvaluationError, match="on_error='raise'"):
+        least_squares(lambda x: decay(x) if x[0] < 1.1 else decay(x) * np.nan, START,
+                      on_error="raise")  # fmt: skip
+    with pytest.raises(ValueError, match="max_evals"):
+        LeastSquares(START, max_evals=0)
+    with pytest.raises(ValueError, match="noise must be"):
+        LeastSquares(START, noise=-1)
+    with pytest.raises(TypeError, match="complex"):
+        least_squares(lambda x: x * 1j, START)
+
+
+# -- the two forms, workers, earlier samples -------------------------------------------------
+
+
+def test_ask_and_tell_is_the_same_search():
+    data = decay(TRUTH)
+    whole = least_squares(noisy(decay, data, 0.01, 7), START)
+    fun = noisy(decay, data, 0.01, 7)
+    search = LeastSquares(START)
+    while True:
+        ids, points = search.ask()
+        if not len(ids):
+            break
+        again, same = search.ask()
+        np.testing.assert_array_equal(ids, again)
+        np.testing.assert_array_equal(points, same)
+        for i, x in zip(ids, points):  # in parts
+            search.tell([fun(x)], [i])
+    np.testing.assert_array_equal(search.result().x, whole.x)
+    assert search.nfev == whole.nfev
+    with pytest.raises(ValueError, match="not pending"):
+        search.tell([data], [10**6])
+
+
+def test_telling_nothing_yet_is_an_error_with_words():
+    with pytest.raises(EvaluationError, match="no run has succeeded"):
+        LeastSquares(START).result()
+
+
+def test_shapes_and_dicts_come_back_as_they_went_in():
+    data = decay(TRUTH).reshape(5, 6)
+
+    def fun(x):
+        assert set(x) == {"a", "rest"}
+        assert x["rest"].shape == (2,)
+        return decay([x["a"], *x["rest"]]).reshape(5, 6) - data
+
+    r = least_squares(fun, {"a": 1.0, "rest": np.ones(2)})
+    np.testing.assert_allclose(r.x["rest"], TRUTH[1:], atol=1e-4)
+    assert r.fun.shape == (5, 6)
+    assert r.jac.shape == (30, 3)
+
+
+def test_workers_take_fewer_rounds():
+    lock = threading.Lock()
+    data = decay(TRUTH)
+    base = noisy(decay, data, 0.01, 8)
+
+    def fun(x):
+        with lock:  # one generator
+            return base(x)
+
+    alone = least_squares(noisy(decay, data, 0.01, 8), START)
+    with ThreadPoolExecutor(4) as pool:
+        r = least_squares(fun, START, workers=pool)
+    assert size(r.x) < 1e-2 * size(START)
+    assert r.rounds <= alone.rounds
+    rows = least_squares(
+        lambda x: np.array([decay(row) for row in x]) - data, START, vectorized=True
+    )
+    np.testing.assert_allclose(rows.x, TRUTH, atol=1e-3)
+
+
+def test_yesterdays_samples_are_not_paid_again():
+    data = decay(TRUTH)
+    first = least_squares(noisy(decay, data, 0.01, 9), START)
+    again = least_squares(noisy(decay, data, 0.01, 10), START, samples=first.samples)
+    assert again.nfev < first.nfev
+    assert size(again.x) < 1e-3 * size(START)
+    with pytest.raises(ValueError, match="samples have 3 parameters"):
+        LeastSquares([1.0, 2.0], samples=first.samples)
+
+
+def test_the_budget_is_kept():
+    r = least_squares(noisy(decay, decay(TRUTH), 0.01, 11), START, max_evals=6)
+    assert r.nfev == 6
+    assert r.status == "budget"
+    assert not r.success
