@@ -1,0 +1,100 @@
+"""What the adapters cost beside the simulator's own evaluations, for one point and for a batch.
+
+``python -m benchmarks.adapters``: time of a backward pass in PyTorch and of a gradient in JAX,
+m = n = 10, less that of the evaluations it makes; a batch of 256 over one point.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks._common import measure, quick, table, write
+
+M = N = 10
+BATCH = 256
+EVALUATIONS = {"given": 0, "2-point": M, "3-point": 2 * M}
+
+
+def options(a: Any) -> dict[str, dict[str, Any]]:
+    """A derivative that is given, and two rules."""
+    return {
+        "given": {"grad_fun": lambda x, v: v @ a},
+        "2-point": {"method": "2-point"},
+        "3-point": {"method": "3-point"},
+    }
+
+
+def backward_seconds(forward: Callable[[], Any], v: Any, repeats: int) -> float:
+    """Median time of the backward pass alone."""
+    times = []
+    for _ in range(repeats + 5):
+        y = forward()
+        start = time.perf_counter()
+        y.backward(v)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[5:])
+
+
+def in_torch(a: Any, repeats: int) -> list[list[Any]]:
+    import torch
+
+    from gradiator_np.adapters.torch import gradiator
+
+    def fun(x: Any) -> Any:
+        return x @ a.T
+
+    x = torch.ones(M, dtype=torch.float64, requires_grad=True)
+    many = torch.ones(BATCH, M, dtype=torch.float64, requires_grad=True)
+    v, vs = torch.ones(N, dtype=torch.float64), torch.ones(BATCH, N, dtype=torch.float64)
+    one = measure({"fun": lambda: fun(np.ones(M))}, repeats)["fun"]
+    linear = torch.nn.Linear(M, N, dtype=torch.float64)
+    rows: list[list[Any]] = [
+        ["torch.nn.Linear itself", 1e6 * backward_seconds(lambda: linear(x), v, repeats), ""]
+    ]
+    for name, given in options(a).items():
+        g, over = gradiator(fun, **given), gradiator(fun, batch_dims=1, **given)
+        single = backward_seconds(lambda g=g: g(x), v, repeats)
+        batch = backward_seconds(lambda over=over: over(many), vs, repeats)
+        overhead = 1e6 * (single - EVALUATIONS[name] * one)
+        rows.append([f"torch, {name}", overhead, batch / single])
+    return rows
+
+
+def in_jax(a: Any, repeats: int) -> list[list[Any]]:
+    import jax
+    import jax.numpy as jnp
+
+    from gradiator_np.adapters.jax import gradiator
+
+    def fun(x: Any) -> Any:
+        return a @ x
+
+    given = {"grad_fun": lambda x, v: v @ a}
+    rows = []
+    one = measure({"fun": lambda: fun(np.ones(M))}, repeats)["fun"]
+    for name, choice in (options(a) | {"given": given}).items():
+        g = gradiator(fun, out=jax.ShapeDtypeStruct((N,), np.float64), **choice)
+        grad = jax.jit(jax.grad(lambda x, g=g: g(x).sum()))
+        x = jnp.ones(M)
+        seconds = measure({"grad": lambda grad=grad, x=x: grad(x).block_until_ready()}, repeats)
+        overhead = 1e6 * (seconds["grad"] - (1 + EVALUATIONS[name]) * one)
+        rows.append([f"jax, {name}", overhead, ""])
+    return rows
+
+
+def main() -> None:
+    repeats = 20 if quick() else 300
+    a = np.random.default_rng(0).normal(size=(N, M))
+    rows = in_torch(a, repeats) + in_jax(a, max(5, repeats // 10))
+    headers = ["pass", "microseconds beside the evaluations", f"batch of {BATCH} over one"]
+    print(table(headers, rows))
+    write("adapters", [dict(zip(headers, row, strict=True)) for row in rows])
+
+
+if __name__ == "__main__":
+    main()
