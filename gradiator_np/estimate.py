@@ -38,7 +38,7 @@ EXPRESS_SIZE = 2**20
 # Options that take a call off it.
 SPECIAL = (
     "rel_step", "abs_step", "x_scale", "noise", "max_evals", "tol", "rtol", "min_step",
-    "max_step", "vectorized", "run",
+    "max_step", "run",
 )  # fmt: skip
 
 # Statuses under which the numbers may be wrong: these warn.
@@ -226,7 +226,8 @@ def express(
         and options.get("workers", 1) == 1
         and type(options.get("args", ())) is tuple
         and callable(fun)
-        and not any(map(options.get, SPECIAL))
+        and all(options.get(name) is None for name in SPECIAL)
+        and not options.get("vectorized")
     ):
         return None
     return Express(

@@ -101,3 +101,10 @@ def test_a_lazy_estimate_can_be_pickled():
     estimate = pickle.loads(pickle.dumps(jacobian(np.sin, [1.0, 2.0], method="5-point")))
     assert_array_equal(estimate.stderr, jacobian(np.sin, [1.0, 2.0], method="5-point").stderr)
     assert len(estimate.samples) == 9
+
+
+def test_options_take_a_call_off_the_lane():
+    """Arrays have no truth value, and a noise of 0 is not None."""
+    estimate = jacobian(np.sin, np.ones(2), method="2-point", abs_step=np.full(2, 0.5), noise=0)
+    assert_array_equal(estimate.step, [0.5, 0.5])
+    assert_array_equal(estimate.stderr, np.zeros((2, 2)))
