@@ -92,7 +92,8 @@ class Covariance:
 
     def stderr(self) -> Array:
         """One standard error of every entry, shape (..., n, m)."""
-        return np.asarray(np.sqrt(self.variance()))
+        var = self.variance()
+        return np.sqrt(var, out=var)
 
     def jvp_variance(self, u: Array) -> Array:
         """Variance of J u for tangents u of shape (..., m): shape (..., n)."""

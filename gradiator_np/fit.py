@@ -337,11 +337,15 @@ def _taught(solver: Solver, noise: Array | None, times: float) -> Solver | None:
 
 def _per_evaluation(cov: Covariance, times: float) -> Covariance:
     """The same covariance, its scale told as that of one evaluation instead of one row."""
+    factor = cov.factor
+    if factor is not None:
+        # In place: nobody else holds what a solver has just returned.
+        factor = np.multiply(factor, times, out=factor if factor.flags.writeable else None)
     return replace(
         cov,
         scale=cov.scale / times,
         diag=None if cov.diag is None else cov.diag * times**2,
-        factor=None if cov.factor is None else cov.factor * times,
+        factor=factor,
     )
 
 

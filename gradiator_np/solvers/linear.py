@@ -24,9 +24,9 @@ _FEW = 4
 # From this many inputs on, one LAPACK call per problem is as fast as the kernel (measured: the
 # kernel takes 1/5 of np.linalg.pinv at (40, 32, 16), 1/2.2 at (128, 100, 50), LAPACK 1/1.9).
 _LARGE = 128
-# Three quarters of a cache line set: at powers of two the columns of (8, 6, 4) evict each other
-# (48 lanes: 4.0 ms for 10 000 problems, 32: 4.4, 64: 4.9).
-_LANES = 48
+# No power of two, at which columns evict each other: 10 000 problems of (8, 6, 4) and 1000 of
+# (40, 32, 16) take 3.1 and 21.0 ms with 72 lanes, 3.5 and 22.9 with 48, 4.9 and 27.3 with 64.
+_LANES = 72
 # Two steps of power iteration mostly hold the condition number within a factor of two.
 _POWER_STEPS = 2
 # Factors of an SVD held at once.
@@ -112,7 +112,7 @@ def least_squares(
             np.ascontiguousarray(dx), np.ascontiguousarray(df), coef, factor, rss, bounds,
             min(_LANES, b), _POWER_STEPS,
         )  # fmt: skip
-        cond[:] = bounds[:, 0]
+        cond = bounds[:, 0]
         left = np.flatnonzero(~(bounds[:, 1] < limit))
     rank = np.full(b, m, dtype=np.intp)
     if not left.size:

@@ -119,7 +119,8 @@ class Pinv:
         rss = linear.rss[:, 0::2] + linear.rss[:, 1::2] if rows.is_complex else linear.rss
         scale, dof = self.scale(rss, dof[:, None], group.outputs)
         with np.errstate(divide="ignore", invalid="ignore"):
-            misfit = np.sqrt(rss / rows.total[:, None])
+            misfit = rss / rows.total[:, None]
+        np.sqrt(misfit, out=misfit)
         cov = Covariance(
             scale, factor=linear.factor, null=linear.null, span=linear.span, unit=linear.unit
         )
@@ -137,9 +138,9 @@ class Pinv:
             if outputs is not None and noise.ndim:
                 noise = noise[outputs]
             return np.array(np.broadcast_to(noise, rss.shape)), np.full(rss.shape, np.inf)
-        dof = np.array(np.broadcast_to(np.maximum(dof, 0.0), rss.shape))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.sqrt(np.where(dof > 0, rss / dof, np.nan)), dof
+        dof = np.maximum(dof, 0.0)
+        scale = rss / np.where(dof > 0, dof, np.nan)
+        return np.sqrt(scale, out=scale), np.broadcast_to(dof, rss.shape)
 
     def linear(self, rows: Rows, *, compact: bool = True) -> LinearFit:
         """Solve the weighted rows, with the ridge as further rows."""
