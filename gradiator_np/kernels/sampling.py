@@ -225,7 +225,7 @@ def sample(
     k = len(points)
     values = np.empty((k, *template.shape), _dtype(points, template))
     drive = sample_driver(fun, points.ndim == 1)
-    errors = _run(drive, (points, args, values), k, template.shape)
+    errors = run(drive, (points, args, values), k, template.shape)
     for row in errors:
         values[row] = np.nan
     return Sampled(values.reshape(k, template.size), errors)
@@ -273,7 +273,7 @@ def sample_axes(
     """
     k = len(offsets)
     values = np.empty((k, len(v)), _dtype(x, y0, v))
-    errors = _run(vjp_driver(fun), (x, v, axes, offsets, y0, args, values), k, y0.shape)
+    errors = run(vjp_driver(fun), (x, v, axes, offsets, y0, args, values), k, y0.shape)
     for row in errors:
         values[row] = np.nan
     return Sampled(values, errors)
@@ -342,7 +342,7 @@ def jvp(
     """
     out = np.zeros(y0.shape, _dtype(x, y0, offsets))
     at = (x[()], u[()]) if x.ndim == 0 else (x, u)
-    errors = _run(jvp_driver(fun), (*at, offsets, weights, y0, args, out), len(offsets), y0.shape)
+    errors = run(jvp_driver(fun), (*at, offsets, weights, y0, args, out), len(offsets), y0.shape)
     if errors:
         out[...] = np.nan
     return Sampled(out.reshape(1, y0.size), errors)
@@ -352,7 +352,7 @@ def _dtype(*arrays: NDArray[Any]) -> type[np.float64] | type[np.complex128]:
     return np.complex128 if any(a.dtype.kind == "c" for a in arrays) else np.float64
 
 
-def _run(
+def run(
     drive: Driver, arguments: tuple[Any, ...], k: int, shape: tuple[int, ...]
 ) -> dict[int, Exception]:
     """Drive to the end, stepping over the runs that fail; their exceptions by row."""
