@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal
 
-
-class Action(NamedTuple):
-    """One move of a schedule.
-
-    ``restore``: go back to the newest state kept, which is state ``i``. ``advance``: run the steps
-    up to state ``i``. ``keep``: keep the state at hand, which is state ``i``. ``pullback``: pull
-    back through step ``i`` (from state i to state i + 1); the state at hand is state ``i``.
-    ``drop``: forget the newest state kept.
-    """
-
-    name: Literal["restore", "advance", "keep", "pullback", "drop"]
-    i: int
+#: A move and its state. A plain tuple: half of a named one's time, at five moves a step.
+Action = tuple[Literal["restore", "advance", "keep", "pullback", "drop"], int]
 
 
 def _repetitions(steps: int, checkpoints: int) -> tuple[int, int, int]:
@@ -68,6 +59,14 @@ def schedule(steps: int, checkpoints: int) -> Iterator[Action]:
 
     The initial state is the first one kept. Steps are pulled back last first; the number of
     steps advanced over is ``forward_steps(steps, checkpoints)``.
+
+    Yields
+    ------
+    name, i
+        ``"restore"``: go back to the newest state kept, which is state i. ``"advance"``: run the
+        steps up to state i. ``"keep"``: keep the state at hand, which is state i. ``"pullback"``:
+        pull back through step i (from state i to i + 1); the state at hand is state i.
+        ``"drop"``: forget the newest state kept.
     """
     _check(steps, checkpoints)
     kept, end = [0], steps
@@ -75,24 +74,25 @@ def schedule(steps: int, checkpoints: int) -> Iterator[Action]:
     while kept:
         top = kept[-1]
         if top == end:
-            yield Action("drop", top)
+            yield "drop", top
             kept.pop()
             continue
         if at != top:
-            yield Action("restore", top)
+            yield "restore", top
             at = top
         while end - at > 1 and len(kept) < checkpoints:
             at += _split(end - at, checkpoints - len(kept) + 1)
-            yield Action("advance", at)
-            yield Action("keep", at)
+            yield "advance", at
+            yield "keep", at
             kept.append(at)
         if end - at > 1:
             at = end - 1
-            yield Action("advance", at)
-        yield Action("pullback", at)
+            yield "advance", at
+        yield "pullback", at
         end = at
 
 
+@lru_cache(maxsize=4096)
 def _split(steps: int, free: int) -> int:
     """Steps to go before the next state is kept, where ``free`` places hold the first one too."""
     _, before, fewer = _repetitions(steps, free)
