@@ -504,3 +504,41 @@ def test_graded_units_with_fewer_samples_than_inputs(b):
     np.testing.assert_array_equal(fit.rank, 3)
     met = dx @ fit.coef.swapaxes(1, 2)
     np.testing.assert_allclose(met, df, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_few_samples_of_many_inputs(batch, ridge):
+    """No basis of the null space is kept (19 x 3 would be larger than all samples)."""
+    dx, df, jac = samples(3, 20, 2, 0, batch, noise=0)
+    dx *= 10.0 ** np.random.default_rng(1).integers(-3, 4, size=20)
+    df = dx @ jac.swapaxes(-1, -2)
+    # Input 4 is the only one to move in sample 2, and moves in no other: it is determined.
+    dx[..., 2, :] = 0
+    dx[..., :2, 4] = 0
+    dx[..., 2, 4] = 0.5
+    df = dx @ jac.swapaxes(-1, -2)
+    s = Pinv(ridge=ridge, noise=0.1).solve(dx, df)
+    assert s.cov.null is None
+    assert s.status == "undetermined"
+    np.testing.assert_array_equal(s.rank, 3)
+    determined = np.arange(20) == 4
+    np.testing.assert_array_equal(
+        np.isfinite(s.cov.stderr()), np.broadcast_to(determined, (*batch, 2, 20))
+    )
+    for k in range(3):
+        assert np.isfinite(s.cov.jvp_variance(dx[..., k, :])).all()
+    assert np.isinf(s.cov.jvp_variance(dx[..., 0, :] * np.linspace(1, 2, 20))).all()
+    if not ridge:
+        np.testing.assert_allclose(s.coef[..., 4], jac[..., 4], rtol=1e-9)
+        want = (np.linalg.pinv(dx) @ df).swapaxes(-1, -2)
+        np.testing.assert_allclose(s.coef, want, rtol=0, atol=1e-9)
+
+
+def test_gaps_among_few_samples_of_many_inputs():
+    dx, df, _ = samples(4, 12, 2)
+    df[1, 0] = np.nan
+    s = Pinv(noise=0.1).solve(dx, df, intercept=True)
+    assert np.isinf(s.cov.stderr()).all()
+    assert np.isinf(s.value_stderr).all()
+    np.testing.assert_array_equal(s.rank, 2)

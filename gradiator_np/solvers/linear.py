@@ -225,7 +225,7 @@ def _by_svd(dx: Array, df: Array, rcond: float, compact: bool) -> LinearFit:
         assert null is not None
         null[at, :, : basis.shape[2]] = basis
     rss = np.square(df - dx @ coef.swapaxes(1, 2)).sum(1)
-    return LinearFit(coef, factor, null, rank, cond, rss, span, None if span is None else unit)
+    return LinearFit(coef, factor, null, rank, cond, rss, span, None if span is None else 1 / unit)
 
 
 def _pseudo_root(v: Array, sigma: Array, scale: Array) -> Array:
