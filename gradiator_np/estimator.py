@@ -449,7 +449,10 @@ class JacobianEstimator:
     def samples(self) -> Samples:
         """Every run so far, x first where its value is known."""
         batch = self.x_layout.batch
-        points, values = self._moves.points(self._x, self._done), self._rows().values[self._done]
+        points, values = (
+            self._moves.points(self._x, np.flatnonzero(self._done)),
+            self._rows().values[self._done],
+        )
         ids = np.flatnonzero(self._done) + 1
         if self._y is not None:
             points = np.concatenate([self._x[None].astype(points.dtype), points])

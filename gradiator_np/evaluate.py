@@ -59,7 +59,7 @@ class Failure:
 
     def __init__(self, exc: Exception | None, text: str | None = None) -> None:
         self.exc = exc
-        self.text = text if text is not None or exc is None else _text(exc)
+        self.text = _text(exc) if text is None and exc is not None else str(text)
 
 
 NOTHING = Outcome(np.empty(0))
