@@ -140,18 +140,25 @@ def _merge(
     cov: Covariance, where: NDArray[np.bool_], own: Array, shared: Array, lost: NDArray[np.bool_]
 ) -> Covariance:
     """Give the entries ``where`` (B, m) the variance own + shared^2, correlated by ``shared``."""
+    known = where[:, None, :]
+    left = None if cov.lost is None else cov.lost & ~known
     rows = where
     if cov.per_output:
-        rows, own, shared = where[:, None, :], own[:, None, :], shared[:, None, :]
-    factor = shared[..., None]
+        rows, own, shared = known, own[:, None, :], shared[:, None, :]
+    factor, loading, span = shared[..., None], cov.loading, cov.span
     if cov.factor is not None:
-        shape = (*cov.factor.shape[:-1], 1)
-        factor = np.concatenate([cov.factor, np.broadcast_to(factor, shape)], -1)
-    elif cov.per_output and cov.diag is not None:
-        factor = np.broadcast_to(factor, (*cov.diag.shape, 1))
-    null = None if cov.null is None else np.where(rows[..., None], 0.0, cov.null)
-    old = lost if cov.lost is None else (cov.lost & ~where[:, None, :]) | lost
-    diag = own + (0.0 if cov.diag is None else cov.diag)
-    if cov.per_output and cov.factor is not None:
-        diag = np.broadcast_to(diag, cov.factor.shape[:-1])
-    return replace(cov, diag=diag, factor=factor, null=null, lost=old)
+        factor = np.broadcast_to(factor, (*cov.factor.shape[:-1], 1))
+        factor = np.concatenate([cov.factor, factor], -1)
+    if loading is not None:
+        loading = np.concatenate([loading, np.ones_like(loading[..., :1])], -1)
+    if span is not None:  # no sample has moved these inputs: their axes are orthogonal to it
+        span = np.concatenate([span, np.eye(where.shape[1]) * where[:, None, :]], -1)
+    return replace(
+        cov,
+        diag=own if cov.diag is None else cov.diag + own,
+        factor=factor,
+        null=None if cov.null is None else np.where(rows[..., None], 0.0, cov.null),
+        lost=lost if left is None else left | lost,
+        loading=loading,
+        span=span,
+    )

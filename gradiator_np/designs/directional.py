@@ -208,6 +208,7 @@ class DirectionalPlan:
         self.rows, self.half, one_sided = self._place(design, wanted)
         self.one_sided = OneSided(one_sided)
         self.asked = False
+        self.common = False
 
     # -- where to look -----------------------------------------------------------------------
 
@@ -301,8 +302,10 @@ class DirectionalPlan:
 
         0 is the stream of the value at x. Both ends of a pair share a stream that no other row
         has; rows whose differences are taken to x share the stream of x in the first replicate,
-        and one of their own in every other.
+        and one of their own in every other. Asking says that they will be used: even parts then
+        hold the noise of whole runs, of which the odd ones tell nothing, and are left alone.
         """
+        self.common = True
         r, levels, _, k = self.shape
         replicate = np.arange(r)
         if self.paired:
