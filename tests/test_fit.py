@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from gradiator_np import solvers
 from gradiator_np.fit import fit_jacobian, fit_points, fit_vjp
 from gradiator_np.solvers.pinv import Pinv
 from gradiator_np.solvers.robust import Huber
@@ -365,6 +366,13 @@ def test_every_solver_fits_exact_samples(solver, base):
     # The loosest of them carries a flat prior of 1e-8 relative weight, or stops at such a gap.
     np.testing.assert_allclose(estimate.jac, jac, atol=1e-6)
     assert estimate.stderr.shape == (2, 3)
+
+
+def test_solvers_are_exported():
+    for name in solvers.__all__:
+        assert getattr(solvers, name).__name__ == name
+    with pytest.raises(AttributeError, match="Newton"):
+        solvers.Newton  # noqa: B018
 
 
 def test_a_fit_that_did_not_converge_warns():
