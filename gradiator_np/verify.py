@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import checks
 from gradiator_np.designs.auto import Auto
+from gradiator_np.designs.directional import Directional
 from gradiator_np.designs.stencil import ORDERS
 from gradiator_np.estimate import Options, jacobian
 from gradiator_np.results import JacobianEstimate
@@ -229,18 +230,27 @@ def _holm(p: Array, tested: NDArray[np.bool_]) -> Array:
 
 
 def _closer(options: Options, first: JacobianEstimate) -> Options | None:
-    """Options for the same estimate at smaller steps; None where its design has none."""
+    """Options for the same estimate at smaller steps; None where there is no such thing."""
     method = options.get("method", "auto")
     assert first.step_flat is not None
-    step = np.where(np.isfinite(first.step_flat), np.abs(first.step_flat), np.inf) / CLOSER
+    # Inputs that were not moved have no step: any will do.
+    step = np.where(np.isfinite(first.step_flat), np.abs(first.step_flat), 1.0) / CLOSER
     again = options.copy()
-    if method == "auto" or isinstance(method, Auto):
-        base = method if isinstance(method, Auto) else Auto()
-        again["method"] = replace(base, max_step=step.reshape(-1, first.x_layout.size))
-    elif method in ORDERS:
-        again["abs_step"] = np.where(np.isfinite(step), step, 1.0)
-    elif is_dataclass(method) and any(f.name == "step" for f in fields(method)):
-        again["method"] = replace(method, step=np.where(np.isfinite(step), step, 0.0))  # type: ignore[type-var]
+    if options.get("min_step") is not None:
+        return None
+    named = isinstance(method, str)
+    if (named and method in ORDERS) or (
+        method == "auto" and {"abs_step", "rel_step"} & set(options)
+    ):
+        again["abs_step"] = step
+    elif method == "auto":
+        again["max_step"] = step
+    elif isinstance(method, Auto):
+        if method.min_step is not None:
+            return None
+        again["method"] = replace(method, max_step=step.reshape(-1, first.x_layout.size))
+    elif isinstance(method, Directional):
+        again["method"] = replace(method, step=step)
     else:
         return None
     return again

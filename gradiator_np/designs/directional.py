@@ -188,8 +188,10 @@ def choose_design(max_step: ArrayLike | None = None, **options: Any) -> Directio
         How far each input may move, on its own: a box. Then the Hadamard fold-over wins by up to
         2k in variance. None: the length of the step limits, and central pairs are optimal.
     **options
-        Passed on to the design.
+        Passed on to the design; ``richardson="auto"`` unless given, so that the error bars hold
+        truncation.
     """
+    options.setdefault("richardson", "auto")
     return Pairs(**options) if max_step is None else Hadamard(step=max_step, **options)
 
 
