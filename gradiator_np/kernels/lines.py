@@ -166,7 +166,7 @@ def log_likelihood(
 
 
 @njit(**_OPTIONS)
-def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, shapes, power, out):
+def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, shapes, power, apart, out):
     """The step and the shape of the next pairs of each input.
 
     Minimises sum_s prior_s (V_s / V_s*)^power over V_s, the variance of g that the pairs in hand
@@ -187,6 +187,8 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, s
     low, cap : array, shape (m,)
     shapes : array, shape (H, k)
         Steps of a candidate relative to its largest.
+    apart : float
+        Ratio of the largest to the smallest step of an input that has several, at least.
     out : array, shape (m, 3)
         Overwritten: step, index of the shape, mean of log V_s.
     """
@@ -200,10 +202,19 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, s
     score = np.zeros((grid.size, shapes.shape[0]))
     variance = np.zeros((grid.size, shapes.shape[0]))
     logs = np.zeros((grid.size, shapes.shape[0]))
+    alike = np.zeros((grid.size, shapes.shape[0]), np.bool_)
     for j in range(m):
         score[:, :] = 0.0
         logs[:, :] = 0.0
         top = prior[j].max()
+        inner = np.inf
+        outer = 0.0
+        several = shapes.shape[1] > 1
+        for p in range(width):
+            if t[j, p] == t[j, p]:
+                inner = min(inner, t[j, p])
+                outer = max(outer, t[j, p])
+                several = True
         worst = 1.0 + ratio[j] * ratio[j] / (cap[j] * cap[j])
         for s in range(states):
             # what weighs less than 1e-3 of the likeliest state moves no decision
@@ -222,9 +233,13 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, s
             for a in range(grid.size):
                 for h in range(shapes.shape[0]):
                     r[:, :] = held
+                    nearest = inner
+                    furthest = outer
                     for k in range(shapes.shape[1]):
                         step = cap[j] * (low[j] / cap[j]) ** grid[a]
                         step = max(step * shapes[h, k], low[j])
+                        nearest = min(nearest, step)
+                        furthest = max(furthest, step)
                         weight = step * np.sqrt(2.0 / (var * new_factor[j]))
                         _odd_row(row, step, weight, 1.0, sd_odd[s], terms)
                         _insert(r, z, row, 0.0, size)
@@ -233,6 +248,7 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, s
                     left = 1.0 / (r[terms, terms] * r[terms, terms])
                     variance[a, h] = left / (1.0 + left / worst)
                     least = min(least, variance[a, h])
+                    alike[a, h] = several and furthest < apart * nearest
             for a in range(grid.size):
                 for h in range(shapes.shape[0]):
                     score[a, h] += prior[j, s] * (variance[a, h] / least) ** power
@@ -240,8 +256,9 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, s
         best = np.inf
         for a in range(grid.size):
             for h in range(shapes.shape[0]):
-                if score[a, h] < best:
-                    best = score[a, h]
+                cost = score[a, h] * (1e6 if alike[a, h] else 1.0)
+                if cost < best:
+                    best = cost
                     out[j, 0] = cap[j] * (low[j] / cap[j]) ** grid[a]
                     out[j, 1] = h
                     out[j, 2] = logs[a, h]
