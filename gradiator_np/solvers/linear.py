@@ -19,8 +19,9 @@ Bools = NDArray[np.bool_]
 
 EPS = float(np.finfo(np.float64).eps)
 
-# Fewer problems than this are not worth the vector lanes (nor the compilation) of the kernel.
-_FEW = 4
+# Fewer problems than this take LAPACK one by one, some 50 microseconds each: compiling the kernel
+# costs a machine a few seconds, once, which only large batches are worth.
+_FEW = 64
 # From this many inputs on, one LAPACK call per problem is as fast as the kernel (measured: the
 # kernel takes 1/5 of np.linalg.pinv at (40, 32, 16), 1/2.2 at (128, 100, 50), LAPACK 1/1.9).
 _LARGE = 128
