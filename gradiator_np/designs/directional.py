@@ -258,7 +258,9 @@ class DirectionalPlan:
         beside &= ~fixed & (unit > 0) & (h > 0)
         one_sided = np.where(beside, np.where(up >= down, h, -h), 0.0)
         half = np.where(beside, 0.0, half)
-        rows = rows if own else self._spread(design, np.flatnonzero((half != 0).any(0)))
+        still = np.flatnonzero((half != 0).any(0))
+        if not own and len(still) < len(moving):
+            rows = self._spread(design, still)
         return rows, half, one_sided
 
     def _spread(self, design: Directional, moving: NDArray[np.intp]) -> Array:
