@@ -1,8 +1,8 @@
 """Products with stacks of Jacobians: J u and v^T J for every J of a stack.
 
 Loops beat BLAS only where a matrix is too small for a call of its own. Measured with Numba 0.68
-and OpenBLAS on one core, 1000 square matrices, time of ``np.matmul`` over that of the kernel
-(float64: J u, v^T J; complex128: J u, v^T J):
+and OpenBLAS on one core (``benchmarks.kernels``), 1000 square matrices: time of ``np.matmul``
+over that of the kernel, for float64 in the first two columns and complex128 in the others.
 
 =====  ====  ====  ====  ====
 size   J u   v^TJ  J u   v^TJ

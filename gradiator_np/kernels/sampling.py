@@ -1,15 +1,15 @@
 """Runs of a jitted function inside compiled code, with no Python between two evaluations.
 
-One driver is compiled per function, a closure that calls it directly. Measured with Numba 0.68,
-11 evaluations of a 10 to 10 function of 0.1 us, microseconds for the whole call, and seconds
-that a second function of the same signature costs before its first call:
+One driver is compiled per function, a closure that calls it directly. Measured with Numba 0.68
+(``benchmarks.kernels``): 11 evaluations of a 10 to 10 function of 0.1 us, microseconds for the
+whole call, and seconds that a second function of the same signature costs before its first call:
 
 ====================================  ======  =======
 way to hand the function over         us      compile
 ====================================  ======  =======
 closure over the function (this one)     1.9   0.25 s
 the dispatcher as an argument            7.2   0.25 s
-``types.FunctionType`` argument         30.5   none
+``types.FunctionType`` argument         30-90  none
 a Python loop over the function          8.3   none
 ====================================  ======  =======
 
