@@ -1,4 +1,4 @@
-"""Least-squares problems: classical ones, exponential fits, kinetics, bad scales, curved valleys."""
+"""Least-squares problems: classical, exponential fits, kinetics, bad scales, curved valleys."""
 
 from __future__ import annotations
 

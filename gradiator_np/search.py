@@ -15,6 +15,8 @@ Index = NDArray[np.intp]
 #: First moves, in units of the scale: the steps that follow are this long, and at a noise of
 #: 1e-2 the best forward step is 1.7 sqrt(sigma / rms r) = 0.17.
 FIRST = 0.2
+#: First trust radius, per root of the number of parameters (0.5: 15 % more runs, 4 % fewer solved).
+RADIUS = 0.3
 #: A sum of squares this many times the first one says nothing local: it counts as failed.
 RUNAWAY = 1e4
 #: A geometry point is due where the expected loss by errors of J exceeds this many predicted
@@ -22,6 +24,8 @@ RUNAWAY = 1e4
 POOR = 10.0
 #: Iterations in a row without hope of progress before the search ends.
 CALM = 4
+#: Runs without a better sum of squares before the search ends, and five per parameter and one.
+STALE = 15
 #: Trial radius below which x does not move any more.
 LEAST = 1e-14
 #: Radius at which parameters that only noise answered are given up.
@@ -75,8 +79,11 @@ class Search:
         self.points: list[Array] = []
         self.values: list[Array | None] = []  # None where pending or failed
         self.centre = -1
-        self.radius = 0.5 * np.sqrt(self.m)
-        self.calm = self.poor = self.side = 0
+        self.radius = RADIUS * float(np.sqrt(self.m))
+        self.calm = self.idle = self.since = self.poor = self.side = 0
+        self.best = np.inf
+        self.checked = self.repeat = False
+        self.fine = False  # the minimum is found: what is left is x_tol
         self.status = ""
         self.proposal: Proposal | None = None
         self.tries = np.zeros(self.m, np.intp)
@@ -172,10 +179,16 @@ class Search:
         length = float(np.linalg.norm(u))
         floor = min(1.0, (8.0 * model.ratio) ** 0.25)
         self.grain = self.radius * float(np.clip(floor, 1e-3, 1.0))
-        wanting = self.x_tol is not None and self.calm >= CALM
+        wanting = self.x_tol is not None and self.fine
         stuck = length < 1e-3 * min(1.0, floor) or state.predicted <= 0
         points = []
-        if wanting or stuck or (state.loss.jac > POOR * state.predicted and self.poor < self.m):
+        if self.repeat:
+            # Curvature that passed for noise is found out by a run next to the centre.
+            self.repeat, kind = False, "geometry"
+            points = [
+                self._inside(way, 0.05 * self.grain / self.radius) for way in state.loss.worst[:1]
+            ]
+        elif wanting or stuck or (state.loss.jac > POOR * state.predicted and self.poor < self.m):
             kind, self.poor = "geometry", self.poor + 1
             reach = self.grain / self.radius
             ways = self._ways(state) if wanting else state.loss.worst
@@ -211,7 +224,7 @@ class Search:
         ways = (vecs * want[:, None]).T[::-1]
         self.side += 1
         ways = ways / np.linalg.norm(ways, axis=1, keepdims=True)
-        signed: Array = (-1.0) ** self.side * ways
+        signed: Array = np.asarray((-1.0) ** self.side * ways)
         return signed
 
     def _inside(self, way: Array, reach: float) -> Array:
@@ -281,28 +294,37 @@ class Search:
         size = float(model.c @ model.c)
         ahead = model.c + model.jac @ u
         predicted = size - float(ahead @ ahead)
-        loss = tr.expected_loss(model)
+        loss = tr.expected_loss(model, held)
         noise = 2 * model.sigma * np.sqrt(size) + model.sigma**2 * np.sqrt(2 * len(model.c))
         hope = tr.gauss_newton_decrease(model, held) + loss.value + loss.jac
         return State(model, rows, u, held, predicted, loss, hope, float(noise))
 
     def _judge(self, state: State) -> None:
-        """Count calm iterations; end where nothing more is to be gained."""
+        """Count iterations without hope; end where nothing more is to be gained."""
         size = float(state.model.c @ state.model.c)
         floor = 0.5 * state.noise + 1e-8 * size
-        if state.hope <= floor or size <= 1e-24 * self.limit:
-            self.calm += 1
-        else:
-            self.calm = 0
+        self.calm = self.calm + 1 if state.hope <= floor else 0
+        near = state.predicted + state.loss.jac + state.loss.value
+        self.idle = self.idle + 1 if near <= floor else 0
+        runs = len(self.points)
+        if size < self.best - floor:
+            self.best, self.since, self.checked = size, runs, False
+        stale = runs - self.since > max(STALE, STALE * (self.m + 1) // 3)
         limited = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
-        if size <= 1e-24 * self.limit or self.radius < LEAST:
+        if size <= 1e-20 * self.limit or self.radius < LEAST:
             self.status = "converged"
         elif not self.moved and 8.0 * state.model.ratio > 1.0 and self._blind(state):
             self.calm, self.radius = 0, 4.0 * self.radius  # only noise answers
             if self.radius > FARTHEST:
                 self.status = "no signal"
-        elif self.calm >= CALM and (self.x_tol is None or self._reached(state)):
-            self.status = limited
+        elif self.calm >= CALM or self.idle >= 2 * CALM or stale:
+            if not self.checked:
+                self.checked = self.repeat = True
+            elif self.x_tol is None or self._reached(state):
+                self.status = limited
+                self.fine = True
+            else:
+                self.fine = True
 
     def _blind(self, state: State) -> bool:
         _, lost = tr.parameter_covariance(state.model, state.held)

@@ -19,6 +19,10 @@ EPS = float(np.finfo(np.float64).eps)
 RATIOS = 10.0 ** (np.arange(-56, 17) / 2.0)
 #: log-sd of the curvature about the size of the residuals: one and a half decades.
 PRIOR_SD = 1.5 * np.log(10.0)
+#: A sample goes where its squared leave-one-out residual is this many times the mean of the rest.
+WILD = 100.0
+#: So many samples at most are left out of one model.
+OUTLIERS = 2
 
 
 def series(t: Array) -> Array:
@@ -61,6 +65,8 @@ class LocalModel:
 def fit(u: Array, y: Array, sigma: float | None = None) -> LocalModel:
     """Restricted likelihood of one curvature and one noise for all outputs.
 
+    Samples whose leave-one-out residual is out of all proportion are left out, one by one.
+
     Parameters
     ----------
     u : array, shape (k, m)
@@ -68,14 +74,21 @@ def fit(u: Array, y: Array, sigma: float | None = None) -> LocalModel:
     sigma : float or None
         Noise of one evaluation where it is known.
     """
-    lin = linear_part(np.hstack([np.ones((len(u), 1)), u]))
-    cov = series(u @ u.T)
-    lam, t, ratio, kappa2 = _likeliest(lin, cov, y, sigma)
-    inverse = 1.0 / (lam + ratio)
-    ty = t.T @ y
+    for spare in range(OUTLIERS, -1, -1):
+        lin = linear_part(np.hstack([np.ones((len(u), 1)), u]))
+        cov = series(u @ u.T)
+        lam, t, ratio, kappa2 = _likeliest(lin, cov, y, sigma)
+        inverse = 1.0 / (lam + ratio)
+        weights = t @ (inverse[:, None] * (t.T @ y))
+        d = t.shape[1]
+        share = np.square(weights).sum(1) / np.maximum(np.square(t) @ inverse, 1e-300)
+        rest = np.sum(weights * y) - share
+        wild = int(np.argmax(share))
+        if not spare or d < 4 or share[wild] * (d - 1) <= WILD * max(rest[wild], 0.0):
+            break
+        u, y = np.delete(u, wild, 0), np.delete(y, wild, 0)
     pinv = lin.back @ lin.q1.T
     gain = pinv @ (cov @ t)
-    weights = t @ (inverse[:, None] * ty)
     beta = pinv @ (y - cov @ weights)
     spread = pinv @ cov @ pinv.T + ratio * (lin.back @ lin.back.T) - (gain * inverse) @ gain.T
     var = np.diagonal(spread)
@@ -130,13 +143,36 @@ def _likeliest(
 def step(c: Array, jac: Array, low: Array, high: Array) -> tuple[Array, NDArray[np.bool_]]:
     """min |c + J u| over |u| <= 1, low <= u <= high: u, and which inputs are held by a bound.
 
-    Inputs that hit a bound are fixed there and the others solved again.
+    Active set: inputs that hit a bound are held there and the others solved again; then one at a
+    time is let go whose slope points inside, as long as that gains.
     """
-    m = jac.shape[1]
-    u = np.zeros(m)
-    free = high > low
-    u[~free] = low[~free]
-    for _ in range(m + 1):
+    fixed = high <= low
+    u, held = _held_step(c, jac, low, high, fixed)
+    best = float(np.square(c + jac @ u).sum())
+    for _ in range(jac.shape[1]):
+        slope = jac.T @ (c + jac @ u)
+        inward = np.where(u <= low, -slope, slope)
+        inward[~held | fixed] = 0.0
+        loose = int(np.argmax(inward))
+        if inward[loose] <= 0.0:
+            break
+        kept = held.copy()
+        kept[loose] = False
+        v, now = _held_step(c, jac, low, high, kept, u)
+        size = float(np.square(c + jac @ v).sum())
+        if size >= best:
+            break
+        u, held, best = v, now, size
+    return u, held
+
+
+def _held_step(
+    c: Array, jac: Array, low: Array, high: Array, held: NDArray[np.bool_], at: Array | None = None
+) -> tuple[Array, NDArray[np.bool_]]:
+    """The step with ``held`` inputs where ``at`` has them, holding more as they hit a bound."""
+    u = np.clip(np.zeros(len(low)) if at is None else at, low, high)
+    free = ~held
+    for _ in range(len(u) + 1):
         room = 1.0 - u[~free] @ u[~free]
         if not free.any() or room <= 0:
             break
@@ -144,8 +180,8 @@ def step(c: Array, jac: Array, low: Array, high: Array) -> tuple[Array, NDArray[
         out = free & ((u < low) | (u > high))
         if not out.any():
             break
-        u[out] = np.clip(u[out], low[out], high[out])
-        free &= ~out
+        u = np.clip(u, low, high)
+        free = free & ~out
     return np.clip(u, low, high), ~free
 
 
@@ -182,20 +218,26 @@ class Loss:
     worst: Array  # (m, m) directions, the one that costs most first
 
 
-def expected_loss(model: LocalModel) -> Loss:
-    """|c|^2 tr[(J'J + lam I)^-1 P_JJ], lam = |c| sqrt(max eig P_JJ), and m P_cc."""
-    p = model.cov[1:, 1:]
+def expected_loss(model: LocalModel, held: NDArray[np.bool_]) -> Loss:
+    """|c|^2 tr[(J'J + lam I)^-1 P_JJ], lam = |c| sqrt(max eig P_JJ), and m P_cc.
+
+    Over the inputs that no bound holds.
+    """
+    m, free = len(held), np.flatnonzero(~held)
+    if not len(free):
+        return Loss(0.0, 0.0, np.zeros((0, m)))
+    p = model.cov[1:, 1:][np.ix_(free, free)]
+    jac = model.jac[:, free]
     size = float(np.linalg.norm(model.c))
     lam = size * np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
-    gram = model.jac.T @ model.jac
-    damp = gram + max(lam, 1e-300) * np.eye(len(p))
-    vals, vecs = np.linalg.eigh(damp)
+    vals, vecs = np.linalg.eigh(jac.T @ jac + max(lam, 1e-300) * np.eye(len(p)))
     half = vecs / np.sqrt(np.maximum(vals, 1e-300))
     each, way = np.linalg.eigh(half.T @ p @ half)
     # Back to u: the direction of P that the damped Gauss-Newton matrix amplifies most.
-    worst = (half @ way)[:, ::-1].T
-    norm = np.linalg.norm(worst, axis=1, keepdims=True)
-    return Loss(size**2 * float(each.sum()), len(p) * float(model.cov[0, 0]), worst / norm)
+    worst = np.zeros((len(p), m))
+    worst[:, free] = (half @ way)[:, ::-1].T
+    worst /= np.linalg.norm(worst, axis=1, keepdims=True)
+    return Loss(size**2 * float(each.sum()), len(p) * float(model.cov[0, 0]), worst)
 
 
 def gauss_newton_decrease(model: LocalModel, held: NDArray[np.bool_]) -> float:

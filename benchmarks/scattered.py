@@ -1,0 +1,168 @@
+"""Jacobians from scattered samples: the Taylor model beside what else there is.
+
+python -m benchmarks.scattered [--quick]
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import numpy as np
+
+from benchmarks._common import quick, table, write
+from benchmarks.lsq_problems import problems
+from gradiator_np.solvers.taylor import Taylor
+
+MULTIPLES = (1.5, 3, 6, 12)
+REACHES = (0.03, 0.3)
+NOISES = (0.0, 1e-4)
+
+#: Smooth within 30 % of a point near the solution, and of more than one input that matters.
+NAMES = (
+    "exp2", "hill", "gompertz", "logistic", "damped", "reversible", "lotka", "van_der_pol", "sir",
+    "monod", "beam", "rational", "bateman", "layers", "thermal", "helical_valley", "bard",
+    "kowalik_osborne", "brown_dennis", "biggs_exp6", "broyden_tridiagonal", "trigonometric",
+)  # fmt: skip
+
+
+def least_squares(dx, values):
+    """Plane through the samples."""
+    x = np.hstack([np.ones((len(dx), 1)), dx])
+    return np.linalg.lstsq(x, values, rcond=None)[0][1:].T
+
+
+def least_norm_quadratic(dx, values):
+    """Quadratic that interpolates with the Hessian of least Frobenius norm; fitted where many."""
+    k, m = dx.shape
+    x = np.hstack([np.ones((k, 1)), dx])
+    pairs = np.triu_indices(m)
+    square = dx[:, pairs[0]] * dx[:, pairs[1]]
+    if k >= 1 + m + square.shape[1]:
+        return np.linalg.lstsq(np.hstack([x, square]), values, rcond=None)[0][1 : m + 1].T
+    top = np.hstack([0.5 * (dx @ dx.T) ** 2, x])
+    low = np.hstack([x.T, np.zeros((m + 1, m + 1))])
+    right = np.vstack([values, np.zeros((m + 1, values.shape[1]))])
+    return np.linalg.lstsq(np.vstack([top, low]), right, rcond=1e-14)[0][k + 1 :].T
+
+
+def kriging(dx, values):
+    """Derivative of SMT's kriging mean, a length for each input, output by output."""
+    from smt.surrogate_models import KRG
+
+    jac = np.empty((values.shape[1], dx.shape[1]))
+    at = np.zeros((1, dx.shape[1]))
+    for i, y in enumerate(values.T):
+        model = KRG(print_global=False, poly="linear", corr="squar_exp", n_start=3,
+                    eval_noise=True, hyper_opt="Cobyla")  # fmt: skip
+        model.set_training_values(dx, y[:, None])
+        model.train()
+        jac[i] = [model.predict_derivatives(at, j)[0, 0] for j in range(dx.shape[1])]
+    return jac
+
+
+def reference(fun, x):
+    """Eighth-order central differences: exact to about 1e-11 here."""
+    h = 2e-3 * np.where(x == 0, 1.0, np.abs(x))
+    weights = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
+    columns = []
+    for j, e in enumerate(np.eye(len(x))):
+        pairs = [w * (fun(x + (q + 1) * h[j] * e) - fun(x - (q + 1) * h[j] * e))
+                 for q, w in enumerate(weights)]  # fmt: skip
+        columns.append(sum(pairs) / h[j])
+    return np.array(columns).T
+
+
+def cell(chosen, reach, noise, multiple, seeds, peers):
+    """Errors of every method, coverage and width of the model, over problems and seeds."""
+    rows = {name: [] for name in ("taylor", *peers)}
+    held, width, seconds = [], [], []
+    for problem in chosen:
+        x = np.where(problem.x0 == 0, 0.5, problem.x0)
+        m, jac = len(x), reference(problem.fun, x)
+        scale = np.abs(x)
+        for seed in range(seeds):
+            rng = np.random.default_rng([seed, m, int(10 * multiple)])
+            k = max(int(np.ceil(multiple * m)), m + 2)
+            dx = rng.uniform(-reach, reach, (k, m))
+            values = np.array([problem.fun(x + scale * d) for d in dx])
+            if not np.isfinite(values).all():
+                continue
+            rms = np.sqrt(np.mean(problem.fun(x) ** 2))
+            values = values + noise * rms * rng.normal(size=values.shape)
+            truth = jac * scale
+            size = np.linalg.norm(truth)
+            start = time.perf_counter()
+            s = Taylor().solve(dx, values, intercept=True)
+            seconds.append(time.perf_counter() - start)
+            error = s.coef - truth
+            rows["taylor"].append(np.linalg.norm(error) / size)
+            half = s.interval(0.95)
+            some = np.abs(truth) > 1e-9 * np.abs(truth).max()
+            held.append(np.mean(np.abs(error[some]) <= half[some]))
+            width.append(np.median(half[some] / 1.96) / np.sqrt(np.mean(error[some] ** 2)))
+            for name, peer in peers.items():
+                rows[name].append(np.linalg.norm(peer(dx, values) - truth) / size)
+    out = {name: float(np.median(v)) for name, v in rows.items()}
+    return out | {"held": float(np.mean(held)), "width": float(np.median(width)),
+                  "ms": 1e3 * float(np.median(seconds))}  # fmt: skip
+
+
+def speed():
+    """Milliseconds at the two sizes that matter, samples with noise."""
+    out = {}
+    for m, n, k in ((10, 20, 60), (50, 50, 600)):
+        rng = np.random.default_rng(0)
+        w, v = rng.normal(size=(m, m)) / np.sqrt(m), rng.normal(size=(m, n))
+        dx = rng.uniform(-0.3, 0.3, (k, m))
+        values = np.tanh(dx @ w + 0.3) @ v + 1e-4 * rng.normal(size=(k, n))
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            Taylor().solve(dx, values, intercept=True)
+            times.append(time.perf_counter() - start)
+        out[f"m={m}, n={n}, k={k}"] = 1e3 * float(np.median(times[1:]))
+    return out
+
+
+def main():
+    warnings.simplefilter("ignore")
+    chosen = [p for p in problems() if p.name in NAMES]
+    seeds, multiples = 4, MULTIPLES
+    peers = {"plane": least_squares, "quadratic": least_norm_quadratic}
+    if quick():
+        chosen, seeds, multiples = chosen[:4], 1, (3, 6)
+    results, rows = [], []
+    for reach in REACHES:
+        for noise in NOISES:
+            for multiple in multiples:
+                found = cell(chosen, reach, noise, multiple, seeds, peers)
+                few = {"kriging": kriging} if not quick() and _has_smt() else {}
+                some = [p for p in chosen if p.x0.size <= 4][:6]
+                beside = cell(some, reach, noise, multiple, 1, few) if few else {}
+                best = min(found[name] for name in peers)
+                rows.append([reach, noise, multiple, found["taylor"], found["plane"],
+                             found["quadratic"], found["taylor"] / best, found["held"],
+                             found["width"], beside.get("taylor", np.nan),
+                             beside.get("kriging", np.nan)])  # fmt: skip
+                results.append({"reach": reach, "noise": noise, "k/m": multiple, **found,
+                                "small": beside})  # fmt: skip
+    print(f"median relative error over {len(chosen)} problems, {seeds} clouds each; kriging on "
+          "six of them\n")  # fmt: skip
+    print(table(["reach", "noise", "k/m", "taylor", "plane", "quadratic", "taylor/best", "held",
+                 "width/error", "taylor (six)", "kriging (six)"], rows))  # fmt: skip
+    times = speed()
+    print("\n" + "\n".join(f"{name}: {ms:.1f} ms" for name, ms in times.items()))
+    print(write("scattered", {"cells": results, "ms": times}))
+
+
+def _has_smt():
+    try:
+        import smt  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
