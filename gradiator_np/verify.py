@@ -259,10 +259,15 @@ def _closer(options: Options, first: JacobianEstimate) -> Options | None:
 def _confirmed(
     given: NDArray[Any], first: JacobianEstimate, second: JacobianEstimate
 ) -> NDArray[np.bool_]:
-    """Entries that are as wrong at smaller steps as they were; truncation would have shrunk."""
+    """Entries that are as wrong at smaller steps as they were.
+
+    Truncation would have shrunk, a wiggle of f would have changed.
+    """
     before, after = given - first.solution.coef, given - second.solution.coef
     p, _ = _p_values(given, second)
-    same = (before.conj() * after).real > 0.5 * np.abs(before) ** 2
+    noise = np.where(np.isfinite(after_err := second.solution.cov.stderr()), after_err, 0.0)
+    same = np.abs(after - before) <= 0.5 * np.abs(before) + 2 * noise
+    same &= (before.conj() * after).real > 0.5 * np.abs(before) ** 2
     return np.asarray(same & (p < 0.05))
 
 
