@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gradiator_np import example, jacobian
+from gradiator_np import cli, example, jacobian
 
 MODEL = """
 import numpy as np
@@ -70,6 +70,19 @@ def command(folder):
             [sys.executable, "-m", "gradiator_np", *arguments],
             cwd=folder, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def inside(folder, monkeypatch, capsys):
+    """The same in this process, which is quicker."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+
+    def run(*arguments):
+        code = cli.main(arguments)
+        return code, *capsys.readouterr()
 
     return run
 
@@ -142,21 +155,23 @@ def test_a_table_for_people(command):
     assert "status: ok" in done.stdout
 
 
-def test_a_number_an_array_of_one_and_a_file(command):
+def test_a_number_an_array_of_one_and_a_file(inside):
     for at, shape in [("3", ()), ("3,", (1, 1)), ("x.npy", (2, 3, 2, 3))]:
-        done = command("jacobian", "mymodel:square", "--at", at, "--method", "2-point", "--json")
-        assert np.shape(strict(done.stdout)["jac"]) == shape
-    done = command("jacobian", "mymodel:matrix", "--at", "[[1, 2], [3, 4]]", "--method", "2-point",
-                   "--json")  # fmt: skip
-    assert np.shape(strict(done.stdout)["jac"]) == (2, 2, 2, 2)
+        _, out, _ = inside(
+            "jacobian", "mymodel:square", "--at", at, "--method", "2-point", "--json"
+        )
+        assert np.shape(strict(out)["jac"]) == shape
+    _, out, _ = inside("jacobian", "mymodel:matrix", "--at", "[[1, 2], [3, 4]]", "--json",
+                       "--method", "2-point")  # fmt: skip
+    assert np.shape(strict(out)["jac"]) == (2, 2, 2, 2)
 
 
-def test_a_large_jacobian_goes_to_a_file(command, folder):
+def test_a_large_jacobian_goes_to_a_file(inside, folder):
     np.save(folder / "long.npy", np.arange(1.0, 31.0))
-    done = command("jacobian", "mymodel:many", "--at", "long.npy", "--vectorized", "--out", "j.npz",
-                   "--method", "2-point")  # fmt: skip
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
+    code, out, _ = inside("jacobian", "mymodel:many", "--at", "long.npy", "--vectorized", "--out",
+                          "j.npz", "--method", "2-point")  # fmt: skip
+    assert code == 0
+    lines = out.splitlines()
     assert len(lines) == 203  # a head, 200 of 901 lines, what is left out, the status
     assert lines[-2].startswith("... 701 more entries: use --out")
     saved = np.load(folder / "j.npz")
@@ -170,6 +185,30 @@ def test_workers_find_the_module(command):
                    "--method", "2-point", "--json")  # fmt: skip
     assert done.returncode == 0
     assert np.shape(strict(done.stdout)["jac"]) == (2, 2)
+
+
+def test_dicts_go_to_a_file_by_their_names(inside, folder):
+    inside("jacobian", "mymodel:named", "--at", '{"u": 1, "v": [2, 3]}', "--out", "named.npz",
+           "--abs-step", "0.5", "--method", "2-point")  # fmt: skip
+    saved = np.load(folder / "named.npz")
+    assert {"jac.both.u", "jac.double.v", "stderr.both.v", "x.u", "y.both"} < set(saved)
+    np.testing.assert_array_equal(saved["jac.both.v"], [[0, 0], [1, 1]])  # exact in binary
+    code, _, err = inside("jacobian", "mymodel:square", "--at", "1", "--out", "no/such/folder.npz",
+                          "--method", "2-point")  # fmt: skip
+    assert code == 2
+    assert "cannot be written" in err
+
+
+def test_a_reader_that_stops_early_is_no_error(folder):
+    """As in ``| head -1``: no traceback."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "gradiator_np", "jacobian", "mymodel:many", "--at", "1,2",
+         "--vectorized", "--method", "2-point"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        assert process.stderr.read() == "loading\n"
+        assert process.wait(60) == 1
 
 
 def test_a_function_that_raises_is_a_failed_estimation(command):
@@ -201,11 +240,11 @@ def test_a_function_that_raises_is_a_failed_estimation(command):
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
 )
-def test_commands_that_make_no_sense(command, arguments, message):
-    done = command("jacobian", *arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert message in done.stderr
+def test_commands_that_make_no_sense(inside, arguments, message):
+    code, out, err = inside("jacobian", *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
 
 
 def test_the_example_is_right_to_within_its_error_bars(command):
