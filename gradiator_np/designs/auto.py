@@ -442,8 +442,11 @@ class AutoPlan:
         suspect &= (nearest(view)[0] < SHORT * bend)[:, None]
         who = np.flatnonzero(suspect.any(axis=1) & (self.side == 0) & ~self.inert)
         most = self.options.max_evals or 5 * self.inputs.size + 10
-        if not who.size or self._evals() + 2 * who.size > most:
-            self.kinks = suspect
+        if not who.size:
+            return
+        if self._evals() + 2 * who.size > most:
+            # no second look can be afforded: noise may have made a suspect, rounding does not
+            self.kinks = suspect & (not self.learned.noisy)
             return
         inputs = [int(self.inputs[k]) for k in who]
         yield self.book.request(

@@ -25,6 +25,13 @@ NOISY = 1e3
 CAP = 0.5
 # The pilot's widest pair: where a function bends on the scale of x, this shows it.
 WIDE = 0.2
+# The slope that wide pairs are held against: here rounding is 1e-13 of it, and few programs
+# wiggle on so short a scale.
+SHORT = 1e-3
+# Relative error at which a slope is good enough to contradict another.
+CLEAR_SLOPE = 3e-3
+# Share of the change between two wide pairs that their extrapolation may miss.
+SMOOTH = 0.25
 # A pilot that fails is drawn in, or aimed anew, as often as this.
 TRIES = 4
 
@@ -47,8 +54,9 @@ class Learned:
         Smallest step that shows what is wanted, in units of t.
     two_scales : bool
         Whether a wiggle was taken for noise.
-    bends : bool
-        Whether the function bends or wiggles between small and wide steps, undecided.
+    doubt : array, shape (N,), or None
+        By how much slopes per unit t at small and at wide steps differ, where neither can be
+        preferred.
     """
 
     noise: Array
@@ -59,7 +67,7 @@ class Learned:
     random: bool = False
     floor: float = 0.0
     two_scales: bool = False
-    bends: bool = False
+    doubt: Array | None = None
 
 
 class Host(Protocol):
@@ -89,7 +97,8 @@ class Pilot:
         self.host, self.book = host, host.book
         self.budget = budget
         self.side = 0
-        self.noisy = self.random = self.two_scales = self.bends = False
+        self.noisy = self.random = self.two_scales = False
+        self.doubt: Array | None = None
         self.floor = 0.0
         self.cap = CAP
 
@@ -106,13 +115,16 @@ class Pilot:
             yield from self._coarse()
         else:
             self._first_level(first)
-            yield from self._loud() if self.noisy else self._clean(first, start)
+            yield from self._loud() if self.noisy else self._clean()
         yield from self._replace_wide()
         if not self.random and not self.side:
             yield from self._two_scales()
         return self._learn()
 
     # -- asking ------------------------------------------------------------------------------
+
+    def _length(self) -> float:
+        return float(np.sqrt(np.square(self.book.direction[0]).sum())) or 1.0
 
     def _view(self) -> Lines:
         return self.book.lines(self.host.rows, [self.book.pilot])
@@ -221,19 +233,8 @@ class Pilot:
         ratio = np.where(size > 0, level / np.where(size > 0, size, 1.0), 0.0)
         self.noisy = bool(np.sqrt(np.mean(ratio**2)) > NOISY * self.book.problem.eps)
 
-    def _clean(self, first: Lines, start: float) -> Script:
-        r = relative(self._level()[0], np.nan_to_num(np.abs(first.odd[0, -1])))
-        middle = float(np.clip(100 * r ** (1 / 3), 1e-3, 0.1))
-        yield from self._pairs([middle, WIDE, 1e3 * start])
-        if self.side:
-            return
-        # two more figures, unless curvature is already seen in them
-        view = self._view()
-        a, b = self._at(view, start), self._at(view, 1e3 * start)
-        odd = view.t[0, a] * (view.odd[0, a] - view.odd[0, b])
-        for contrast, variance in ((odd, 0.5), (view.even[0, b], EVEN_NOISE)):
-            keep = np.abs(contrast) / np.sqrt(variance) < 4 * self._level()[0]
-            self.host.noise.add(np.where(keep, contrast, np.nan), variance)
+    def _clean(self) -> Script:
+        yield from self._pairs([SHORT, WIDE, WIDE / 2])
 
     def _loud(self) -> Script:
         book = self.book
@@ -292,63 +293,104 @@ class Pilot:
         Event-driven integrators, moving meshes, iteration counts and wiggles are smooth at small
         steps, with a slope that is up to 20 % and more off the trend.
         """
+        if self.cap < 2 * WIDE:
+            return
         view = self._view()
-        t, wide = view.t[0], self._at(view, min(WIDE, self.cap))
-        small = int(np.nanargmin(np.where((t > 1e-6) & (t < 0.05), t, np.inf)))
-        if not (1e-6 < t[small] < 0.05 and t[wide] > 0.05) or self.cap < 2 * WIDE:
+        t = view.t[0]
+        # the shortest step whose slope stands well out of the noise
+        sd = self._level()[0] / np.where(t > 1e-6, np.sqrt(2.0) * t, np.nan)[:, None]
+        size = np.abs(view.odd[0, self._at(view, WIDE)])
+        size = np.nan_to_num(size)
+        size = size + 1e-2 * size.max()
+        ratio = sd[:, size > 0] / size[size > 0]
+        clear = (ratio < CLEAR_SLOPE).mean(axis=1) if ratio.size else np.zeros(t.size)
+        usable = np.flatnonzero((clear > 0.5) & (t < WIDE / 4))
+        if not usable.size:
             return
-        noise, _ = self._level()
-        g, d = view.odd[0, small], view.odd[0, wide]
-        g_sd = noise / (np.sqrt(2.0) * t[small])
-        weight = 1 / (np.maximum(d**2, g**2) + 1e-4 * np.nanmean(d**2) + 1e-300)
-        gap = weight * np.square(d - g)
-        middle = int(np.nanargmin(np.where((t > t[small]) & (t < t[wide]), -t, np.inf)))
-        predicted = g + (view.odd[0, middle] - g) * (t[wide] / t[middle]) ** 2
-        slack = np.square(0.3 * (predicted - g)) + 9 * np.square(g_sd) * (
-            1 + (t[wide] / t[middle]) ** 4 * (middle != small)
-        )
-        unexplained = weight * np.maximum(np.square(d - predicted) - slack, 0.0)
-        if np.nansum(gap) < 1e-4 * np.nansum(weight * d**2) or np.nansum(gap) < 9 * np.nansum(
-            weight * g_sd**2
-        ):
+        small = int(usable[np.argmin(t[usable])])
+        wanted = [w for w in (WIDE / 2, WIDE) if not np.isclose(t, w, rtol=0.01).any()]
+        self.budget += 2 * len(wanted)
+        yield from self._pairs(wanted)
+        if self._smooth(small):
             return
-        if middle != small and np.nansum(unexplained) < 0.25 * np.nansum(gap):
+        self.budget += 4
+        yield from self._pairs([WIDE / 4, 2 * WIDE])
+        g = self._view().odd[0, small]
+        if self._window(WIDE / 4, g) or self._window(WIDE / 2, g):
             return
-        self.budget += 6
-        yield from self._pairs([0.05, 0.1, 0.4])
-        for short in (0.05, 0.1):
-            if self._window(short, g, weight, noise):
-                return
-        self.bends = True
-        self.book.forget_steps(self.book.pilot, (0.05, 0.1, 0.4))
+        if not self._grows(g):
+            d = self._view().odd[0, self._at(self._view(), WIDE / 2)]
+            # signs are random: what m slopes differ by together, each does by 1 / sqrt(m) of
+            self.doubt = np.nan_to_num(np.abs(g - d)) / self._length()
+        self.book.forget_steps(self.book.pilot, (WIDE / 4, WIDE / 2, 2 * WIDE))
 
-    def _window(self, short: float, g: Array, weight: Array, noise: Array) -> bool:
+    def _grows(self, g: Array) -> bool:
+        """Whether what a cubic leaves grows with the step, as a term in t^5 does (16 times from
+        one window to the next) and a wiggle does not (it halves)."""
+        view = self._view()
+        weight = self._weights(g, view.odd[0, self._at(view, WIDE)])
+        near, far = (
+            _sum(weight * np.square(self._residual(view, short))) for short in (WIDE / 4, WIDE / 2)
+        )
+        return bool(far > 16 * near)
+
+    def _residual(self, view: Lines, short: float) -> Array:
+        """What pairs at t, 2t, 4t leave when a slope and a cubic term are taken out."""
+        d1, d2, d4 = view.odd[0, [self._at(view, short * k) for k in (1, 2, 4)]]
+        return np.asarray(d1 - 1.25 * d2 + 0.25 * d4)
+
+    def _weights(self, g: Array, d: Array) -> Array:
+        """What makes outputs comparable: one over their squared slopes."""
+        size = np.fmax(np.square(d), np.square(g))
+        size = np.nan_to_num(size)
+        return np.asarray(1 / (size + 1e-4 * size.mean() + 1e-100))
+
+    def _smooth(self, small: int) -> bool:
+        """Whether the wide pairs, extrapolated, meet the slope at a small step."""
+        view = self._view()
+        t, g = view.t[0], view.odd[0, small]
+        a, b = self._at(view, WIDE / 2), self._at(view, WIDE)
+        if a == b or not np.isfinite(view.odd[0, [a, b]]).any():
+            return True
+        r2 = (t[b] / t[a]) ** 2
+        trend = (r2 * view.odd[0, a] - view.odd[0, b]) / (r2 - 1)
+        weight = self._weights(g, view.odd[0, b])
+        sd = np.square(self._level()[0]) * (1 / t[small] ** 2 + 2 / t[a] ** 2)
+        off = _sum(weight * np.maximum(np.square(g - trend) - 9 * sd, 0.0))
+        change = _sum(weight * np.square(view.odd[0, b] - view.odd[0, a]))
+        # a function that bends at rho leaves (0.1 / rho)^2 of the change; below 1e-4 of the slope
+        # no error bar is at stake that the status could save
+        return bool(off < SMOOTH**2 * change or off < 1e-8 * _sum(weight * g**2))
+
+    def _window(self, short: float, g: Array) -> bool:
         """Whether pairs at t, 2t, 4t agree on a trend that the small steps contradict."""
         view = self._view()
         at = [self._at(view, short * k) for k in (1, 2, 4)]
         if len(set(at)) < 3:
             return False
-        (d1, d2, d4), (e1, e2, e4) = view.odd[0, at], view.even[0, at]
+        (_, d2, d4), (e1, e2, e4) = view.odd[0, at], view.even[0, at]
         trend = (4 * d2 - d4) / 3
-        res = d1 - 1.25 * d2 + 0.25 * d4
+        res = self._residual(view, short)
         # both contrasts cancel a quadratic and a cubic term; their coefficients of t^4 and t^6
         # are small, and 1.2 and 2.04 bring them to the noise of one run
         even = (e1 - 0.3125 * e2 + e4 / 64) / 2.04
+        noise, _ = self._level()
         level = np.sqrt(np.maximum((np.square(1.2 * short * res) + even**2) / 2, noise**2))
         sd = 0.475 * level / short
+        weight = self._weights(g, view.odd[0, self._at(view, WIDE)])
         quarrel = weight * np.square(g - trend)
 
         def norm(a: Array) -> float:
-            return float(np.nansum(weight * np.square(a)))
+            return float(_sum(weight * np.square(a)))
 
-        two = (
-            # a smooth function with a term in t^4 gives 3.53, always
-            norm(g - trend) > 16 * norm(sd)
-            and norm(res) < 0.25 * norm(g - trend)
-            and np.nansum(quarrel * weight * sd**2) < 0.01 * np.nansum(quarrel)
-            and np.nansum(quarrel * weight * g**2) < 9 * np.nansum(quarrel * weight * trend**2)
-        )
-        if not two:
+        # a smooth function with a term in t^4 gives 3.53, always
+        if norm(g - trend) <= 16 * norm(sd):
+            return False
+        if not (
+            norm(res) < 0.25 * norm(g - trend)
+            and _sum(quarrel * weight * sd**2) < 0.01 * _sum(quarrel)
+            and _sum(quarrel * weight * g**2) < 9 * _sum(quarrel * weight * trend**2)
+        ):
             return False
         self.host.noise.clear()
         for _ in range(2):
@@ -384,7 +426,7 @@ class Pilot:
         if book.pilot != PILOT:
             # the pilot's pairs are the input's own, and are heard again as such
             prior = start[0]
-        typical = slope[0] / np.sqrt(np.square(book.direction[0]).sum() or 1.0)
+        typical = slope[0] / self._length()
         return Learned(
             noise,
             dof,
@@ -394,8 +436,13 @@ class Pilot:
             self.random,
             self.floor,
             self.two_scales,
-            self.bends,
+            self.doubt,
         )
+
+
+def _sum(a: Array) -> float:
+    """Sum of what is finite."""
+    return float(np.where(np.isfinite(a), a, 0.0).sum())
 
 
 def relative(noise: Array, slope: Array) -> float:

@@ -44,6 +44,9 @@ def answer(plan: AutoPlan, finished: bool) -> Solution:
             t, _, even = nearest(plan.book.lines(plan.rows, [int(j) for j in plan.inputs]))
             half_gap = np.where(plan.kinks, np.abs(even) / (2 * t[:, None]), 0.0)
             total[:, plan.inputs] += np.square(half_gap).T
+    if plan.learned is not None and plan.learned.doubt is not None:
+        # small steps say this, wide ones say that
+        total += np.square(plan.learned.doubt)[:, None]
     known = np.isfinite(total)
     noise_part = np.square(noise)[:, None] * diag
     extra = np.where(known, np.maximum(total - noise_part, 0.0), 0.0)
@@ -144,7 +147,7 @@ def _verdict(
             f"below steps of {learned.floor:.1g} x the function wiggles, and J is the slope of its "
             "trend: for the slope at x itself give max_step"
         )
-    if learned.bends:
+    if learned.doubt is not None:
         return Status.TWO_SCALES, (
             "the function bends or wiggles below 0.1 x, and J is the slope at small steps: where "
             "that is not meant give min_step"
