@@ -5,7 +5,8 @@ import pytest
 from numba import njit
 
 from gradiator_np.designs.stencil import CENTRAL, ORDERS, default_step
-from gradiator_np.kernels.stencil import stencil
+from gradiator_np.kernels.sampling import is_jitted
+from gradiator_np.kernels.stencil import stencil, stencil_driver
 from gradiator_np.solvers.stencil import solve_lines
 
 pytestmark = pytest.mark.kernel
@@ -65,3 +66,16 @@ def test_a_change_of_shape_is_an_error_of_that_run():
     done = stencil(shrinking, x, x.copy(), np.array([1]), 2.0**-10)
     assert list(done.errors) == [0]
     assert "shape (2,)" in str(done.errors[0])
+
+
+@pytest.mark.skipif(not is_jitted(fragile), reason="nothing is compiled")
+def test_strided_and_read_only_points_compile_nothing_new():
+    x = np.array([1.0, 3.0])
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    strided = np.repeat(x, 2)[::2]
+    expected = stencil(fragile, x, x * x, np.array([1]), 2.0**-10).coef
+    for other in (frozen, strided):
+        coef = stencil(fragile, other, x * x, np.array([1]), 2.0**-10).coef
+        np.testing.assert_array_equal(coef, expected)
+    assert len(stencil_driver(fragile).signatures) == 1

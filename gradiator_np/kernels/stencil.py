@@ -103,7 +103,7 @@ def stencil(
     ----------
     fun : jitted function
         Takes an array of shape (m,) and ``args``; returns an array of shape (n,).
-    x : array, shape (m,), C-contiguous
+    x : array, shape (m,)
         No entry may be 0: such an input has no scale of its own.
     y : array, shape (n,), C-contiguous
         The value at x.
@@ -124,6 +124,8 @@ def stencil(
     Unsupported
         If ``fun`` cannot be compiled for these arguments.
     """
+    if not (x.flags.c_contiguous and x.flags.writeable):
+        x = x.copy()  # a strided or a read-only array is another type, and 0.3 s of compilation
     k = multiples.size * x.size
     steps, values = np.empty(x.size), np.empty((k, y.size))
     coef = np.empty((y.size, x.size))
