@@ -38,7 +38,7 @@ EXPRESS_SIZE = 2**20
 # Options that take a call off it.
 SPECIAL = (
     "rel_step", "abs_step", "x_scale", "noise", "max_evals", "tol", "rtol", "min_step",
-    "max_step", "run",
+    "max_step", "solver", "jac0", "run",
 )  # fmt: skip
 
 # Statuses under which the numbers may be wrong: these warn.
@@ -65,6 +65,8 @@ class Options(TypedDict, total=False):
     rtol: float | None
     min_step: Any
     max_step: Any
+    solver: Any
+    jac0: Any
     workers: Any
     vectorized: bool
     batch_dims: int
@@ -91,6 +93,8 @@ def jacobian(
     rtol: float | None = None,
     min_step: Any = None,
     max_step: Any = None,
+    solver: Any = None,
+    jac0: Any = None,
     workers: Any = 1,
     vectorized: bool = False,
     batch_dims: int = 0,
@@ -138,6 +142,11 @@ def jacobian(
     min_step, max_step : scalar or like x, optional
         Limits of the steps of "auto", in units of x: a program that is rough below a scale, a rig
         that may be moved by so much and no more.
+    solver : str or Solver, optional
+        Solve the samples by "pinv", "huber", "spectral", "rank-one", "taylor" or an object with
+        options, as in ``fit_points``, in place of the method's own weights.
+    jac0 : like jac, optional
+        The solver's prior Jacobian.
     workers : int, callable or concurrent.futures.Executor
         1: a plain loop. Another int: processes (-1: one for each core). A map-like callable.
         An executor, of threads where ``fun`` releases the GIL. Results are the same bit for bit.
@@ -185,7 +194,8 @@ def jacobian(
     lane = express(fun, point, {
         "method": method, "rel_step": rel_step, "abs_step": abs_step, "x_scale": x_scale,
         "bounds": bounds, "noise": noise, "max_evals": max_evals, "tol": tol, "rtol": rtol,
-        "min_step": min_step, "max_step": max_step, "workers": workers,
+        "min_step": min_step, "max_step": max_step, "workers": workers, "solver": solver,
+        "jac0": jac0,
         "vectorized": vectorized, "on_error": on_error, "run": run, "args": args,
         "kwargs": kwargs,
     })  # fmt: skip
@@ -197,7 +207,7 @@ def jacobian(
     estimator = JacobianEstimator(
         point, method=method, rel_step=rel_step, abs_step=abs_step, x_scale=x_scale,
         bounds=bounds, noise=noise, max_evals=max_evals, tol=tol, rtol=rtol, min_step=min_step,
-        max_step=max_step, on_error=on_error, rng=rng,
+        max_step=max_step, solver=solver, jac0=jac0, on_error=on_error, rng=rng,
     )  # fmt: skip
     with Evaluator(
         fun, point.layout, args=args, kwargs=kwargs, vectorized=vectorized, workers=workers,

@@ -16,8 +16,12 @@ from gradiator_np.designs.complex_step import ComplexStep
 from gradiator_np.designs.moves import AxisMoves, FreeMoves
 from gradiator_np.designs.stencil import ORDERS, Stencil
 from gradiator_np.evaluate import output
+from gradiator_np.fit import solve_samples
+from gradiator_np.given import Given
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import Samples, last_line
+from gradiator_np.solvers.registry import find_solver
+from gradiator_np.solvers.solution import Solution, Solver
 from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
@@ -48,6 +52,8 @@ class JacobianEstimator:
     method, rel_step, abs_step, x_scale, bounds, batch_dims, noise, rng
         As in ``jacobian``.
     max_evals, tol, rtol, min_step, max_step
+        Likewise.
+    solver, jac0
         Likewise.
     on_error : {"adapt", "drop", "raise"}
         Whether failed points are replaced ("adapt") or not.
@@ -82,6 +88,8 @@ class JacobianEstimator:
         rtol: float | None = None,
         min_step: Any = None,
         max_step: Any = None,
+        solver: Any = None,
+        jac0: Any = None,
         on_error: str = "adapt",
         rng: Any = None,
         learned: Any = None,
@@ -97,6 +105,10 @@ class JacobianEstimator:
         self._replace = checks.choice(on_error, ("adapt", "drop", "raise"), "on_error") == "adapt"
         self._rng = rng
         self._learned = learned
+        self._solver = None if solver is None else find_solver(solver)
+        if jac0 is not None and solver is None:
+            raise ValueError("jac0 is the prior of a solver: give solver='pinv' or another with it")
+        self._jac0 = jac0
         self._design = _design(method, self._x64, self._scale[0], rel_step, abs_step, layout)
         limits = (max_evals, tol, rtol, min_step, max_step)
         if self._design is None:
@@ -477,7 +489,10 @@ class JacobianEstimator:
         if self._plan is None:
             self._plan = self._begin()
         batch = self.x_layout.batch
-        solution = self._plan.solve(self._rows()).with_batch(batch)
+        if self._solver is None:
+            solution = self._plan.solve(self._rows()).with_batch(batch)
+        else:
+            solution = self._fitted(self._solver)
         y = self._y
         return JacobianEstimate(
             solution,
@@ -492,6 +507,24 @@ class JacobianEstimator:
             self.n_failed,
             int(self._done.sum()) + (y is not None),
         )
+
+    def _fitted(self, solver: Solver) -> Solution:
+        """All rows as samples of a solver, with the value at x."""
+        samples = self.samples
+        dx = samples.points - self._x64.reshape(samples.points.shape[1:])
+        if dx.dtype.kind == "c":
+            raise ValueError("the complex step leaves nothing to solve; leave solver out")
+        assert self.y_layout is not None
+        prior = self._jac0
+        if prior is not None:
+            prior = checks.numeric(prior, "jac0").reshape(
+                *self.x_layout.batch, self.y_layout.size, self.x_layout.size
+            )
+        given = Given(
+            np.moveaxis(dx, 0, -2), np.moveaxis(samples.outputs, 0, -2), None,
+            self.x_layout, self.y_layout,
+        )  # fmt: skip
+        return solve_samples(given, solver, "points", self._known_noise(), prior, None)
 
 
 def _bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, is_dataclass, replace
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradiator_np import checks
 from gradiator_np.covariance import Covariance
 from gradiator_np.given import Given, NanPolicy, given, matrix, structure
-from gradiator_np.results import JacobianEstimate
+from gradiator_np.results import FittedRows, JacobianEstimate
 from gradiator_np.samples import Samples
 from gradiator_np.solvers.registry import find_solver
 from gradiator_np.solvers.solution import Constraints, Solution, Solver
@@ -102,11 +101,11 @@ def fit_jacobian(
     sigma = _noise(noise, samples.y)
     prior = _prior(jac0, samples)
     constraints = structure(sparsity, known, symmetric, samples.y.size, samples.x.size)
-    solution = _solve(samples, solver, base, sigma, prior, constraints)
+    solution = solve_samples(samples, solver, base, sigma, prior, constraints)
     y_flat = None if y is None else _broadcast(Layout.of(y).flatten(y), samples)
     if y_flat is not None and base == "shared" and solution.value is not None:
         y_flat = y_flat + solution.value
-    return _estimate(samples, solution, _centre(x, samples), y_flat)
+    return _estimate(samples, solution, _centre(x, samples), y_flat, base)
 
 
 def fit_points(
@@ -156,7 +155,7 @@ def fit_points(
     )  # fmt: skip
     centre = absolute.dx.mean(-2) if x is None else _broadcast(checks.point(x)[0], absolute)
     samples = replace(absolute, dx=absolute.dx - centre[..., None, :])
-    solution = _solve(
+    solution = solve_samples(
         samples,
         solver,
         "points",
@@ -165,7 +164,7 @@ def fit_points(
         structure(sparsity, known, symmetric, samples.y.size, samples.x.size),
     )
     record = None if samples.batch else Samples(absolute.dx, absolute.df)
-    return _estimate(samples, solution, centre, solution.value, record)
+    return _estimate(samples, solution, centre, solution.value, "points", record)
 
 
 def fit_vjp(
@@ -236,7 +235,11 @@ def fit_vjp(
     if base == "own":
         _refuse_zero_rows(samples.dx)
     return _estimate(
-        samples, _solve(samples, solver, base, sigma, None, None), _centre(x, samples), None
+        samples,
+        solve_samples(samples, solver, base, sigma, None, None),
+        _centre(x, samples),
+        None,
+        base,
     )
 
 
@@ -261,7 +264,7 @@ def _from_products(dx: Any, df: Any, v: NDArray[Any], **options: Any) -> Jacobia
         _refuse_zero_rows(samples.dx)
     n = v.shape[1]
     products = (v[:, :, None] * samples.dx[:, None, :]).reshape(k, n * m)
-    whole = _solve(
+    whole = solve_samples(
         replace(samples, dx=products),
         solver,
         base,
@@ -285,10 +288,13 @@ def _from_products(dx: Any, df: Any, v: NDArray[Any], **options: Any) -> Jacobia
         dof=np.repeat(whole.dof, n),
         residual=np.repeat(whole.residual, n),
     )  # fmt: skip
-    return _estimate(replace(samples, y=Layout((n,))), solution, _centre(x, samples), None)
+    return replace(
+        _estimate(replace(samples, y=Layout((n,))), solution, _centre(x, samples), None, base),
+        rows=None,  # they are rows of another problem
+    )
 
 
-def _solve(
+def solve_samples(
     samples: Given,
     solver: str | Solver,
     base: str,
@@ -407,11 +413,19 @@ def _prior(jac0: ArrayLike | None, samples: Given) -> NDArray[Any] | None:
     return prior
 
 
+def _rows(samples: Given, base: str) -> FittedRows:
+    """What was fitted, for guaranteed bounds."""
+    if base == "shared":
+        return FittedRows(_with_zero_row(samples.dx), _with_zero_row(samples.df), True)
+    return FittedRows(samples.dx, samples.df, base == "points", base == "own")
+
+
 def _estimate(
     samples: Given,
     solution: Solution,
     x: Any,
     y_flat: NDArray[Any] | None,
+    base: str,
     record: Samples | None = None,
 ) -> JacobianEstimate:
     """Wrap the answer, with a warning where it may be wrong."""
@@ -425,7 +439,8 @@ def _estimate(
         x_flat=x,
         y_flat=y_flat,
         design="given samples",
-        record=None if record is None else SimpleNamespace(samples=record),
+        record=record,
+        rows=None if samples.batch else _rows(samples, base),
         n_samples=math.prod(samples.dx.shape[:-1]),
         n_failed=failed,
     )

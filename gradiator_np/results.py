@@ -19,8 +19,42 @@ from gradiator_np.structure import Layout, blocks
 
 if TYPE_CHECKING:
     from gradiator_np.operators import JacobianOperator
+    from gradiator_np.solvers.consistent import ConsistentSet
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedRows:
+    """Samples as they were fitted, dx (k, m) and df (k, n).
+
+    ``centred``: together with a value at dx = 0. ``differences``: each row of df is the
+    difference of two values, with the errors of both.
+    """
+
+    dx: Array
+    df: NDArray[Any]
+    centred: bool = False
+    differences: bool = False
+
+    def consistent(self, entry_bound: float | None, spectral_bound: float | None) -> ConsistentSet:
+        """All Jacobians that these rows allow, given a bound on their errors."""
+        from gradiator_np.solvers.consistent import ConsistentSet, spectral_from_entry
+
+        if (entry_bound is None) == (spectral_bound is None):
+            raise ValueError(
+                "give entry_bound (largest error of one value) or spectral_bound (operator norm "
+                "of all errors together), one of the two"
+            )
+        good = np.isfinite(self.df).all(1)
+        dx, df = self.dx[good], self.df[good]
+        eps = spectral_bound
+        if entry_bound is not None:
+            eps = spectral_from_entry(entry_bound, *df.shape, differences=self.differences)
+        assert eps is not None
+        if self.centred:  # a projection: the norm of the errors does not grow
+            dx, df = dx - dx.mean(0), df - df.mean(0)
+        return ConsistentSet(dx, df, eps)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +81,8 @@ class JacobianEstimate:
         Where the samples are kept.
     nfev, n_failed, n_samples : int
         Evaluations of ``fun`` by this call, those that failed, and samples behind the estimate.
+    rows : FittedRows or None
+        The rows of a fit from samples.
     """
 
     solution: Solution
@@ -60,6 +96,7 @@ class JacobianEstimate:
     nfev: int = 0
     n_failed: int = 0
     n_samples: int = 0
+    rows: FittedRows | None = None
 
     @classmethod
     def from_solution(
@@ -203,6 +240,63 @@ class JacobianEstimate:
             blocks(coef - half, self.y_layout, self.x_layout),
             blocks(coef + half, self.y_layout, self.x_layout),
         )
+
+    def consistent(
+        self, *, entry_bound: float | None = None, spectral_bound: float | None = None
+    ) -> ConsistentSet:
+        """All Jacobians that the samples allow under bounded noise; see ``bound``.
+
+        Its ``radius`` is the largest operator norm of their distance to the least squares one.
+        """
+        if self.x_layout.batch:
+            raise ValueError("bounds take one problem at a time; take one of the batch")
+        rows = self.rows
+        if rows is None:
+            samples = self.samples
+            if samples is None or self.x_flat is None:
+                raise ValueError("the samples behind this estimate were not kept: no bound")
+            rows = FittedRows(samples.points - self.x_flat, samples.outputs, True)
+        return rows.consistent(entry_bound, spectral_bound)
+
+    def bound(
+        self,
+        v: Any,
+        u: Any,
+        *,
+        entry_bound: float | None = None,
+        spectral_bound: float | None = None,
+    ) -> Any:
+        r"""Guaranteed bound on \|v^T (J - jac) u\| under bounded noise.
+
+        Holds for every Jacobian of a linear function that the samples allow; curvature counts as
+        noise, so a bound has to cover it.
+
+        Parameters
+        ----------
+        v : like y
+            A cotangent, or several on a leading axis.
+        u : like x
+            A tangent, or several on a leading axis.
+        entry_bound : float, optional
+            Largest error of one value of one output, in units of y.
+        spectral_bound : float, optional
+            Bound on the operator norm of all errors together, in units of y.
+
+        Returns
+        -------
+        float or array
+            inf where u leaves what was sampled.
+
+        Raises
+        ------
+        ValueError
+            Where the bound is below the operator norm that the best linear fit leaves: no
+            Jacobian is consistent with it.
+        """
+        cotangents, _ = checks.direction(v, self.y_layout, "v")
+        tangents, _ = checks.direction(u, self.x_layout, "u")
+        allowed = self.consistent(entry_bound=entry_bound, spectral_bound=spectral_bound)
+        return allowed.bound(cotangents, tangents, jac=self.solution.coef)[()]
 
     def as_linear_operator(self) -> JacobianOperator:
         """The Jacobian as a ``scipy.sparse.linalg.LinearOperator`` of shape (n, m)."""
