@@ -87,7 +87,7 @@ def report() -> str:
     from gradiator_np.fit import fit_points
 
     exact = exact_jacobian()
-    estimate = jacobian(simulate, X)
+    estimate = jacobian(simulate, X, rng=0)
     fitted = fit_points(*sample_table(), x=X, solver="taylor")
     plain = jacobian(simulate, X, method="3-point")
     miss = 100 * np.abs(plain.jac / exact - 1.0).max()
