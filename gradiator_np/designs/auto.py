@@ -23,7 +23,7 @@ from gradiator_np.designs.pilot import (
     round_digit,
     slopes,
 )
-from gradiator_np.designs.second_look import broken, nearest, pool, stays_broken
+from gradiator_np.designs.second_look import broken, nearest, pool, shrinks_slowly, stays_broken
 from gradiator_np.designs.verdict import answer, bending
 from gradiator_np.kernels import lines as kernels
 from gradiator_np.solvers.solution import Solution
@@ -57,6 +57,9 @@ GRID = 6
 SHRINK, MENDS = 8.0, 8
 # Steps that clear a grid of inputs by this factor see its slope to some 10 %.
 CLEAR = 5.0
+# Degrees of freedom that the noise found at another point counts for here, and the ratio of noise
+# levels that calls for a new pilot.
+TRUST, OTHER_NOISE = 30.0, 3.0
 # Kinks are looked for in steps this much shorter than the distance at which f bends.
 SHORT = 0.05
 # Pairs of one input in all where only a tolerance is given.
@@ -222,23 +225,68 @@ class AutoPlan:
     def _run(self) -> Generator[Array, None, None]:
         if not self.inputs.size or not self.book.f0.size:
             return
-        if self.learned is None:
-            pilot = Pilot(self, self._pilot_evals())
-            learned = yield from pilot.run()
-            self.learned = self._ignorant() if learned is None else learned
-            self.cap = np.minimum(self.cap, pilot.cap)
-            self.floor = np.maximum(self.floor, CLEAR * self.learned.floor)
+        if self.learned is not None and self._fits(self.learned):
+            self._start_from(self.learned)
+            yield from self._rounds()
+            if not self._stale():
+                yield from self._look_again()
+                return
+            self.learned, self.count = None, np.zeros_like(self.count)
+        pilot = Pilot(self, self._pilot_evals())
+        learned = yield from pilot.run()
+        self.learned = self._ignorant() if learned is None else learned
+        self.cap = np.minimum(self.cap, pilot.cap)
+        self.floor = np.maximum(self.floor, np.minimum(CLEAR * self.learned.floor, self.cap))
         yield from self._rounds()
+        yield from self._look_again()
+
+    def _fits(self, learned: Learned) -> bool:
+        """Whether what was learned elsewhere is about as many outputs."""
+        return learned.noise.size == self.book.f0.size
+
+    def _start_from(self, learned: Learned) -> None:
+        self.noise.size = np.nan_to_num(np.abs(self.book.f0))
+        self.noise.least = np.minimum(learned.noise, 0.3 * self.problem.eps * self.noise.size)
+        known = np.where(learned.dof > 0, np.minimum(learned.dof, TRUST), 0.0)
+        self.noise.squares, self.noise.count = known * np.square(learned.noise), known
+        self.floor = np.maximum(self.floor, np.minimum(CLEAR * learned.floor, self.cap))
+
+    def _stale(self) -> bool:
+        """Whether what was learned at another point does not hold here: another noise, or a
+        function that bends much earlier."""
+        learned = self.learned
+        assert learned is not None
+        _, states, weights, slope, noise = self.infer()
+        bent = (
+            np.median(bending(states, weights)) < bending(self.states, learned.prior[None])[0] / 5
+        )
+        view = self.book.lines(self.rows, [int(j) for j in self.inputs])
+        if not learned.noisy or self.known_noise is not None:
+            return bool(bent or broken(view, noise, slope).any())
+        fresh = self.noise.empty_like()
+        # by the curvature expected beforehand: afterwards noise may pass for it
+        prior = learned.prior[learned.prior > 1e-6 * learned.prior.max()]
+        before = np.broadcast_to(prior / prior.sum(), weights.shape)
+        slope = np.broadcast_to(learned.slope, slope.shape)
+        pool(fresh, noise, view, states, before, slope, loudest=np.inf)
+        seen = fresh.count > 0
+        if not seen.any():
+            return bool(bent)
+        ratio = np.sqrt(fresh.squares[seen] / fresh.count[seen]) / noise[seen]
+        change = np.abs(np.log(np.sqrt(np.mean(ratio**2))))
+        return bool(bent or change > np.log(OTHER_NOISE))
 
     def _evals(self) -> int:
         return self.book.n_rows + 1
 
     def _pilot_evals(self) -> int:
         """Evaluations that may have been used when the pilot ends."""
-        m = self.inputs.size
-        total = 5 * m + 10 if self.options.max_evals is None else self.options.max_evals
+        m, used = self.inputs.size, self.book.n_rows
+        left = 5 * m + 10
+        if self.options.max_evals is not None:
+            left = self.options.max_evals - used
         # two pairs an input are worth more than what the pilot adds beyond ten runs
-        return max(total - 4 * m, min(total - 2 * m, 10))
+        return used + max(left - 4 * m, min(left - 2 * m, 10))
 
     def _rounds(self) -> Generator[Array, None, None]:
         assert self.learned is not None
@@ -264,7 +312,6 @@ class AutoPlan:
                 yield from self._silent()
             left -= (self.book.n_rows - before) // 2
             self._pool()
-        yield from self._look_again()
 
     def _next(self, left: float) -> Index:
         """The inputs that get a pair now."""
@@ -439,14 +486,16 @@ class AutoPlan:
         # a step that reaches where the function bends anyway tells nothing
         assert self.learned is not None
         bend = bending(self.states, self.learned.prior[None])[0]
-        suspect &= (nearest(view)[0] < SHORT * bend)[:, None]
+        short = SHORT * bend if self.learned.noisy else SHORT
+        slow = shrinks_slowly(view, noise)
+        suspect &= (nearest(view)[0] < short)[:, None] | slow
         who = np.flatnonzero(suspect.any(axis=1) & (self.side == 0) & ~self.inert)
         most = self.options.max_evals or 5 * self.inputs.size + 10
         if not who.size:
             return
         if self._evals() + 2 * who.size > most:
             # no second look can be afforded: noise may have made a suspect, rounding does not
-            self.kinks = suspect & (not self.learned.noisy)
+            self.kinks = suspect & (slow | (not self.learned.noisy))
             return
         inputs = [int(self.inputs[k]) for k in who]
         yield self.book.request(

@@ -194,7 +194,7 @@ class Pilot:
             if t >= self.cap:
                 return True
             t = min(100 * t, self.cap)
-        return book.n_rows > 0
+        return bool(np.isfinite(self._view().odd).any())
 
     def _replace_wide(self) -> Script:
         """Where the wide pairs failed, the domain ends there: stay inside."""

@@ -22,7 +22,13 @@ BROKEN, CLEAR_OF_NOISE = 0.5, 5.0
 
 
 def pool(
-    noise: Noise, level: Array, view: Lines, states: States, weights: Array, slope: Array
+    noise: Noise,
+    level: Array,
+    view: Lines,
+    states: States,
+    weights: Array,
+    slope: Array,
+    loudest: float = LOUDEST,
 ) -> None:
     """Add the contrasts of neighbouring pairs of every input to ``noise``.
 
@@ -35,6 +41,8 @@ def pool(
         Pairs, repetitions apart.
     states, weights, slope
         As in ``AutoPlan.infer``.
+    loudest : float
+        Mean square of the contrasts of one line beyond which they are left out.
     """
     order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
     t = np.take_along_axis(view.t, order, axis=1)
@@ -54,7 +62,7 @@ def pool(
         curve = _mean_square(weights, states.sd_odd, powers) * b2.T
         spread = factor[:, k - 1] / (2 * near**2) + factor[:, k] / (2 * far**2)
         good = use & (curve < CURVED * var[:, None] * spread)
-        _add(noise, odd[:, k - 1] - odd[:, k], spread, good.T, level)
+        _add(noise, odd[:, k - 1] - odd[:, k], spread, good.T, level, loudest)
         # even: E(near) - (near / far)^2 E(far)
         ratio = (near / far) ** 2
         powers = 2 * (near[:, None] ** (2 * q) - ratio[:, None] * far[:, None] ** (2 * q))
@@ -63,18 +71,23 @@ def pool(
         pair = (factor[:, k - 1] == 1) & (factor[:, k] == 1)
         good = use & pair & (curve < CURVED * var[:, None] * spread)
         contrast = even[:, k - 1] - ratio[:, None] * even[:, k]
-        _add(noise, contrast, spread, good.T, level)
+        _add(noise, contrast, spread, good.T, level, loudest)
 
 
 def _add(
-    noise: Noise, contrast: Array, spread: Array, good: NDArray[np.bool_], level: Array
+    noise: Noise,
+    contrast: Array,
+    spread: Array,
+    good: NDArray[np.bool_],
+    level: Array,
+    loudest: float,
 ) -> None:
     """Add the contrasts (L, N) that are good, but for lines where they are out of all proportion:
     a curvature that the states did not see coming."""
     z2 = np.square(contrast / level) / spread[:, None]
     good = good & np.isfinite(z2)
     count = np.maximum(good.sum(axis=1), 1)
-    fair = np.where(good, z2, 0.0).sum(axis=1) / count < LOUDEST
+    fair = np.where(good, z2, 0.0).sum(axis=1) / count < loudest
     noise.add(np.where(good & fair[:, None], contrast, np.nan), spread[:, None])
 
 
@@ -100,6 +113,17 @@ def nearest(view: Lines) -> tuple[Array, Array, Array]:
     at = np.argmin(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
     line = np.arange(at.size)
     return view.t[line, at], view.odd[line, at], view.even[line, at]
+
+
+def shrinks_slowly(view: Lines, level: Array) -> NDArray[np.bool_]:
+    """Entries (L, N) whose even part shrinks like a kink from one pair in hand to a nearer one."""
+    t0, _, e0 = nearest(view)
+    rest = np.where(view.t > t0[:, None] * 1.5, view.t, np.inf)
+    at, line = np.argmin(rest, axis=1), np.arange(t0.size)
+    t1, e1 = rest[line, at], view.even[line, at]
+    expected = np.abs(e1) * ((t0 / t1) ** 1.5)[:, None]
+    slow = np.abs(e0) > expected + CLEAR_OF_NOISE * np.sqrt(6.0) * level
+    return np.asarray(slow & np.isfinite(t1)[:, None])
 
 
 def stays_broken(before: Lines, after: Lines, level: Array) -> NDArray[np.bool_]:
