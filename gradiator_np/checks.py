@@ -80,6 +80,8 @@ def point(x: Any, batch_dims: int = 0) -> Point:
     """
     if type(x) is Point:
         return x
+    if type(batch_dims) is not int or batch_dims < 0:
+        raise ValueError(f"batch_dims must be a whole number, 0 or more, got {batch_dims!r:.60}")
     if type(x) is not np.ndarray and isinstance(x, Mapping):
         if not x:
             raise ValueError("x is an empty dict: there is nothing to differentiate by")
@@ -89,7 +91,8 @@ def point(x: Any, batch_dims: int = 0) -> Point:
     else:
         a = numeric(x, "x")
         layout = Layout.of(a, batch_dims)
-        flat = layout.flatten(a)
+        # The caller may go on to change x; what is estimated, and told later, holds at this one.
+        flat = layout.flatten(a.copy())
     if flat.dtype is FLOAT64 and flat.size and isfinite(flat):
         return Point(flat, layout)
     if flat.dtype.kind == "c":

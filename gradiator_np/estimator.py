@@ -302,7 +302,12 @@ class JacobianEstimator:
             reached = flat.reshape(len(ids), *self._x.shape)
         if self.y_layout is None:
             self._learn(rows)
-        self._take(ids, self._flat(rows, ids), dict(errors or {}), reached)
+        values = self._flat(rows, ids)
+        order = np.argsort(ids)
+        self._take(
+            ids[order], values[order], dict(errors or {}),
+            None if reached is None else reached[order],
+        )  # fmt: skip
 
     def _check_ids(self, ids: NDArray[np.intp], wanted: NDArray[np.intp]) -> None:
         strange = np.setdiff1d(ids, wanted)
@@ -342,8 +347,9 @@ class JacobianEstimator:
             if row is None:
                 flats.append(np.full(shape, np.nan))
                 continue
-            _, flat = output(row, len(self.x_layout.batch))
-            if not layout.same(row):
+            same = layout.same(row)
+            _, flat = output(layout.arrange(row) if same else row, len(self.x_layout.batch))
+            if not same:
                 raise ValueError(
                     f"the output of id {i} has shape {np.shape(row)}, earlier ones had "
                     f"{layout.batch + (layout.shape or ())}; nothing of this tell was taken"

@@ -342,12 +342,15 @@ class Evaluator:
             out.cause = out.cause or value.exc
             return
         try:
-            layout, flat = output(value, len(self.x_layout.batch))
+            same = self.y_layout.same(value)
+            layout, flat = output(
+                self.y_layout.arrange(value) if same else value, len(self.x_layout.batch)
+            )
         except (TypeError, ValueError) as exc:
             out.errors[i] = str(exc)
             return
-        if not self.y_layout.same(value):
-            out.errors[i] = f"fun returned shape {_shape(layout)}, at x {_shape(self.y_layout)}"
+        if not same:
+            out.errors[i] = f"fun returned shape {layout.shapes}, at x {self.y_layout.shapes}"
         elif self._complex_step and flat.dtype.kind != "c":
             out.errors[i] = (
                 "fun returned real values for a complex input (float(), abs(), .real or a real "
@@ -553,12 +556,6 @@ def failed_at_x(exc: Exception | None) -> EvaluationError:
 
 def _alike(errors: dict[int, str]) -> bool:
     return len({last_line(text) for text in errors.values()}) == 1
-
-
-def _shape(layout: Layout) -> Any:
-    if layout.fields is None:
-        return layout.batch + (layout.shape or ())
-    return {name: _shape(inner) for name, (inner, _) in layout.fields.items()}
 
 
 def output(value: Any, batch_dims: int) -> tuple[Layout, NDArray[Any]]:

@@ -120,7 +120,8 @@ class Linearization:
             )  # fmt: skip
         assert evaluate.y_layout is not None
         self._y_layout = evaluate.y_layout
-        self.y = self._y_layout.unflatten(y)
+        self._value = self._y_layout.unflatten(y)
+        self.y = self._y_layout.unflatten(y.copy())  # the caller's, to change
         self.nfev = evaluate.nfev
 
     def _evaluator(self, **hooks: Any) -> Evaluator:
@@ -205,7 +206,7 @@ class Linearization:
         self, inner: JacobianEstimator, view: Callable[[NDArray[Any]], Any], **hooks: Any
     ) -> ProductEstimate:
         with self._evaluator(**hooks) as evaluate:
-            start(inner, evaluate, self._x, self.y)
+            start(inner, evaluate, self._x, self._value)
             drive(inner, evaluate, self._options.get("on_error", "adapt"))
         self.nfev += inner.nfev
         inner.nfev = self.nfev
@@ -238,16 +239,12 @@ class _Contract:
 
     def __init__(self, cotangents: NDArray[Any]) -> None:
         self.cotangents = cotangents  # (p, *batch, n)
-        self.used = (cotangents != 0).any(axis=0)
-        self.all_used = bool(self.used.all())
 
     def __call__(self, y: NDArray[Any]) -> NDArray[Any]:
-        if not self.all_used:
-            y = np.where(self.used, y, 0.0)
-        if self.cotangents.ndim == 2:
+        if self.cotangents.ndim == 2 and checks.isfinite(y):
             return np.asarray(y @ self.cotangents.T)
-        return np.asarray(np.einsum("...n,pn->...p" if y.ndim == 1 else "...bn,pbn->...bp", y,
-            self.cotangents.reshape(len(self.cotangents), -1, y.shape[-1])))  # fmt: skip
+        # 0 * nan is nan: an output that failed spoils only products that weigh it.
+        return np.stack([(np.where(v != 0, y, 0.0) * v).sum(-1) for v in self.cotangents], axis=-1)
 
 
 def _first(out: Any) -> Any:
@@ -284,12 +281,13 @@ class Prepared:
 
     def __call__(self, x: Any, f0: Any = None) -> JacobianEstimate:
         """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known."""
+        if self._layout.fields is not None and self._layout.same(x):
+            x = self._layout.arrange(x)  # the order of its keys may differ
         point = checks.point(x, self._batch_dims)
-        layout = point.layout
-        if layout.shape != self._layout.shape or layout.batch != self._layout.batch:
+        if point.layout.shapes != self._layout.shapes:
             raise ValueError(
-                f"x has shape {np.shape(x)}, but this was prepared for "
-                f"{self._layout.batch + (self._layout.shape or ())}"
+                f"x has shape {point.layout.shapes}, but this was prepared for "
+                f"{self._layout.shapes}"
             )
         left = None
         if self._lane is not None:

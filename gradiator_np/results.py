@@ -132,12 +132,12 @@ class JacobianEstimate:
     @property
     def x(self) -> Any:
         """The point at which the Jacobian holds; None for differences from an unnamed point."""
-        return None if self.x_flat is None else self.x_layout.unflatten(self.x_flat)
+        return None if self.x_flat is None else self.x_layout.unflatten(self.x_flat.copy())
 
     @property
     def y(self) -> Any:
         """The value at x."""
-        return None if self.y_flat is None else self.y_layout.unflatten(self.y_flat)
+        return None if self.y_flat is None else self.y_layout.unflatten(self.y_flat.copy())
 
     @property
     def noise(self) -> Any:

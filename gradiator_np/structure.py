@@ -83,6 +83,13 @@ class Layout:
             return [""]
         return [f"[{', '.join(map(str, i))}]" for i in np.ndindex(*self.shape)]
 
+    @property
+    def shapes(self) -> Any:
+        """The shape of a value, batch axes included; for a dict, a dict of them."""
+        if self.fields is None:
+            return self.batch + (self.shape or ())
+        return {name: inner.shapes for name, (inner, _) in self.fields.items()}
+
     def same(self, value: Any) -> bool:
         """Whether ``value`` has this layout."""
         if self.fields is None:
@@ -94,6 +101,12 @@ class Layout:
             and value.keys() == self.fields.keys()
             and all(inner.same(value[name]) for name, (inner, _) in self.fields.items())
         )
+
+    def arrange(self, value: Any) -> Any:
+        """``value`` of this layout, with the keys of dicts in this layout's order."""
+        if self.fields is None:
+            return value
+        return {name: inner.arrange(value[name]) for name, (inner, _) in self.fields.items()}
 
     def flatten(self, value: Any, lead: int = 0) -> NDArray[Any]:
         """``value`` as an array of shape lead axes + batch + (size,); no check of its shape."""
