@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,12 @@ RUNAWAY = 1e4
 POOR = 10.0
 #: Iterations in a row without hope of progress before the search ends.
 CALM = 4
-#: Runs without a better sum of squares before the search ends, and five per parameter and one.
-STALE = 15
+#: Gain, in standard deviations of the noise of the sum of squares, that is worth a run.
+HALF = 0.25
+#: Samples in the model once the minimum is found and only its intervals are to be narrowed.
+MANY = 400
+#: Runs without a better sum of squares before the search ends, and ten per parameter and one.
+STALE = 30
 #: Trial radius below which x does not move any more.
 LEAST = 1e-14
 #: Radius at which parameters that only noise answered are given up.
@@ -188,11 +192,14 @@ class Search:
             points = [
                 self._inside(way, 0.05 * self.grain / self.radius) for way in state.loss.worst[:1]
             ]
-        elif wanting or stuck or (state.loss.jac > POOR * state.predicted and self.poor < self.m):
+        elif wanting:
+            kind = "geometry"
+            points = self._narrowing(state, most)
+        elif stuck or (state.loss.jac > POOR * state.predicted and self.poor < self.m):
             kind, self.poor = "geometry", self.poor + 1
             reach = self.grain / self.radius
-            ways = self._ways(state) if wanting else state.loss.worst
-            points += [self._inside(self._signed(way, state), reach) for way in ways[:most]]
+            ways = state.loss.worst[:most]
+            points = [self._inside(self._signed(way, state), reach) for way in ways]
         else:
             kind, self.poor = "trial", 0
             points.append(u)
@@ -211,21 +218,28 @@ class Search:
         self.side += 1
         if slope == 0.0:
             slope = (-1.0) ** self.side
-        return -np.sign(slope) * way
+        return np.asarray(-np.sign(slope) * way)
 
-    def _ways(self, state: State) -> Array:
-        """Directions in which runs tell most of the parameters whose intervals are too wide."""
-        cov, lost = tr.parameter_covariance(state.model, state.held)
+    def _narrowing(self, state: State, most: int) -> list[Array]:
+        """Steps to where runs tell most of parameters whose intervals are too wide.
+
+        By errors of the value: next to the centre. By errors of J: along the widest direction,
+        to and fro, where noise equals curvature.
+        """
         assert self.x_tol is not None
+        reach = self.grain / self.radius
+        cov, lost = tr.parameter_covariance(state.model, state.held)
         if lost.any():
-            return state.loss.worst
+            return [self._inside(self._signed(w, state), reach) for w in state.loss.worst[:most]]
         want = self.x_tol / (self.radius * self.scale)
+        level = replace(state.model, c=np.zeros_like(state.model.c))
+        by_value, _ = tr.parameter_covariance(level, state.held)
         _, vecs = np.linalg.eigh(cov / np.outer(want, want))
         ways = (vecs * want[:, None]).T[::-1]
         self.side += 1
-        ways = ways / np.linalg.norm(ways, axis=1, keepdims=True)
-        signed: Array = np.asarray((-1.0) ** self.side * ways)
-        return signed
+        if np.trace(by_value / want**2) > 0.5 * np.trace(cov / want**2):
+            reach *= 0.05
+        return [self._inside(way if self.side % 2 else -way, reach) for way in ways[:most]]
 
     def _inside(self, way: Array, reach: float) -> Array:
         """A step of that length, turned round where a bound cuts it short, else cut."""
@@ -247,7 +261,8 @@ class Search:
 
         m + 1 in general position twice over, the nearest ones and those nearest to ``grain``
         from x: steps that converge leave a cluster in which noise hides the slope. Then the
-        nearest max(20, 4 (m + 1)) of what lies within 8 times the first set.
+        nearest max(20, 4 (m + 1)) of what lies within 8 times the first set, or all of it once
+        the minimum is found.
         """
         good = self.good
         u = (np.array([self.points[i] for i in good]) - x) / self.scale
@@ -255,7 +270,7 @@ class Search:
         order = np.argsort(dist, kind="stable")
         core = self._spread(u, order)
         reach = 8.0 * max(dist[core[-1]], self.grain)
-        near = order[: max(20, 4 * (self.m + 1))]
+        near = order[: MANY if self.fine else max(20, 4 * (self.m + 1))]
         chosen = [near[dist[near] <= reach], core]
         if self.grain > 0:
             off = np.abs(np.log(np.maximum(dist, 1e-300) / self.grain))
@@ -302,7 +317,7 @@ class Search:
     def _judge(self, state: State) -> None:
         """Count iterations without hope; end where nothing more is to be gained."""
         size = float(state.model.c @ state.model.c)
-        floor = 0.5 * state.noise + 1e-8 * size
+        floor = HALF * state.noise + 1e-8 * size
         self.calm = self.calm + 1 if state.hope <= floor else 0
         near = state.predicted + state.loss.jac + state.loss.value
         self.idle = self.idle + 1 if near <= floor else 0
@@ -320,20 +335,21 @@ class Search:
         elif self.calm >= CALM or self.idle >= 2 * CALM or stale:
             if not self.checked:
                 self.checked = self.repeat = True
-            elif self.x_tol is None or self._reached(state):
+            elif self.x_tol is None or self._reached(state, self.x_tol):
                 self.status = limited
-                self.fine = True
             else:
                 self.fine = True
+                if 8.0 * state.model.ratio > 1.0:
+                    self.radius *= 1.5  # runs tell most where curvature equals noise
 
     def _blind(self, state: State) -> bool:
         _, lost = tr.parameter_covariance(state.model, state.held)
         return bool(lost[~state.held].all())
 
-    def _reached(self, state: State) -> bool:
+    def _reached(self, state: State, tol: Array) -> bool:
         cov, lost = tr.parameter_covariance(state.model, state.held)
         half = 1.96 * np.sqrt(np.diagonal(cov)) * self.radius * self.scale
-        return bool((half <= self.x_tol).all() and not lost.any())
+        return bool((half <= tol).all() and not lost.any())
 
     # -- what came back ----------------------------------------------------------------------
 
@@ -378,7 +394,7 @@ class Search:
         best = int(np.argmin(sizes))
         if sizes[best] < here and self.size(ok[best]) < limit:
             self.centre = ok[best]
-            self.moved = self.moved or sizes[best] < here - noise
+            self.moved = self.moved or sizes[best] < here - 4.0 * noise
         if proposal.kind == "trial":
             ratio = (here - float(sizes.min())) / proposal.predicted
             if proposal.ids[0] not in ok:
@@ -396,10 +412,16 @@ class Search:
         Under noise the model's minimiser is better than the best sample two times in three;
         where noise does not show, or J is not known well enough, it is the centre.
         """
+        if self.status == "no signal":
+            self.centre = int(self.good[0])
         x = self.points[self.centre]
         state = self.state()
         size = float(state.model.c @ state.model.c)
-        if 0.5 * state.noise > 1e-8 * size and 0 < state.predicted > state.loss.jac:
+        if (
+            self.status != "no signal"
+            and 0.5 * state.noise > 1e-8 * size
+            and 0 < state.predicted > state.loss.jac
+        ):
             x = np.clip(x + self.radius * self.scale * state.u, self.low, self.high)
         model, _ = self.model(x)
         at_low, at_high = x <= self.low, x >= self.high

@@ -21,6 +21,10 @@ RATIOS = 10.0 ** (np.arange(-56, 17) / 2.0)
 PRIOR_SD = 1.5 * np.log(10.0)
 #: A sample goes where its squared leave-one-out residual is this many times the mean of the rest.
 WILD = 100.0
+#: Standard errors of parameters are this much wider, for one curvature in place of many and
+#: Gauss-Newton in place of the Hessian: 95 % intervals held 0.95 and 0.85 without, 0.98 and 0.91
+#: with it (25 problems, noise 1e-4 and 1e-2).
+WIDER = 1.25
 #: So many samples at most are left out of one model.
 OUTLIERS = 2
 
@@ -277,7 +281,7 @@ def parameter_covariance(
     middle = float(model.c @ model.c) * p + float(model.cov[0, 0]) * gram
     w = ways[:, sure] / (mu[sure] - 1.0)
     half = w @ ways[:, sure].T
-    cov[np.ix_(free, free)] = half @ middle @ half
+    cov[np.ix_(free, free)] = WIDER**2 * (half @ middle @ half)
     if not sure.all():
         # ways are orthonormal by `noise`, so their size in u tells nothing: compare with the
         # part that is determined.
