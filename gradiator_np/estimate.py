@@ -18,6 +18,7 @@ from gradiator_np.evaluate import (
     Failure,
     Outcome,
     Run,
+    Seeds,
     failed_at_x,
     is_jitted,
 )
@@ -38,7 +39,7 @@ EXPRESS_SIZE = 2**20
 # Options that take a call off it.
 SPECIAL = (
     "rel_step", "abs_step", "x_scale", "noise", "max_evals", "tol", "rtol", "min_step",
-    "max_step", "solver", "jac0", "run",
+    "max_step", "solver", "jac0", "run", "seed_arg",
 )  # fmt: skip
 
 # Statuses under which the numbers may be wrong: these warn.
@@ -71,6 +72,7 @@ class Options(TypedDict, total=False):
     vectorized: bool
     batch_dims: int
     on_error: str
+    seed_arg: str | None
     run: Run | None
     rng: Any
 
@@ -99,6 +101,7 @@ def jacobian(
     vectorized: bool = False,
     batch_dims: int = 0,
     on_error: str = "adapt",
+    seed_arg: str | None = None,
     run: Run | None = None,
     rng: Any = None,
 ) -> JacobianEstimate:
@@ -158,10 +161,15 @@ def jacobian(
         What to do where a run raises or returns nan: replace the point by another (default),
         go on without it, or stop. With the first two outputs fail one by one, and ``stderr`` is
         inf where a direction was lost.
+    seed_arg : str, optional
+        For random simulators: the name of the argument of ``fun`` that takes a seed (an int; a
+        Generator where its name is rng). Both ends of a difference get the same (common random
+        numbers), so noise that does not depend on x cancels. "auto" then runs antithetic pairs,
+        each with a seed of its own, whose scatter tells what does not cancel.
     run : Run, optional
         How to run: progress.
     rng : None, int, or numpy.random.Generator
-        For designs that draw random numbers.
+        For designs that draw random numbers; None stands for 0, so that calls can be repeated.
 
     Returns
     -------
@@ -189,38 +197,60 @@ def jacobian(
     array([[3., 2.],
            [4., 0.]])
     """
+    options: Options = {
+        "args": args, "kwargs": kwargs, "method": method, "rel_step": rel_step,
+        "abs_step": abs_step, "x_scale": x_scale, "bounds": bounds, "noise": noise,
+        "max_evals": max_evals, "tol": tol, "rtol": rtol, "min_step": min_step,
+        "max_step": max_step, "solver": solver, "jac0": jac0, "workers": workers,
+        "vectorized": vectorized, "on_error": on_error, "seed_arg": seed_arg, "run": run,
+        "rng": rng,
+    }  # fmt: skip
     point = checks.point(x, batch_dims)
     left = None
-    lane = express(fun, point, {
-        "method": method, "rel_step": rel_step, "abs_step": abs_step, "x_scale": x_scale,
-        "bounds": bounds, "noise": noise, "max_evals": max_evals, "tol": tol, "rtol": rtol,
-        "min_step": min_step, "max_step": max_step, "workers": workers, "solver": solver,
-        "jac0": jac0,
-        "vectorized": vectorized, "on_error": on_error, "run": run, "args": args,
-        "kwargs": kwargs,
-    })  # fmt: skip
+    lane = express(fun, point, options)
     if lane is not None:
         done = lane.run(point, f0)
         if isinstance(done, JacobianEstimate):
             return done
         left = done
-    estimator = JacobianEstimator(
-        point, method=method, rel_step=rel_step, abs_step=abs_step, x_scale=x_scale,
-        bounds=bounds, noise=noise, max_evals=max_evals, tol=tol, rtol=rtol, min_step=min_step,
-        max_step=max_step, solver=solver, jac0=jac0, on_error=on_error, rng=rng,
-    )  # fmt: skip
-    with Evaluator(
-        fun, point.layout, args=args, kwargs=kwargs, vectorized=vectorized, workers=workers,
-        run=run, complex_step=method == "cs",
-    ) as evaluate:  # fmt: skip
+    estimator = JacobianEstimator(point, **estimation(options))
+    with Evaluator(fun, point.layout, **running(options)) as evaluate:
         start(estimator, evaluate, point.flat, f0, left)
         drive(estimator, evaluate, on_error, left)
     return finish(estimator)
 
 
-def express(
-    fun: Callable[..., Any], point: checks.Point, options: Mapping[str, Any]
-) -> Express | None:
+# Options that say how fun is run; the others say what is estimated.
+RUNNING = ("args", "kwargs", "vectorized", "workers", "run")
+
+
+def running(options: Options) -> dict[str, Any]:
+    """The evaluator's part of the options."""
+    seed_arg, rng = options.get("seed_arg"), options.get("rng")
+    seeds = None
+    if seed_arg is not None:
+        if options.get("vectorized"):
+            raise ValueError("seed_arg gives every run a seed, which a vectorized fun cannot take")
+        if rng is not None and not isinstance(rng, (int, np.integer)):
+            raise TypeError(
+                f"with seed_arg, rng is the int that all seeds derive from, got {rng!r:.60}"
+            )
+        seeds = Seeds(seed_arg, None if rng is None else int(rng))
+    return {k: v for k, v in options.items() if k in RUNNING} | {
+        "complex_step": options.get("method") == "cs",
+        "seeds": seeds,
+    }
+
+
+def estimation(options: Options) -> dict[str, Any]:
+    """The estimator's part of the options."""
+    other = (*RUNNING, "f0", "batch_dims", "seed_arg")
+    return {k: v for k, v in options.items() if k not in other} | {
+        "common_seeds": options.get("seed_arg") is not None
+    }
+
+
+def express(fun: Callable[..., Any], point: checks.Point, options: Options) -> Express | None:
     """The express lane for calls that ask for nothing special; None for the others."""
     flat, layout = point
     method = options.get("method", "auto")
@@ -268,7 +298,7 @@ def start(
         )
     estimator.nfev = evaluate.nfev
     kept, layout = evaluate.keep(y)
-    estimator.set_value(kept, layout)
+    estimator.set_value(kept, layout, evaluate.precision)
 
 
 def drive(
@@ -297,7 +327,7 @@ def drive(
         else:
             points = points[:, 0]
         try:
-            out = evaluate(points, stop=stop, replay=replay)
+            out = evaluate(points, stop=stop, replay=replay, streams=estimator.streams(ids))
         except BaseException as exc:
             _take(estimator, ids, evaluate.outcome)
             _attach(exc, estimator)
@@ -311,7 +341,8 @@ def drive(
             if estimator.only_error:
                 _second_opinion(estimator, evaluate, out)
             stop = "never"
-        replay = None
+        if left is not None and left.interrupt is None and estimator.told >= len(left.results):
+            replay = None
         del points  # before the next part is made
 
 
@@ -350,7 +381,8 @@ def _second_opinion(estimator: JacobianEstimator, evaluate: Evaluator, out: Outc
     """The first runs all failed alike: a bug in fun, or only the side that was tried first?"""
     points = estimator.opposite()
     b = estimator.x_layout.batch
-    again = evaluate(points.reshape(len(points), *b, -1) if b or evaluate.lifts else points[:, 0])
+    points = points.reshape(len(points), *b, -1) if b or evaluate.lifts else points[:, 0]
+    again = evaluate(points, streams=np.zeros(1, np.intp))
     estimator.nfev += again.done
     if last_line(again.errors.get(0, "")) == estimator.only_error:
         raise _error(

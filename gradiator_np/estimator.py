@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.checks import EPS32, EPS64
 from gradiator_np.designs.auto import Auto
 from gradiator_np.designs.base import Plan, Problem, Rows
 from gradiator_np.designs.complex_step import ComplexStep
+from gradiator_np.designs.directional import Pairs
 from gradiator_np.designs.moves import AxisMoves, FreeMoves
 from gradiator_np.designs.stencil import ORDERS, Stencil
 from gradiator_np.evaluate import output
@@ -29,7 +31,6 @@ Array = NDArray[np.float64]
 NO_ROWS = np.empty(0, dtype=bool)
 NO_MOVES = AxisMoves(np.empty(0, np.intp), np.empty((0, 1)))
 NOTHING = np.empty(0, np.intp)
-EPS64, EPS32 = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 
 #: The default of ``bounds``.
 UNBOUNDED = (-np.inf, np.inf)
@@ -57,6 +58,9 @@ class JacobianEstimator:
         Likewise.
     on_error : {"adapt", "drop", "raise"}
         Whether failed points are replaced ("adapt") or not.
+    common_seeds : bool
+        Whether the runs get the seeds of ``streams(ids)``, so that both ends of a difference
+        share one.
     learned : optional
         What an earlier estimator of this function ``learned`` of its noise and steps.
 
@@ -93,6 +97,7 @@ class JacobianEstimator:
         on_error: str = "adapt",
         rng: Any = None,
         learned: Any = None,
+        common_seeds: bool = False,
     ) -> None:
         flat, layout = checks.point(x, batch_dims)
         self.x_layout = layout
@@ -105,13 +110,18 @@ class JacobianEstimator:
         self._replace = checks.choice(on_error, ("adapt", "drop", "raise"), "on_error") == "adapt"
         self._rng = rng
         self._learned = learned
+        self._common_seeds = common_seeds
+        self._streams: NDArray[np.intp] | None = None
         self._solver = None if solver is None else find_solver(solver)
         if jac0 is not None and solver is None:
             raise ValueError("jac0 is the prior of a solver: give solver='pinv' or another with it")
         self._jac0 = jac0
         self._design = _design(method, self._x64, self._scale[0], rel_step, abs_step, layout)
         limits = (max_evals, tol, rtol, min_step, max_step)
-        if self._design is None:
+        if self._design is None and common_seeds and limits == (None,) * 5:
+            # Pairs whose ends share a seed tell what noise is left; whole runs' noise does not.
+            self._design = Pairs()
+        elif self._design is None:
             self._design = _auto(*limits, layout)
         elif limits != (None,) * 5:
             raise ValueError(
@@ -120,6 +130,7 @@ class JacobianEstimator:
             )
         self._plan: Plan | None = None
         self._y: NDArray[Any] | None = None  # (B, n)
+        self._precision = EPS64  # of the values
         self._value_asked = False
         # Ids: 0 is x itself, r + 1 row r of the plan, in the order asked for.
         self._moves: AxisMoves | FreeMoves = NO_MOVES
@@ -132,7 +143,7 @@ class JacobianEstimator:
         self.n_failed = 0
         if y is not None:
             y_layout, value = output(y, batch_dims)
-            self.set_value(value.copy(), y_layout)
+            self.set_value(value.copy(), y_layout, checks.precision(y))
 
     # -- ask ---------------------------------------------------------------------------------
 
@@ -220,6 +231,15 @@ class JacobianEstimator:
         plan: Plan = self._design.start(self._problem())
         return plan
 
+    def streams(self, ids: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Random stream of each point, for common random numbers; 0 is that of x."""
+        if not self._common_seeds:
+            return NOTHING
+        if self._streams is None:
+            seeds = getattr(self._plan, "seeds", None)
+            self._streams = NOTHING if seeds is None else np.concatenate([[0], seeds()])
+        return self._streams[ids] if len(self._streams) else np.zeros(len(ids), np.intp)
+
     @property
     def learned(self) -> Any:
         """What the default design found out of noise and steps; None with other designs."""
@@ -229,7 +249,6 @@ class JacobianEstimator:
         bounded = self._bounds is not None
         lower, upper = self._bounds or _unbounded(self._x.shape)
         scale, known = self._scale
-        coarse = self._x.dtype if self._y is None or self._y.dtype != np.float32 else np.float32
         y = np.empty((len(self._x), 0)) if self._y is None else self._y
         random = not isinstance(self._design, (Stencil, ComplexStep))
         return Problem(
@@ -239,9 +258,10 @@ class JacobianEstimator:
             upper,
             scale,
             known,
-            EPS32 if coarse == np.float32 else EPS64,
-            # Drawing a generator takes longer than a small Jacobian, and stencils need none.
-            np.random.default_rng(self._rng) if random else None,  # type: ignore[arg-type]
+            max(self._precision, EPS32 if self._x.dtype == np.float32 else EPS64),
+            # Drawing a generator takes longer than a small Jacobian, and stencils need none. The
+            # seed is fixed: the same call gives the same answer.
+            np.random.default_rng(0 if self._rng is None else self._rng) if random else None,  # type: ignore[arg-type]
             self._replace,
             self._known_noise(),
             bounded,
@@ -337,6 +357,7 @@ class JacobianEstimator:
             raise ValueError("every run of the first tell failed: the shape of y is not known yet; "
                              "tell at least one that succeeded with them")  # fmt: skip
         self.y_layout, _ = output(value, len(self.x_layout.batch))
+        self._precision = checks.precision(value)
 
     def _flat(self, rows: list[Any], ids: NDArray[np.intp]) -> NDArray[Any]:
         layout = self.y_layout
@@ -372,12 +393,12 @@ class JacobianEstimator:
             self._errors.update(errors)
         self.nfev += len(ids)
         if self._values is None:
+            dtype = np.complex128 if values.dtype.kind == "c" else np.float64
             if len(ids) == len(self._moves) and self._y is not None and reached is None:
                 # The usual case: the whole first round at once, kept as it came.
-                self._values, self._open = values, 0
+                self._values, self._open = values.astype(dtype, copy=False), 0
                 self._done[:] = True
                 return
-            dtype = np.complex128 if values.dtype.kind == "c" else np.float64
             self._values = np.full((len(self._moves), *values.shape[1:]), np.nan, dtype)
         elif values.dtype.kind == "c" and self._values.dtype.kind != "c":
             self._values = self._values.astype(np.complex128)
@@ -397,8 +418,11 @@ class JacobianEstimator:
             for row, point in zip(rows.tolist(), reached):
                 self._moves.reach(row, point - self._x64)
 
-    def set_value(self, value: NDArray[Any], layout: Layout | None) -> None:
-        """Take the flat value at x, (..., n)."""
+    def set_value(
+        self, value: NDArray[Any], layout: Layout | None, precision: float = EPS64
+    ) -> None:
+        """Take the flat value at x, (..., n), and the machine epsilon of what fun returns."""
+        self._precision = max(self._precision, precision)
         self._y = value.reshape(len(self._x), -1)
         if not checks.isfinite(value):
             self._clean = False
@@ -466,13 +490,13 @@ class JacobianEstimator:
     @property
     def samples(self) -> Samples:
         """Every run so far, x first where its value is known."""
+        return self._samples(np.flatnonzero(self._done), self._y is not None)
+
+    def _samples(self, rows: NDArray[np.intp], with_x: bool) -> Samples:
         batch = self.x_layout.batch
-        points, values = (
-            self._moves.points(self._x, np.flatnonzero(self._done)),
-            self._rows().values[self._done],
-        )
-        ids = np.flatnonzero(self._done) + 1
-        if self._y is not None:
+        points, values = self._moves.points(self._x, rows), self._rows().values[rows]
+        ids = rows + 1
+        if with_x and self._y is not None:
             points = np.concatenate([self._x[None].astype(points.dtype), points])
             values = np.concatenate([self._y[None], values])
             ids = np.concatenate([[0], ids])
@@ -508,7 +532,7 @@ class JacobianEstimator:
             None if y is None else y.reshape(*batch, -1),
             self._plan.step.reshape(*batch, -1),
             self._plan.name,
-            self,
+            Record(self),
             self.nfev,
             self.n_failed,
             int(self._done.sum()) + (y is not None),
@@ -531,6 +555,19 @@ class JacobianEstimator:
             self.x_layout, self.y_layout,
         )  # fmt: skip
         return solve_samples(given, solver, "points", self._known_noise(), prior, None)
+
+
+class Record:
+    """The runs that an estimator had been told of at one moment; copied only when asked for."""
+
+    def __init__(self, estimator: JacobianEstimator) -> None:
+        self._estimator = estimator
+        self._rows = np.flatnonzero(estimator._done)
+        self._with_x = estimator._y is not None
+
+    @property
+    def samples(self) -> Samples:
+        return self._estimator._samples(self._rows, self._with_x)
 
 
 def _bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array] | None:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,34 @@ class Failure:
         self.text = _text(exc) if text is None and exc is not None else str(text)
 
 
+NOTHING_ASKED = np.empty(0, np.intp)
 NOTHING = Outcome(np.empty(0))
+
+
+class Seeds:
+    """Random streams for a function that takes a seed.
+
+    Parameters
+    ----------
+    name : str
+        The argument of ``fun`` that takes it.
+    root : int or None
+        What all streams derive from; drawn where it is None.
+    """
+
+    # Names under which NumPy's users expect a Generator rather than an int.
+    GENERATORS = ("rng", "generator", "random_state")
+
+    def __init__(self, name: str, root: int | None) -> None:
+        self.name = name
+        self.root = np.random.SeedSequence(root).entropy
+
+    def of(self, stream: int) -> dict[str, Any]:
+        """The argument for one stream: the same number or sequence each time."""
+        sequence = np.random.SeedSequence(self.root, spawn_key=(int(stream),))
+        if self.name in self.GENERATORS:
+            return {self.name: np.random.default_rng(sequence)}
+        return {self.name: int(sequence.generate_state(1)[0])}
 
 
 class _Call:
@@ -70,12 +98,18 @@ class _Call:
 
     def __init__(
         self, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-        x_layout: Layout, cut_is_error: bool,
+        x_layout: Layout, cut_is_error: bool, seeds: Seeds | None,
     ) -> None:  # fmt: skip
         self.fun, self.args, self.kwargs = fun, args, kwargs
-        self.x_layout, self.cut_is_error = x_layout, cut_is_error
+        self.x_layout, self.cut_is_error, self.seeds = x_layout, cut_is_error, seeds
 
-    def run(self, row: NDArray[Any]) -> Any:
+    def run(self, item: Any) -> Any:
+        """Run one row, or one (row, random stream)."""
+        if self.seeds is not None:
+            row, stream = item
+            x = row if self.x_layout.plain else self.x_layout.unflatten(row)
+            return self.fun(x, *self.args, **self.kwargs, **self.seeds.of(stream))
+        row = item
         x = row if self.x_layout.plain else self.x_layout.unflatten(row)
         if not self.cut_is_error:
             return self.fun(x, *self.args, **self.kwargs)
@@ -84,10 +118,10 @@ class _Call:
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             return self.fun(x, *self.args, **self.kwargs)
 
-    def __call__(self, row: NDArray[Any]) -> tuple[Any, str | None]:
+    def __call__(self, item: Any) -> tuple[Any, str | None]:
         """For workers: an exception comes back as text, so that one run cannot cost others."""
         try:
-            return self.run(row), None
+            return self.run(item), None
         except Exception as exc:
             return None, _text(exc)
 
@@ -115,6 +149,8 @@ class Evaluator:
         callable, ``workers(f, rows)``. Any ``concurrent.futures.Executor`` (threads, where fun
         releases the GIL).
     run : Run or None
+    seeds : Seeds or None
+        Where ``fun`` takes a seed: each row then comes with its random stream.
     complex_step : bool
         Points are complex and a result cut to real is an error.
     lift : callable or None
@@ -129,6 +165,8 @@ class Evaluator:
         Of the first value; a later one of another shape is a failed run.
     nfev : int
         Runs so far, failed ones included.
+    precision : float
+        Machine epsilon of the coarsest type in the first value.
     """
 
     def __init__(
@@ -144,6 +182,7 @@ class Evaluator:
         complex_step: bool = False,
         lift: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
         contract: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+        seeds: Seeds | None = None,
     ) -> None:
         if not callable(fun):
             raise TypeError(f"fun must be callable, got {type(fun).__name__} {fun!r:.60}")
@@ -152,6 +191,7 @@ class Evaluator:
         self.x_layout = x_layout
         self.y_layout: Layout | None = None
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
+        self.precision = 0.0
         self.nfev = 0
         self.vectorized = vectorized
         self.run = run
@@ -167,9 +207,10 @@ class Evaluator:
             and workers == 1
             and not vectorized
             and not complex_step
+            and seeds is None
             and x_layout.fields is None
         )
-        self._call = _Call(fun, args, dict(kwargs or {}), x_layout, complex_step)
+        self._call = _Call(fun, args, dict(kwargs or {}), x_layout, complex_step, seeds)
         self._workers = workers
         self._own_pool: ProcessPoolExecutor | None = None
         if type(workers) is not int or workers != 1:
@@ -207,7 +248,8 @@ class Evaluator:
         """
         self.nfev += 1
         try:
-            value = self._call.run(flat[None].copy() if self.vectorized else flat.copy())
+            own = flat[None].copy() if self.vectorized else flat.copy()
+            value = self._call.run(own if self._call.seeds is None else (own, 0))
         except Exception as exc:
             raise failed_at_x(exc) from exc
         if self.vectorized:
@@ -219,6 +261,7 @@ class Evaluator:
         batch_dims = len(self.x_layout.batch)
         self._like = value if self._jitted else None
         self.y_layout, flat = output(value, batch_dims)
+        self.precision = checks.precision(value)
         if self.y_layout.batch != self.x_layout.batch:
             raise ValueError(
                 f"fun(x) has shape {np.shape(value)}, but batch_dims={batch_dims} makes its "
@@ -239,7 +282,7 @@ class Evaluator:
                 f"but for k = {k} it returned shape {a.shape} (SciPy's columns are the other way: "
                 "transpose them)"
             )
-        return a[0]
+        return value[0] if isinstance(value, np.ndarray) else a[0]  # with its own type
 
     @property
     def value_size(self) -> int:
@@ -264,11 +307,17 @@ class Evaluator:
     # -- many values -------------------------------------------------------------------------
 
     def __call__(
-        self, points: NDArray[Any], *, stop: str = "never", replay: Iterator[Any] | None = None
+        self,
+        points: NDArray[Any],
+        *,
+        stop: str = "never",
+        replay: Iterator[Any] | None = None,
+        streams: NDArray[np.intp] = NOTHING_ASKED,
     ) -> Outcome:
         """Run points (k, batch.., m), which fun may overwrite.
 
-        ``replay``: what the first of them returned, where they have been run already.
+        ``streams``: their random streams, where fun takes seeds. ``replay``: what the first of
+        them returned, where they have been run already.
 
         ``stop``: "alike" ends where the first few all fail alike, "first" at the first failure,
         "never" goes on. What came back so far stays in ``outcome`` when an exception passes
@@ -284,14 +333,13 @@ class Evaluator:
             if self.vectorized:
                 self._vectorized(points, out, 0, k)
             else:
-                self._rows(points, out, stop, replay)
+                items = points if self._call.seeds is None else list(zip(points, streams.tolist()))
+                self._rows(items, out, stop, replay)
         finally:
             self.nfev = before + out.done
         return out
 
-    def _rows(
-        self, rows: NDArray[Any], out: Outcome, stop: str, replay: Iterator[Any] | None
-    ) -> None:
+    def _rows(self, rows: Any, out: Outcome, stop: str, replay: Iterator[Any] | None) -> None:
         """One run for each row; results are taken in the order of the rows."""
         values, layout = out.values, self.y_layout
         assert layout is not None
@@ -313,7 +361,7 @@ class Evaluator:
             return
         if type(self._workers) is not int or self._workers != 1:
             results = self._parallel(rows)
-        elif self.x_layout.plain and not self._complex_step:
+        elif self.x_layout.plain and not self._complex_step and self._call.seeds is None:
             results = self._loop(rows, replay or iter(()))
         else:
             results = map(self._safe, rows)
@@ -385,7 +433,7 @@ class Evaluator:
         """The plain loop, with as little as possible between evaluations."""
         fun, args, kwargs = self._call.fun, self._call.args, self._call.kwargs
         known = 0
-        for value in replay:
+        for value in islice(replay, len(rows)):
             known += 1
             yield value
         for row in rows[known:]:
@@ -394,7 +442,7 @@ class Evaluator:
             except Exception as exc:
                 yield Failure(exc)
 
-    def _safe(self, row: NDArray[Any]) -> Any:
+    def _safe(self, row: Any) -> Any:
         try:
             return self._call.run(row)
         except Exception as exc:
@@ -462,6 +510,8 @@ class Evaluator:
                     f"fun returned shape {value.shape} for {k} points; expected {want}"
                 )
         flat = layout.flatten(value, 1)
+        if len(flat) != k:
+            raise ValueError(f"fun returned {len(flat)} values for {k} points")
         if flat.dtype.kind == "c" and self.dtype.kind != "c":
             raise TypeError("fun returned complex values here but real ones at x")
         if self._complex_step and flat.dtype.kind != "c":
@@ -471,7 +521,7 @@ class Evaluator:
 
     # -- workers -----------------------------------------------------------------------------
 
-    def _parallel(self, rows: NDArray[Any]) -> Iterator[Any]:
+    def _parallel(self, rows: Any) -> Iterator[Any]:
         """Results in the order of the rows, whoever computes them."""
         workers = self._workers
         if isinstance(workers, Executor):
@@ -480,15 +530,28 @@ class Evaluator:
             return self._gather(self._pool(int(workers)), rows)
         return map(_unpack, self._mapped(workers, rows))
 
-    def _mapped(self, workers: Callable[..., Iterable[Any]], rows: NDArray[Any]) -> Iterator[Any]:
+    def _mapped(self, workers: Callable[..., Iterable[Any]], rows: Any) -> Iterator[Any]:
         count = 0
-        for result in workers(self._call, list(rows)):
+        results = workers(self._call, list(rows))
+        if not isinstance(results, Iterable):
+            raise TypeError(
+                f"workers(f, points) must return its results, as map does, got {results!r:.60}"
+            )
+        for result in results:
+            if not (type(result) is tuple and len(result) == 2):
+                raise TypeError(
+                    "workers(f, points) must return what f returned for each point, as map does, "
+                    f"got {result!r:.60}"
+                )
             count += 1
+            if count > len(rows):
+                break
             yield result
         if count != len(rows):
             raise EvaluationError(
-                f"workers(f, points) gave {count} results for {len(rows)} points; a map-like "
-                "callable returns one for each, in order"
+                f"workers(f, points) gave {'more than' if count > len(rows) else 'only'} "
+                f"{min(count, len(rows))} results for {len(rows)} points; a map-like callable "
+                "returns one for each, in order"
             )
 
     def _pool(self, workers: int) -> ProcessPoolExecutor:
@@ -505,7 +568,7 @@ class Evaluator:
             self._own_pool = ProcessPoolExecutor(count)
         return self._own_pool
 
-    def _gather(self, pool: Executor, rows: NDArray[Any]) -> Iterator[Any]:
+    def _gather(self, pool: Executor, rows: Any) -> Iterator[Any]:
         futures: list[Future[Any]] = []
         try:
             try:
@@ -525,7 +588,7 @@ class Evaluator:
             for future in futures:
                 future.cancel()
 
-    def _alone(self, row: NDArray[Any]) -> Any:
+    def _alone(self, row: Any) -> Any:
         """Run a row whose pool died, in a fresh pool of one, so that only the culprit fails."""
         if isinstance(self._workers, Executor):
             return Failure(None, "the executor broke (a worker died); give a fresh one")

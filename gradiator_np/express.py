@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import checks
 from gradiator_np.designs.stencil import CENTRAL, ORDERS, default_step
-from gradiator_np.estimator import EPS64, JacobianEstimator
+from gradiator_np.estimator import JacobianEstimator
 from gradiator_np.evaluate import Failure
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import Samples
@@ -28,6 +28,7 @@ from gradiator_np.solvers.stencil import solve_lines
 from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
+Found = tuple[Array, Array, Array]
 
 
 class Express:
@@ -55,7 +56,8 @@ class Express:
         self.multiples = CENTRAL[self.order][:, None]
         # Which number of all points laid flat each row moves.
         self.moved = np.arange(self.order * m) * m + np.tile(np.arange(m), self.order)
-        self.run_all = self._compiled if jitted else self._loop
+        self.relative = EPS64 ** (1 / (self.order + 1))
+        self.run_all = self._compiled if jitted else self._python
 
     def run(self, point: checks.Point, value: Any = None) -> JacobianEstimate | Left:
         """The estimate; or what has been run, where something out of the ordinary came up.
@@ -78,7 +80,19 @@ class Express:
             return left
         y = value.copy()
         left.value = y
-        step = default_step(x, np.abs(x), EPS64, self.order)
+        found = self.run_all(x, y, left) if y.size and checks.isfinite(y) else None
+        if found is None:
+            return left
+        step, values, coef = found
+        deferred = Deferred(point, self.method, y, values)
+        return JacobianEstimate(
+            LazySolution(coef, deferred), point.layout, deferred.y_layout, x, y, np.abs(step),
+            self.method, deferred, left.nfev + len(values), 0, len(values) + 1,
+        )  # fmt: skip
+
+    def _python(self, x: Array, y: Array, left: Left) -> Found | None:
+        """Steps, values and J by a loop of Python calls; None where it goes astray."""
+        step = default_step(x, np.abs(x), checks.EPS64, self.order)
         points = np.empty((self.moved.size, x.size))
         points[:] = x
         flat = points.reshape(-1)
@@ -86,21 +100,17 @@ class Express:
         flat[self.moved] = there
         t = there.reshape(self.order, -1) - x
         values = np.empty((len(points), y.size))
-        if not (y.size and t.all() and self.run_all(points, y, values, left)):
-            return left
-        if not (checks.isfinite(values) and checks.isfinite(y)):
+        if not (t.all() and self._loop(points, values, left)):
+            return None
+        if not checks.isfinite(values):
             left.results = list(values)
-            return left
-        coef = solve_lines(t[:, :, None], values.reshape(*t.shape, 1, -1), y[None], False)[0][0]
-        deferred = Deferred(point, self.method, y, values)
-        return JacobianEstimate(
-            LazySolution(coef, deferred), point.layout, deferred.y_layout, x, y, np.abs(step),
-            self.method, deferred, left.nfev + len(values), 0, len(values) + 1,
-        )  # fmt: skip
+            return None
+        cube = values.reshape(*t.shape, 1, -1)
+        return step, values, solve_lines(t[:, :, None], cube, y[None], False)[0][0]
 
-    def _loop(self, points: Array, y: Array, values: Array, left: Left) -> bool:
-        """Run all points from Python; False where one run is out of the ordinary."""
-        fun, args, kwargs, shape = self.fun, self.args, self.kwargs, y.shape
+    def _loop(self, points: Array, values: Array, left: Left) -> bool:
+        """Run all points; False where one run is out of the ordinary."""
+        fun, args, kwargs, shape = self.fun, self.args, self.kwargs, values.shape[1:]
         i = 0
         try:
             for row in points:
@@ -120,20 +130,22 @@ class Express:
             left.results, left.interrupt = list(values[:i]), exc
         return i == len(values)
 
-    def _compiled(self, points: Array, y: Array, values: Array, left: Left) -> bool:
-        """Run all points inside compiled code."""
+    def _compiled(self, x: Array, y: Array, left: Left) -> Found | None:
+        """Steps, values and J in one compiled call."""
         from gradiator_np.kernels import sampling
+        from gradiator_np.kernels.stencil import stencil
 
         try:
             args = sampling.positional(self.fun, self.args, self.kwargs)
-            values[:], errors = sampling.sample(self.fun, points, args, like=y)
+            found = stencil(self.fun, x, y, self.multiples[:, 0], self.relative, args)
         except TypeError:  # what Numba cannot call, Python may
-            return False
-        if errors:
-            left.results = list(values)
-            for row, exc in errors.items():
+            return None
+        if found.errors or not checks.isfinite(found.values):
+            left.results = list(found.values)
+            for row, exc in found.errors.items():
                 left.results[row] = Failure(exc)
-        return not errors
+            return None
+        return found.steps, found.values, found.coef
 
 
 class Left:

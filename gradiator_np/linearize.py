@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
-from gradiator_np.estimate import Options, drive, express, finish, start
+from gradiator_np.estimate import Options, drive, estimation, express, finish, running, start
 from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
 from gradiator_np.evaluate import Evaluator
 from gradiator_np.results import JacobianEstimate, ProductEstimate
 from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
-
-RUNNING = ("args", "kwargs", "vectorized", "workers", "run")
 
 
 def jvp(fun: Callable[..., Any], x: Any, u: Any, **options: Unpack[Options]) -> ProductEstimate:
@@ -105,11 +103,11 @@ class Linearization:
 
     def __init__(self, fun: Callable[..., Any], x: Any, options: Options) -> None:
         self._fun = fun
-        self._running: dict[str, Any] = {k: v for k, v in options.items() if k in RUNNING}
+        self._running = running(options)
         self._f0 = options.get("f0")
-        self._options: dict[str, Any] = {
-            k: v for k, v in options.items() if k not in (*RUNNING, "f0", "batch_dims")
-        }
+        self._options = estimation(options)
+        if self._options.get("jac0") is not None:
+            raise ValueError("jac0 is a prior of the whole Jacobian; use jacobian, not a product")
         self._point = checks.point(x, options.get("batch_dims", 0))
         self._x, self._layout = self._point
         # Before anything is run: arguments that make no sense.
@@ -125,10 +123,7 @@ class Linearization:
         self.nfev = evaluate.nfev
 
     def _evaluator(self, **hooks: Any) -> Evaluator:
-        return Evaluator(
-            self._fun, self._layout, **self._running, **hooks,
-            complex_step=self._options.get("method") == "cs",
-        )  # fmt: skip
+        return Evaluator(self._fun, self._layout, **self._running, **hooks)
 
     def jvp(self, u: Any) -> Any:
         """J u: an array of the shape of y, or several on a leading axis."""
@@ -150,15 +145,21 @@ class Linearization:
         reach = np.max(np.abs(tangents) / probe.scale.reshape(self._x.shape), axis=-1)
         reach = np.where(reach > 0, reach, 1.0)
         unit = tangents / reach[..., None]
+        along = np.moveaxis(reach, 0, -1)
         limits = probe.limits and tuple(b.reshape(self._x.shape) for b in probe.limits)
         options = self._options | {"x_scale": 1.0, "bounds": self._ends(unit, limits)}
-        for name, factor in (("rel_step", 1.0), ("abs_step", np.moveaxis(reach, 0, -1))):
+        scalars = {"rel_step": 1.0, "abs_step": along, "tol": 1 / along}
+        for name in scalars.keys() & {k for k, v in self._options.items() if v is not None}:
+            if np.ndim(self._options[name]):
+                raise ValueError(f"{name} of a jvp is a scalar, got {self._options[name]!r:.60}")
+            options[name] = self._options[name] * scalars[name]
+        for name, pick in (("min_step", np.max), ("max_step", np.min)):
             if self._options.get(name) is not None:
-                if np.ndim(self._options[name]):
-                    raise ValueError(
-                        f"{name} of a jvp is a scalar, got {self._options[name]!r:.60}"
-                    )
-                options[name] = self._options[name] * factor
+                most = checks.positive(self._options[name], self._layout, name)
+                with np.errstate(divide="ignore"):
+                    s = most.reshape(self._x.shape) / np.abs(unit)
+                lost = 0.0 if name == "min_step" else np.inf
+                options[name] = np.moveaxis(pick(np.where(unit == 0, lost, s), axis=-1), 0, -1)
         inner = JacobianEstimator(
             checks.Point(np.zeros((*batch, p), self._x.dtype), Layout((p,), batch)), **options
         )
@@ -264,16 +265,12 @@ class Prepared:
     """
 
     def __init__(self, fun: Callable[..., Any], x0: Any, options: Options) -> None:
-        self._options: dict[str, Any] = {k: v for k, v in options.items() if k not in (
-            *RUNNING, "f0", "batch_dims")}  # fmt: skip
+        self._options = estimation(options)
         self._batch_dims = options.get("batch_dims", 0)
         point = checks.point(x0, self._batch_dims)
         self._layout = point.layout
         JacobianEstimator(point, **self._options)
-        self._evaluate = Evaluator(
-            fun, self._layout, **{k: v for k, v in options.items() if k in RUNNING},  # type: ignore[arg-type]
-            complex_step=options.get("method") == "cs",
-        )  # fmt: skip
+        self._evaluate = Evaluator(fun, self._layout, **running(options))
         self._on_error = options.get("on_error", "adapt")
         self._learned: Any = None
         self._lane = None if self._batch_dims else express(fun, point, options)

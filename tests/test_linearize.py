@@ -171,3 +171,21 @@ def test_a_vjp_of_many_inputs_never_holds_all_points():
     assert_allclose(product.value, weights, atol=5e-3)
     # One part of points (64 MiB) and a few dozen vectors.
     assert peak < 2**27
+
+
+def test_limits_of_the_default_hold_along_tangents():
+    moved = []
+
+    def spy(x):
+        moved.append(np.abs(x - X))
+        return fun(x)
+
+    u = np.array([1.0, 5.0, 0.0])
+    jvp(spy, X, u, max_step=[1e-3, 1e-2, 1e-9])
+    far = np.max(moved, axis=0)
+    assert (far <= np.array([1e-3, 1e-2, 0]) * (1 + 1e-12)).all()
+    rng = np.random.default_rng(0)
+    noisy = jvp(lambda x: fun(x) + 1e-3 * rng.standard_normal(4), X, 1e6 * u, tol=2e3)
+    assert (noisy.stderr <= 2e3).all()
+    with pytest.raises(ValueError, match="whole Jacobian"):
+        jvp(fun, X, u, solver="pinv", jac0=A)
