@@ -9,6 +9,7 @@ import numpy as np
 
 from gradiator_np.linearized import Argnums, Counts, Linearized, own
 from gradiator_np.results import JacobianEstimate
+from gradiator_np.reuse import Memory, Reuse
 from gradiator_np.structure import blocks
 from gradiator_np.verify import JacobianCheck, check_jacobian
 
@@ -21,6 +22,7 @@ def gradiator(
     jac_fun: Callable[..., Any] | None = None,
     argnums: Argnums = None,
     context: bool = False,
+    reuse: Reuse | bool = False,
     **estimation_options: Any,
 ) -> Gradiator:
     """Give a function a backward pass, and a forward one.
@@ -45,6 +47,9 @@ def gradiator(
     context : bool
         ``fun`` returns ``(y, context)``, and the derivatives receive what the forward run
         computed as their last argument: ``grad_fun(x, v, context)``.
+    reuse : Reuse or bool
+        Estimate VJPs and Jacobians from all samples so far, with new evaluations only where those
+        do not suffice; see ``Reuse``. ``estimate(x).stderr`` says what is left.
     **estimation_options
         For what is estimated: the options of ``jacobian`` (``method``, ``rel_step``, ``bounds``,
         ``batch_dims``, ``workers``, ...).
@@ -75,6 +80,7 @@ def gradiator(
         jac_fun=jac_fun,
         argnums=argnums,
         context=context,
+        reuse=reuse,
         options=estimation_options,
     )
 
@@ -89,6 +95,8 @@ class Gradiator:
     ----------
     counts : Counts
         Calls of each function, and their times.
+    memory : Memory or None
+        The samples kept for ``reuse``.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Gradiator:
         jac_fun: Callable[..., Any] | None = None,
         argnums: Argnums = None,
         context: bool = False,
+        reuse: Reuse | bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         for name, given in (
@@ -119,12 +128,22 @@ class Gradiator:
         self.options = dict(options or {})
         self.batch_dims = int(self.options.get("batch_dims", 0))
         self.counts = Counts()
+        self.reuse = Reuse() if reuse is True else reuse
+        self.memory = Memory(self.reuse, self.options) if self.reuse else None
         self._latest: Linearized | None = None
 
     def replace(self, **changes: Any) -> Gradiator:
         """The same function with other ``argnums``, ``options`` or derivatives, counting anew."""
-        names = ("fun", "grad_fun", "jvp_fun", "jac_fun", "argnums", "context", "options")
+        names = (
+            *("fun", "grad_fun", "jvp_fun", "jac_fun", "argnums", "context", "reuse", "options"),
+        )
         return Gradiator(**{name: getattr(self, name) for name in names} | changes)
+
+    def by(self, argnums: Argnums) -> Gradiator:
+        """The same function, differentiated by other inputs; counts and samples are shared."""
+        out = self.replace(argnums=argnums)
+        out.counts, out.memory = self.counts, self.memory
+        return out
 
     def batched(self, moved: tuple[int, ...]) -> Gradiator:
         """The same function over a leading axis of independent points, counted as one call.
@@ -142,6 +161,7 @@ class Gradiator:
             grad_fun=each.products(self.grad_fun),
             jvp_fun=each.products(self.jvp_fun),
             jac_fun=each.products(self.jac_fun),
+            reuse=False,
             options=options,
         )
         out.counts = self.counts

@@ -14,6 +14,7 @@ from gradiator_np import checks
 from gradiator_np.estimate import jacobian
 from gradiator_np.linearize import jvp, vjp
 from gradiator_np.results import JacobianEstimate
+from gradiator_np.reuse import Memory
 from gradiator_np.structure import Layout, blocks
 
 Array = NDArray[np.float64]
@@ -61,6 +62,7 @@ class Owner(Protocol):
     batch_dims: int
     options: dict[str, Any]
     counts: Counts
+    memory: Memory | None
 
 
 class Linearized:
@@ -139,6 +141,8 @@ class Linearized:
         if owner.options.get("vectorized"):
             out = tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
         self.know(out)
+        if owner.memory is not None:
+            owner.memory.add(self._flat_x()[None], self._flat_y()[None])
 
     def know(self, value: Any) -> None:
         """Take ``value`` as that of ``fun`` here, from a run made elsewhere."""
@@ -166,8 +170,12 @@ class Linearized:
             return self._several(self._grad, v, self._y_layout, "v")
         if self._matrix is None and not self.exact and not self.keep and self._large():
             return self._estimated_vjp(v)
-        flat, _ = checks.direction(_tree(v), self.y_layout, "v")
-        out = (flat[..., None, :] @ self.matrix())[..., 0, :]
+        flat, lead = checks.direction(_tree(v), self.y_layout, "v")
+        if owner.memory is None or self.keep or lead or self.exact:
+            matrix = self.matrix()
+        else:
+            matrix = self._remembered(owner.memory, np.square(np.abs(flat))).solution.coef
+        out = (flat[..., None, :] @ matrix)[..., 0, :]
         return self._as_x(self.x_layout.unflatten(out))
 
     def jacobian(self) -> Any:
@@ -222,7 +230,8 @@ class Linearized:
 
     def _large(self) -> bool:
         """Whether the Jacobian is worth contracting on arrival rather than storing."""
-        return self.x_layout.size * self.y_layout.size > SMALL
+        many = self.x_layout.size * self.y_layout.size > SMALL
+        return many and self.owner.memory is None
 
     def _one_row(self) -> bool:
         """Whether a single VJP that is given is the whole Jacobian."""
@@ -287,12 +296,29 @@ class Linearized:
         """The Jacobian estimated here, with its error bars; kept where ``keep`` is set."""
         if self._estimate is not None:
             return self._estimate
-        fun, z, options = self.problem()
-        out = jacobian(fun, z, **options)
-        self.owner.counts.fun += out.nfev
+        if self.owner.memory is not None:
+            out = self._remembered(self.owner.memory, None)
+        else:
+            fun, z, options = self.problem()
+            out = jacobian(fun, z, **options)
+            self.owner.counts.fun += out.nfev
         if self.keep:
             self._estimate = out
         return out
+
+    def _remembered(self, memory: Memory, weights: Array | None) -> JacobianEstimate:
+        """The Jacobian from earlier samples, with new ones where they do not suffice."""
+        fun, z, _ = self.problem()
+        layouts = self.x_layout, self.y_layout
+        out = memory.estimate(fun, z, self._flat_x(), self._flat_y(), layouts, weights)
+        self.owner.counts.fun += out.nfev
+        return out
+
+    def _flat_x(self) -> Array:
+        return np.asarray(self.x_layout.flatten(_tree(self._moved())), dtype=np.float64)
+
+    def _flat_y(self) -> NDArray[Any]:
+        return self.y_layout.flatten(_tree(self.value))
 
     def _estimated_jvp(self, u: Any) -> Any:
         fun, z, options = self.problem()

@@ -224,8 +224,7 @@ class _Host:
 
     def __init__(self, owner: Gradiator, shapes: Any, moved: tuple[int, ...]) -> None:
         if owner.argnums is None and len(moved) < len(shapes):
-            counts, owner = owner.counts, owner.replace(argnums=moved)
-            owner.counts = counts
+            owner = owner.by(moved)
         self.owner, self.shapes, self.moved = owner, shapes, moved
 
     def value(self, xs: Any) -> Any:

@@ -151,8 +151,7 @@ class _Call:
 
     def __init__(self, owner: Gradiator, inputs: tuple[Any, ...], moved: tuple[int, ...]) -> None:
         if owner.argnums is None and len(moved) < len(inputs):
-            counts, owner = owner.counts, owner.replace(argnums=moved)
-            owner.counts = counts
+            owner = owner.by(moved)
         self.owner, self.inputs, self.moved = owner, inputs, moved
         self.point: Linearized | None = None
         self.inner: _Call | None = None
