@@ -15,6 +15,7 @@ from gradiator_np.structure import Layout
 Array = NDArray[np.float64]
 
 FLOAT64 = np.dtype(np.float64)
+EPS64, EPS32 = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 
@@ -26,7 +27,9 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
     TypeError
         For strings, objects, None.
     """
-    a = value if type(value) is np.ndarray else np.asarray(value)
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+        value = value.astype(np.result_type(value.dtype, np.float32)).filled(np.nan)
+    a = value if type(value) is np.ndarray else _asarray(value, what)
     if a.dtype is FLOAT64 or a.dtype in _FLOATS:
         return a
     kind = a.dtype.kind
@@ -41,6 +44,24 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
         f"{what} must be numbers, got {_describe(value, a)}; "
         "give a float, an array of floats, or a dict of them"
     )
+
+
+def _asarray(value: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as exc:  # lists of several lengths
+        raise ValueError(
+            f"{what} is no array of one shape, {value!r:.60}: {exc}; flatten it, or give a dict "
+            "of arrays"
+        ) from None
+
+
+def precision(value: Any) -> float:
+    """Machine epsilon of the coarsest floating-point type in a value of fun."""
+    if type(value) is not np.ndarray and isinstance(value, Mapping):
+        return max(map(precision, value.values()))
+    dtype = value.dtype if type(value) is np.ndarray else np.asarray(value).dtype
+    return float(np.finfo(dtype).eps) if dtype is not FLOAT64 and dtype.kind in "fc" else EPS64
 
 
 def _is_scalar(value: Any) -> bool:

@@ -56,7 +56,7 @@ class Express:
         self.multiples = CENTRAL[self.order][:, None]
         # Which number of all points laid flat each row moves.
         self.moved = np.arange(self.order * m) * m + np.tile(np.arange(m), self.order)
-        self.relative = EPS64 ** (1 / (self.order + 1))
+        self.relative = checks.EPS64 ** (1 / (self.order + 1))
         self.run_all = self._compiled if jitted else self._python
 
     def run(self, point: checks.Point, value: Any = None) -> JacobianEstimate | Left:

@@ -171,7 +171,8 @@ class StencilPlan:
             if (farthest + h <= room).all():
                 return np.asarray(side * (farthest + h))
         t = failed * SHRINK
-        while np.isclose(t, taken, rtol=1e-3, atol=0).any():
+        # 0 stays: there the input is fixed, at this point of the batch.
+        while (np.isclose(t, taken, rtol=1e-3, atol=0) & (t != 0)).any():
             t = t * 0.75
         return np.asarray(t)
 
