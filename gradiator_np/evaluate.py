@@ -261,7 +261,7 @@ class Evaluator:
         batch_dims = len(self.x_layout.batch)
         self._like = value if self._jitted else None
         self.y_layout, flat = output(value, batch_dims)
-        self.precision = checks.precision(value)
+        self.precision = max(self.precision, checks.precision(value))
         if self.y_layout.batch != self.x_layout.batch:
             raise ValueError(
                 f"fun(x) has shape {np.shape(value)}, but batch_dims={batch_dims} makes its "
@@ -549,7 +549,7 @@ class Evaluator:
             yield result
         if count != len(rows):
             raise EvaluationError(
-                f"workers(f, points) gave {'more than' if count > len(rows) else 'only'} "
+                f"workers(f, points) gave {'more than ' if count > len(rows) else ''}"
                 f"{min(count, len(rows))} results for {len(rows)} points; a map-like callable "
                 "returns one for each, in order"
             )

@@ -120,6 +120,7 @@ class Linearization:
         self._y_layout = evaluate.y_layout
         self._value = self._y_layout.unflatten(y)
         self.y = self._y_layout.unflatten(y.copy())  # the caller's, to change
+        self._precision = evaluate.precision
         self.nfev = evaluate.nfev
 
     def _evaluator(self, **hooks: Any) -> Evaluator:
@@ -207,6 +208,7 @@ class Linearization:
         self, inner: JacobianEstimator, view: Callable[[NDArray[Any]], Any], **hooks: Any
     ) -> ProductEstimate:
         with self._evaluator(**hooks) as evaluate:
+            evaluate.precision = self._precision
             start(inner, evaluate, self._x, self._value)
             drive(inner, evaluate, self._options.get("on_error", "adapt"))
         self.nfev += inner.nfev

@@ -110,3 +110,104 @@ def test_a_failing_output_spoils_only_cotangents_that_weigh_it(vectorized):
     assert_allclose(product.value[[0, 2]], [[2, 1, 0], [4, 2, 0]], atol=TOL)
     assert np.isinf(product.stderr[1, 1])
     assert not np.isinf(product.stderr[[0, 2]]).any()
+
+
+def test_a_failure_where_an_input_is_fixed_at_one_point_of_the_batch():
+    x = np.array([[1.0, 2.0], [1.0, 2.0]])
+    lower, upper = np.array([[1.0, -9], [-9, -9]]), np.array([[1.0, 9], [9, 9]])
+
+    def fails(z):
+        if (z[1, 0] != 1.0).any():
+            raise ValueError("stiff")
+        return z**2
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(fails, x, method="3-point", bounds=(lower, upper), batch_dims=1)
+    assert np.isinf(estimate.stderr[:, :, 0]).all()
+    assert_allclose(estimate.jac[:, 1, 1], 4, atol=10 * TOL)
+
+
+def test_what_ran_already_may_fill_several_parts():
+    """Values of 8 MiB: points are handed over eight at a time, ten have been run."""
+    calls = []
+
+    def big(x):
+        calls.append(1)
+        if x[9] > 1:
+            raise ValueError("stiff")
+        return np.full(2**20, x.sum())
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(big, np.ones(10), method="2-point")
+    assert estimate.nfev == len(calls) == 12
+    assert_allclose(estimate.jac[0], 1, atol=1e-6)
+
+    def stop(x):
+        if x[8] > 1:
+            raise KeyboardInterrupt
+        return np.full(2**20, x.sum())
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        jacobian(stop, np.ones(10), method="2-point")
+    assert len(caught.value.samples) == 9
+
+
+def test_masked_outputs_are_failed_outputs():
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(lambda x: np.ma.masked_greater(x**2, 8.0), X, method="2-point")
+    assert np.isinf(estimate.stderr[2]).all()
+    assert_allclose(estimate.jac[:2, :2], [[2, 0], [0, 4]], atol=1e-6)
+    with pytest.raises(ValueError, match="finite"):
+        jacobian(fun, np.ma.masked_equal(X, 2.0), method="2-point")
+
+
+# -- what fun computes in ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.complex64])
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_coarse_values_get_coarse_steps(dtype, vectorized):
+    def coarse(x):
+        return (x**2).astype(dtype)
+
+    def named(x):
+        return {"coarse": coarse(x), "fine": x**2}
+
+    # sqrt(eps) relative steps and values, and as much curvature.
+    tol = 8 * np.sqrt(np.finfo(dtype).eps)
+    how = {"method": "2-point", "vectorized": vectorized}
+    assert_allclose(jacobian(coarse, X, **how).jac, np.diag(2 * X), atol=3 * tol)
+    assert_allclose(jacobian(named, X, **how).jac["coarse"], np.diag(2 * X), atol=3 * tol)
+    assert_allclose(vjp(coarse, X, np.ones(3), **how).value, 2 * X, atol=3 * tol)
+    assert_allclose(jvp(coarse, X, np.ones(3), **how).value, 2 * X, atol=3 * tol)
+
+
+def test_coarse_values_that_are_told():
+    est = JacobianEstimator(X, y=(X**2).astype(np.float32), method="2-point")
+    _, points = est.ask()
+    est.tell((points**2).astype(np.float32))
+    assert est.estimate().solution.coef.dtype == np.float64
+    assert_allclose(est.estimate().jac, np.diag(2 * X), atol=0.02)
+
+
+# -- functions and workers that do not keep to their word --------------------------------------
+
+
+def test_a_vectorized_dict_must_answer_for_every_point():
+    """The value of the first point is not spread over the others: they are run one by one."""
+    estimate = jacobian(lambda p: {"s": p[:1, 0] ** 2}, X, method="3-point", vectorized=True)
+    assert_allclose(estimate.jac["s"], [2, 0, 0], atol=TOL)
+
+
+@pytest.mark.parametrize(
+    ("workers", "error", "words"),
+    [
+        (lambda f, points: [f(p) for p in points] * 2, EvaluationError, "more than 3 results"),
+        (lambda f, points: [f(points[0])], EvaluationError, "gave 1 results"),
+        (lambda f, points: None, TypeError, "as map does, got None"),
+        (lambda f, points: [fun(p) for p in points], TypeError, "what f returned"),
+    ],
+)
+def test_maps_that_are_none(workers, error, words):
+    with pytest.raises(error, match=words):
+        jacobian(fun, X, method="2-point", workers=workers)
