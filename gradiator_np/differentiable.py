@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from gradiator_np.linearize import Prepared
 from gradiator_np.linearized import Argnums, Counts, Linearized, own
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.reuse import Memory, Reuse
-from gradiator_np.structure import blocks
+from gradiator_np.structure import Layout, blocks
 from gradiator_np.verify import JacobianCheck, check_jacobian
 
 
@@ -131,6 +132,7 @@ class Gradiator:
         self.reuse = Reuse() if reuse is True else reuse
         self.memory = Memory(self.reuse, self.options) if self.reuse else None
         self._latest: Linearized | None = None
+        self._prepared: dict[Any, Prepared] = {}
 
     def replace(self, **changes: Any) -> Gradiator:
         """The same function with other ``argnums``, ``options`` or derivatives, counting anew."""
@@ -138,6 +140,13 @@ class Gradiator:
             *("fun", "grad_fun", "jvp_fun", "jac_fun", "argnums", "context", "reuse", "options"),
         )
         return Gradiator(**{name: getattr(self, name) for name in names} | changes)
+
+    def prepared(self, layout: Layout, z: Any, options: dict[str, Any]) -> Prepared:
+        """The function prepared for points of this layout, such as z."""
+        key = repr(layout.shapes), getattr(z, "dtype", None)
+        if key not in self._prepared:
+            self._prepared[key] = Prepared(self.fun, z, options)  # type: ignore[arg-type]
+        return self._prepared[key]
 
     def by(self, argnums: Argnums) -> Gradiator:
         """The same function, differentiated by other inputs; counts and samples are shared."""

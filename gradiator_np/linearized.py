@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import checks
 from gradiator_np.estimate import jacobian
-from gradiator_np.linearize import jvp, vjp
+from gradiator_np.linearize import Prepared, jvp, vjp
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.reuse import Memory
 from gradiator_np.structure import Layout, blocks
@@ -63,6 +63,9 @@ class Owner(Protocol):
     options: dict[str, Any]
     counts: Counts
     memory: Memory | None
+
+    def prepared(self, layout: Layout, z: Any, options: dict[str, Any]) -> Prepared:
+        """The function prepared for points of this layout."""
 
 
 class Linearized:
@@ -300,7 +303,12 @@ class Linearized:
             out = self._remembered(self.owner.memory, None)
         else:
             fun, z, options = self.problem()
-            out = jacobian(fun, z, **options)
+            if fun is self.owner.fun and "workers" not in options:
+                # What was learned of noise and steps at one point serves the next.
+                f0 = options.pop("f0")
+                out = self.owner.prepared(self.x_layout, z, options)(z, f0)
+            else:
+                out = jacobian(fun, z, **options)
             self.owner.counts.fun += out.nfev
         if self.keep:
             self._estimate = out
@@ -426,16 +434,10 @@ def _shapes(value: Any) -> Any:
     return np.shape(value)
 
 
-def _layout_shapes(layout: Layout) -> Any:
-    if layout.fields is None:
-        return layout.batch + (layout.shape or ())
-    return {key: _layout_shapes(inner) for key, (inner, _) in layout.fields.items()}
-
-
 def _expect(out: Any, layout: Layout, who: str, like: str) -> Any:
     """``out`` where it has the layout of ``like``; an error that names both shapes elsewhere."""
     if not layout.same(_tree(out)):
-        want = _layout_shapes(layout)
+        want = layout.shapes
         if isinstance(want, dict) and isinstance(out, tuple):
             want = tuple(want.values())
         raise ValueError(

@@ -1,5 +1,8 @@
 """Functions with derivatives given, estimated, or mixed: values, shapes, counts, messages."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -113,6 +116,18 @@ def test_linearize_keeps_the_jacobian():
     pull(2 * V)
     push(U)
     assert g.nfev == 4
+
+
+def test_what_was_learned_at_one_point_serves_the_next():
+    """The noise-aware default looks for the noise level once."""
+    rng = np.random.default_rng(0)
+    g = gradiator(lambda x: A @ x + 1e-3 * rng.normal(size=4))
+    spent = []
+    for shift in (0.0, 0.5, 1.0):
+        before = g.nfev
+        g.jacobian(X + shift)
+        spent.append(g.nfev - before)
+    assert max(spent[1:]) < spent[0]
 
 
 def test_what_the_forward_run_computed_reaches_the_pullback():
@@ -374,6 +389,15 @@ def test_a_gradient_of_the_wrong_shape_names_both_shapes():
 def test_bad_input_says_what_to_do(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_missing_framework_names_its_extra(framework, monkeypatch):
+    name = f"gradiator_np.adapters.{framework}"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, framework, None)
+    with pytest.raises(ImportError, match=rf"pip install 'gradiator-np\[{framework}\]'"):
+        importlib.import_module(name)
 
 
 def test_replace_keeps_the_rest():
