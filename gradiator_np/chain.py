@@ -111,11 +111,27 @@ class Chain:
         """The Jacobian at x with its standard errors."""
         return self.linearize(x).estimate()
 
-    def plan(self, x: Any, product: Literal["jacobian", "vjp", "jvp"] = "jacobian") -> ChainPlan:
+    def plan(
+        self, x: Any = None, product: Literal["jacobian", "vjp", "jvp"] = "jacobian"
+    ) -> ChainPlan:
         """The order chosen at x, with its cost in seconds beside those of the plain orders.
 
-        Runs the chain at x where that has not been done, and no derivative.
+        Parameters
+        ----------
+        x : array_like, optional
+            The point of the latest call by default. The chain is run there where it has not been;
+            no derivative is.
+        product : {"jacobian", "vjp", "jvp"}
+
+        Returns
+        -------
+        ChainPlan
+            Its text is what to print.
         """
+        if x is None:
+            if self._latest is None:
+                raise ValueError("sizes and costs are not known yet: give x, or call the chain")
+            x = self._latest.x
         return self.linearize(x).plan(product)
 
 

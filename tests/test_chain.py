@@ -299,6 +299,8 @@ def test_the_plan_shows_costs_of_all_orders():
     assert chain.plan(x, "jvp").cost == 6
     assert all(f.counts.jvp == f.counts.grad == 0 for f in chain.stages)
     assert "preaccumulation" in repr(plan)
+    chain(x)
+    assert repr(chain.plan()) == repr(chain.plan(x))
 
 
 def test_costs_are_measured_where_they_are_not_given():
@@ -324,6 +326,7 @@ def test_costs_are_measured_where_they_are_not_given():
         (lambda: Chain(np.sin, costs=[]), ValueError, "0 entries for 1 stages"),
         (lambda: Chain(np.eye(3))(np.ones(2)), ValueError, r"shape \(3, 3\), but it receives 2"),
         (lambda: Chain(np.eye(3)).vjp(np.ones(3), np.ones(2)), ValueError, r"v has shape \(2,\)"),
+        (lambda: Chain(np.eye(3)).plan(), ValueError, "give x, or call the chain"),
         (lambda: Chain(np.eye(3)).plan(np.ones(3), "hvp"), ValueError, "product='hvp'"),
     ],
 )
