@@ -23,7 +23,14 @@ from gradiator_np.designs.pilot import (
     round_digit,
     slopes,
 )
-from gradiator_np.designs.second_look import broken, nearest, pool, shrinks_slowly, stays_broken
+from gradiator_np.designs.second_look import (
+    broken,
+    nearest,
+    pool,
+    shrinks_slowly,
+    stays_broken,
+    surprise,
+)
 from gradiator_np.designs.verdict import answer, bending
 from gradiator_np.kernels import lines as kernels
 from gradiator_np.solvers.solution import Solution
@@ -225,12 +232,14 @@ class AutoPlan:
     def _run(self) -> Generator[Array, None, None]:
         if not self.inputs.size or not self.book.f0.size:
             return
-        if self.learned is not None and self._fits(self.learned):
-            self._start_from(self.learned)
+        given = self.learned
+        if given is not None and self._fits(given):
+            self._start_from(given)
             yield from self._rounds()
-            if not self._stale():
+            if not self._stale(given):
                 yield from self._look_again()
                 return
+            self.noise.clear()
             self.learned, self.count = None, np.zeros_like(self.count)
         pilot = Pilot(self, self._pilot_evals())
         learned = yield from pilot.run()
@@ -251,30 +260,22 @@ class AutoPlan:
         self.noise.squares, self.noise.count = known * np.square(learned.noise), known
         self.floor = np.maximum(self.floor, np.minimum(CLEAR * learned.floor, self.cap))
 
-    def _stale(self) -> bool:
+    def _stale(self, learned: Learned) -> bool:
         """Whether what was learned at another point does not hold here: another noise, or a
         function that bends much earlier."""
-        learned = self.learned
-        assert learned is not None
-        _, states, weights, slope, noise = self.infer()
+        _, states, weights, slope, _ = self.infer()
+        noise = learned.noise
         bent = (
             np.median(bending(states, weights)) < bending(self.states, learned.prior[None])[0] / 5
         )
         view = self.book.lines(self.rows, [int(j) for j in self.inputs])
         if not learned.noisy or self.known_noise is not None:
             return bool(bent or broken(view, noise, slope).any())
-        fresh = self.noise.empty_like()
         # by the curvature expected beforehand: afterwards noise may pass for it
         prior = learned.prior[learned.prior > 1e-6 * learned.prior.max()]
         before = np.broadcast_to(prior / prior.sum(), weights.shape)
         slope = np.broadcast_to(learned.slope, slope.shape)
-        pool(fresh, noise, view, states, before, slope, loudest=np.inf)
-        seen = fresh.count > 0
-        if not seen.any():
-            return bool(bent)
-        ratio = np.sqrt(fresh.squares[seen] / fresh.count[seen]) / noise[seen]
-        change = np.abs(np.log(np.sqrt(np.mean(ratio**2))))
-        return bool(bent or change > np.log(OTHER_NOISE))
+        return bool(bent or surprise(noise, view, states, before, slope) > OTHER_NOISE**2)
 
     def _evals(self) -> int:
         return self.book.n_rows + 1
@@ -297,7 +298,7 @@ class AutoPlan:
         if self.options.max_evals is not None:
             left = (self.options.max_evals - self._evals()) // 2
             # a noise-free answer gets no better than rounding allows
-            each = min(int(left // m), 1 << 30 if self.learned.noisy else 4)
+            each = max(min(int(left // m), 1 << 30 if self.learned.noisy else 4), 1)
         elif self.options.tol is not None or self.options.rtol is not None:
             left = PATIENCE * m
         self.each = each
@@ -329,7 +330,7 @@ class AutoPlan:
         # what is left goes where the error is largest
         view, states, weights, slope, noise = self.infer()
         spread = mixture(view, states, noise, slope, weights)[2]
-        worst = (np.where(np.isfinite(spread), spread, 1e300) / np.square(noise)[:, None]).mean(0)
+        worst = (spread / np.square(noise)[:, None]).mean(axis=0)
         order = wanted[np.argsort(-worst[wanted], kind="stable")]
         return np.sort(order[: max(int(left), 0)])
 

@@ -67,7 +67,7 @@ class Noise:
         if var.size == 1:
             return np.sqrt(var), np.where(known, self.count, 0.0)
         best: tuple[float, Array, float] | None = None
-        for unit in (np.ones_like(var), np.maximum(self.size, 1e-3 * self.size.max()) ** 2):
+        for unit in (np.ones_like(var), np.maximum(self.size, 1e-9 * self.size.max()) ** 2):
             if not (unit > 0).all():
                 continue
             e = np.log(var / unit) - digamma(count / 2) + np.log(count / 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,14 +23,35 @@ LOUDEST = 9.0
 BROKEN, CLEAR_OF_NOISE = 0.5, 5.0
 
 
+def _contrasts(
+    view: Lines, states: States, weights: Array, slope: Array
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Contrasts (L, N) of neighbouring pairs of every line, their variance at unit noise (L, 1)
+    and the variance that curvature gives them (L, N): nan where there is none."""
+    order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
+    t = np.take_along_axis(view.t, order, axis=1)
+    factor = np.take_along_axis(view.factor, order, axis=1)
+    odd = np.take_along_axis(view.odd, order[:, :, None], axis=1)
+    even = np.take_along_axis(view.even, order[:, :, None], axis=1)
+    q = 2 * np.arange(1, states.sd_odd.shape[1] + 1)
+    b2 = np.square(slope)
+    for k in range(1, t.shape[1]):
+        near, far = t[:, k - 1, None], t[:, k, None]
+        # odd: D(near) - D(far)
+        curve = _mean_square(weights, states.sd_odd, near**q - far**q)
+        spread = factor[:, k - 1, None] / (2 * near**2) + factor[:, k, None] / (2 * far**2)
+        yield odd[:, k - 1] - odd[:, k], spread, curve[:, None] * b2
+        # even: E(near) - (near / far)^2 E(far)
+        ratio = (near / far) ** 2
+        curve = _mean_square(weights, states.sd_even, 2 * (near**q - ratio * far**q))
+        spread = 2 * (1 + ratio**2) + 4 * (1 - ratio) ** 2
+        pairs = (factor[:, k - 1, None] == 1) & (factor[:, k, None] == 1)
+        contrast = even[:, k - 1] - ratio * even[:, k]
+        yield np.where(pairs, contrast, np.nan), spread, curve[:, None] * b2
+
+
 def pool(
-    noise: Noise,
-    level: Array,
-    view: Lines,
-    states: States,
-    weights: Array,
-    slope: Array,
-    loudest: float = LOUDEST,
+    noise: Noise, level: Array, view: Lines, states: States, weights: Array, slope: Array
 ) -> None:
     """Add the contrasts of neighbouring pairs of every input to ``noise``.
 
@@ -41,54 +64,24 @@ def pool(
         Pairs, repetitions apart.
     states, weights, slope
         As in ``AutoPlan.infer``.
-    loudest : float
-        Mean square of the contrasts of one line beyond which they are left out.
     """
-    order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
-    t = np.take_along_axis(view.t, order, axis=1)
-    factor = np.take_along_axis(view.factor, order, axis=1)
-    odd = np.take_along_axis(view.odd, order[:, :, None], axis=1)
-    even = np.take_along_axis(view.even, order[:, :, None], axis=1)
-    var = np.square(level)
-    q = np.arange(1, states.sd_odd.shape[1] + 1)
-    b2 = np.square(slope)
-    for k in range(1, t.shape[1]):
-        near, far = t[:, k - 1], t[:, k]
-        use = np.isfinite(far)
-        if not use.any():
-            break
-        # odd: D(near) - D(far)
-        powers = near[:, None] ** (2 * q) - far[:, None] ** (2 * q)
-        curve = _mean_square(weights, states.sd_odd, powers) * b2.T
-        spread = factor[:, k - 1] / (2 * near**2) + factor[:, k] / (2 * far**2)
-        good = use & (curve < CURVED * var[:, None] * spread)
-        _add(noise, odd[:, k - 1] - odd[:, k], spread, good.T, level, loudest)
-        # even: E(near) - (near / far)^2 E(far)
-        ratio = (near / far) ** 2
-        powers = 2 * (near[:, None] ** (2 * q) - ratio[:, None] * far[:, None] ** (2 * q))
-        curve = _mean_square(weights, states.sd_even, powers) * b2.T
-        spread = 2 * (1 + ratio**2) + 4 * (1 - ratio) ** 2
-        pair = (factor[:, k - 1] == 1) & (factor[:, k] == 1)
-        good = use & pair & (curve < CURVED * var[:, None] * spread)
-        contrast = even[:, k - 1] - ratio[:, None] * even[:, k]
-        _add(noise, contrast, spread, good.T, level, loudest)
+    for contrast, spread, curve in _contrasts(view, states, weights, slope):
+        z2 = np.square(contrast / level) / spread
+        good = np.isfinite(z2) & (curve < CURVED * np.square(level) * spread)
+        count = np.maximum(good.sum(axis=1), 1)
+        # a curvature that the states did not see coming is out of all proportion
+        fair = np.where(good, z2, 0.0).sum(axis=1) / count < LOUDEST
+        noise.add(np.where(good & fair[:, None], contrast, np.nan), spread)
 
 
-def _add(
-    noise: Noise,
-    contrast: Array,
-    spread: Array,
-    good: NDArray[np.bool_],
-    level: Array,
-    loudest: float,
-) -> None:
-    """Add the contrasts (L, N) that are good, but for lines where they are out of all proportion:
-    a curvature that the states did not see coming."""
-    z2 = np.square(contrast / level) / spread[:, None]
-    good = good & np.isfinite(z2)
-    count = np.maximum(good.sum(axis=1), 1)
-    fair = np.where(good, z2, 0.0).sum(axis=1) / count < loudest
-    noise.add(np.where(good & fair[:, None], contrast, np.nan), spread[:, None])
+def surprise(level: Array, view: Lines, states: States, weights: Array, slope: Array) -> float:
+    """Mean square of all contrasts in units of what noise and curvature explain; 1 if none."""
+    total, count = 0.0, 0
+    for contrast, spread, curve in _contrasts(view, states, weights, slope):
+        z2 = np.square(contrast) / (np.square(level) * spread + curve)
+        good = np.isfinite(z2)
+        total, count = total + float(z2[good].sum()), count + int(good.sum())
+    return total / count if count else 1.0
 
 
 def _mean_square(weights: Array, sd: Array, powers: Array) -> Array:
