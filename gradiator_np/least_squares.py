@@ -14,7 +14,7 @@ from gradiator_np import checks
 from gradiator_np.estimator import UNBOUNDED
 from gradiator_np.evaluate import Evaluator, Run, output
 from gradiator_np.samples import EvaluationError, Samples
-from gradiator_np.search import Search
+from gradiator_np.search import Search, default_scale
 from gradiator_np.structure import Layout
 from gradiator_np.trust_region import LocalModel, parameter_covariance
 
@@ -271,12 +271,7 @@ class LeastSquares:
 
 
 def _scale(x: Array, x_scale: Any, layout: Layout) -> Array:
-    """|x0|, where that is 0 the median of the others, or 1."""
-    if x_scale is not None:
-        return checks.positive(x_scale, layout, "x_scale")
-    size = np.abs(x)
-    other = float(np.median(size[size > 0])) if size.any() else 1.0
-    return np.where(size > 0, size, other)
+    return default_scale(x) if x_scale is None else checks.positive(x_scale, layout, "x_scale")
 
 
 def _intervals(

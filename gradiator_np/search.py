@@ -24,6 +24,8 @@ RUNAWAY = 1e4
 POOR = 10.0
 #: Iterations in a row without hope of progress before the search ends.
 CALM = 4
+#: Noise of the sum of squares, relative to it, from which on the whole patience is needed.
+LOUD = 1e-3
 #: Gain, in standard deviations of the noise of the sum of squares, that is worth a run.
 HALF = 0.25
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
@@ -34,6 +36,13 @@ STALE = 30
 LEAST = 1e-14
 #: Radius at which parameters that only noise answered are given up.
 FARTHEST = 1e12
+
+
+def default_scale(x: Array) -> Array:
+    """|x|, where that is 0 the median of the others, or 1."""
+    size = np.abs(x)
+    other = float(np.median(size[size > 0])) if size.any() else 1.0
+    return np.where(size > 0, size, other)
 
 
 @dataclass(slots=True)
@@ -325,6 +334,7 @@ class Search:
         if size < self.best - floor:
             self.best, self.since, self.checked = size, runs, False
         stale = runs - self.since > max(STALE, STALE * (self.m + 1) // 3)
+        patience = CALM if state.noise > LOUD * size else CALM // 2
         limited = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
         if size <= 1e-20 * self.limit or self.radius < LEAST:
             self.status = "converged"
@@ -332,7 +342,7 @@ class Search:
             self.calm, self.radius = 0, 4.0 * self.radius  # only noise answers
             if self.radius > FARTHEST:
                 self.status = "no signal"
-        elif self.calm >= CALM or self.idle >= 2 * CALM or stale:
+        elif self.calm >= patience or self.idle >= 2 * patience or stale:
             if not self.checked:
                 self.checked = self.repeat = True
             elif self.x_tol is None or self._reached(state, self.x_tol):

@@ -48,7 +48,7 @@ RIDGE = 0.5
 #: log-sd of the relative bend of the inputs.
 TAU = 0.35
 #: Intervals rest on one estimate of the inputs' bends and on one family of kernels: measured.
-WIDER = 1.1
+WIDER = 1.15
 
 
 @dataclass(frozen=True, slots=True)
