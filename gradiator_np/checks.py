@@ -28,12 +28,12 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
         For strings, objects, None.
     """
     if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
-        value = value.astype(np.result_type(value.dtype, np.float32)).filled(np.nan)
+        value = np.ma.filled(value.astype(np.result_type(value.dtype, np.float32)), np.nan)
     a = value if type(value) is np.ndarray else _asarray(value, what)
     if a.dtype is FLOAT64 or a.dtype in _FLOATS:
         return a
     kind = a.dtype.kind
-    if kind in "biuf":
+    if kind in "iuf":
         return a.astype(np.float64)
     if kind == "c":
         return a.astype(np.complex128)
@@ -188,6 +188,23 @@ def bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array]:
             name = layout.names[i[-1]]
             raise ValueError(f"x{name} " + text.format(lower[i], upper[i], x[i]))
     return lower, upper
+
+
+def inward(lower: Array, upper: Array) -> tuple[Array, Array]:
+    """The outermost float32 numbers between the bounds, as float64."""
+    with np.errstate(over="ignore"):
+        low, high = lower.astype(np.float32), upper.astype(np.float32)
+    low = np.where(low < lower, np.nextafter(low, np.float32(np.inf)), low)
+    high = np.where(high > upper, np.nextafter(high, np.float32(-np.inf)), high)
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def whole(value: Any, what: str) -> NDArray[np.intp]:
+    """Whole numbers."""
+    a = np.asarray(value)
+    if a.size and a.dtype.kind not in "iu":
+        raise TypeError(f"{what} must be whole numbers, got {value!r:.60}")
+    return a.astype(np.intp)
 
 
 def positive(value: Any, layout: Layout, what: str) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,7 @@ class JacobianEstimator:
         self._plan: Plan | None = None
         self._y: NDArray[Any] | None = None  # (B, n)
         self._precision = EPS64  # of the values
+        self._kind: Kind | None = None  # of values that were told
         self._value_asked = False
         # Ids: 0 is x itself, r + 1 row r of the plan, in the order asked for.
         self._moves: AxisMoves | FreeMoves = NO_MOVES
@@ -142,8 +143,8 @@ class JacobianEstimator:
         self.nfev = 0
         self.n_failed = 0
         if y is not None:
-            y_layout, value = output(y, batch_dims)
-            self.set_value(value.copy(), y_layout, checks.precision(y))
+            self._kind = kind = Kind.of(y, batch_dims)
+            self.set_value(kind.flat.copy(), kind.layout, kind.precision)
 
     # -- ask ---------------------------------------------------------------------------------
 
@@ -292,13 +293,14 @@ class JacobianEstimator:
         Parameters
         ----------
         outputs : array_like, shape (k, *y.shape), or a sequence of k values
-            None or nan marks a failed run, or failed outputs of a run.
+            None or nan marks a failed run, or failed outputs of a run. For x and y as dicts also
+            a dict of arrays.
         ids : sequence of int, optional
             Which points these are; by default all that are pending, in the order of ``ask``.
         points : array_like, shape (k, *x.shape), optional
             The points that were really reached, where they differ from those asked for.
         errors : dict of int to str, optional
-            Why runs failed, by id.
+            Why runs failed, by id; their outputs are ignored.
 
         Raises
         ------
@@ -306,9 +308,15 @@ class JacobianEstimator:
             For unknown ids, ids told before, or outputs of another shape; nothing is taken then.
         """
         wanted = self._pending()
-        ids = wanted if ids is None else np.asarray(ids, dtype=np.intp).reshape(-1)
+        if ids is None and not len(wanted):
+            raise ValueError("no points are pending: call ask() first, and run what it returns")
+        ids = wanted if ids is None else checks.whole(ids, "ids").reshape(-1)
         self._check_ids(ids, wanted)
+        strange = sorted(set(errors or ()) - set(ids.tolist()))
+        if strange:
+            raise ValueError(f"errors names ids {strange[:5]} that are not among those told")
         rows = self._outputs(outputs, ids)
+        rows = [None if errors and i in errors else row for i, row in zip(ids.tolist(), rows)]
         reached = None
         if points is not None:
             flat, lead = checks.direction(points, self.x_layout, "points")
@@ -320,9 +328,13 @@ class JacobianEstimator:
                 raise ValueError("points that were reached must be finite; mark failed runs by "
                                  "None in outputs")  # fmt: skip
             reached = flat.reshape(len(ids), *self._x.shape)
-        if self.y_layout is None:
-            self._learn(rows)
-        values = self._flat(rows, ids)
+            if flat.dtype.kind == "c":
+                raise TypeError("points that were reached must be real, got complex numbers")
+            if (reached[ids == 0] != self._x).any():
+                raise ValueError("x itself was missed: estimate around the point that was reached")
+        kind = self._kind or self._learn(rows)
+        values = self._flat(rows, ids, kind)
+        self._kind, self.y_layout, self._precision = kind, kind.layout, kind.precision
         order = np.argsort(ids)
         self._take(
             ids[order], values[order], dict(errors or {}),
@@ -343,25 +355,29 @@ class JacobianEstimator:
     def _outputs(self, outputs: Any, ids: NDArray[np.intp]) -> list[Any]:
         """One value, or None, for each id."""
         if isinstance(outputs, Mapping):
-            rows = [{k: v[i] for k, v in outputs.items()} for i in range(len(ids))]
+            seen = {len(v) if np.ndim(v) else 0 for v in outputs.values()} or {0}
         else:
-            rows = list(outputs)
-        if len(rows) != len(ids):
-            raise ValueError(f"{len(rows)} outputs for {len(ids)} ids; give one for each")
-        return rows
+            seen = {len(outputs) if isinstance(outputs, Sequence) or np.ndim(outputs) else 0}
+        if seen != {len(ids)}:
+            raise ValueError(
+                f"{' or '.join(map(str, sorted(seen)))} outputs for {len(ids)} ids; give one for "
+                "each, None for a failed run"
+            )
+        if isinstance(outputs, Mapping):
+            return [{k: v[i] for k, v in outputs.items()} for i in range(len(ids))]
+        return list(outputs)
 
-    def _learn(self, rows: list[Any]) -> None:
-        """The layout of y, from the first value that is one."""
+    def _learn(self, rows: list[Any]) -> Kind:
+        """What values are like, from the first that is one."""
         value = next((row for row in rows if row is not None), None)
         if value is None:
             raise ValueError("every run of the first tell failed: the shape of y is not known yet; "
                              "tell at least one that succeeded with them")  # fmt: skip
-        self.y_layout, _ = output(value, len(self.x_layout.batch))
-        self._precision = checks.precision(value)
+        return Kind.of(value, len(self.x_layout.batch))
 
-    def _flat(self, rows: list[Any], ids: NDArray[np.intp]) -> NDArray[Any]:
-        layout = self.y_layout
-        assert layout is not None
+    def _flat(self, rows: list[Any], ids: NDArray[np.intp], kind: Kind) -> NDArray[Any]:
+        layout = kind.layout
+        may_be_complex = kind.is_complex or isinstance(self._design, ComplexStep)
         shape = (len(self._x), layout.size)
         flats: list[NDArray[Any]] = []
         for i, row in zip(ids, rows):
@@ -375,6 +391,8 @@ class JacobianEstimator:
                     f"the output of id {i} has shape {np.shape(row)}, earlier ones had "
                     f"{layout.batch + (layout.shape or ())}; nothing of this tell was taken"
                 )
+            if flat.dtype.kind == "c" and not may_be_complex:
+                raise TypeError(f"the output of id {i} is complex, earlier ones were real")
             flats.append(flat.reshape(shape))
         return np.stack(flats)
 
@@ -386,12 +404,16 @@ class JacobianEstimator:
         self, ids: NDArray[np.intp], values: NDArray[Any], errors: dict[int, str],
         reached: Array | None,
     ) -> None:  # fmt: skip
-        if not checks.isfinite(values):
-            self._clean = False
-            self.n_failed += int((~np.isfinite(values)).any((1, 2)).sum())
         if errors:
             self._errors.update(errors)
         self.nfev += len(ids)
+        if self._y is None and ids[:1] == 0:  # they are in order
+            self.set_value(values[0], self.y_layout)
+            ids, values = ids[1:], values[1:]
+            reached = None if reached is None else reached[1:]
+        if not checks.isfinite(values):
+            self._clean = False
+            self.n_failed += int((~np.isfinite(values)).any((1, 2)).sum())
         if self._values is None:
             dtype = np.complex128 if values.dtype.kind == "c" else np.float64
             if len(ids) == len(self._moves) and self._y is not None and reached is None:
@@ -403,14 +425,6 @@ class JacobianEstimator:
         elif values.dtype.kind == "c" and self._values.dtype.kind != "c":
             self._values = self._values.astype(np.complex128)
         rows = ids - 1
-        if self._y is None and (ids == 0).any():
-            at = int(np.flatnonzero(ids == 0)[0])
-            self.set_value(values[at], self.y_layout)
-            if reached is not None and (reached[at] != self._x).any():
-                raise ValueError("x itself was missed: estimate around the point that was reached")
-            keep = ids != 0
-            rows, values = rows[keep], values[keep]
-            reached = None if reached is None else reached[keep]
         self._values[rows] = values
         self._done[rows] = True
         self._open -= len(rows)
@@ -570,11 +584,31 @@ class Record:
         return self._estimator._samples(self._rows, self._with_x)
 
 
+class Kind(NamedTuple):
+    """What values of fun are like, learned from the first."""
+
+    layout: Layout
+    flat: NDArray[Any]
+    precision: float
+
+    @classmethod
+    def of(cls, value: Any, batch_dims: int) -> Kind:
+        """The kind of one value."""
+        return cls(*output(value, batch_dims), checks.precision(value))
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether values may be complex."""
+        return self.flat.dtype.kind == "c"
+
+
 def _bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array] | None:
     """Bounds as (B, m) each; None where there are none at all."""
     if value is UNBOUNDED:
         return None
     lower, upper = checks.bounds(value, x, layout)
+    if x.dtype == np.float32:  # a point that is rounded must not leave them
+        lower, upper = checks.inward(lower, upper)
     return lower.reshape(-1, layout.size), upper.reshape(-1, layout.size)
 
 

@@ -611,8 +611,9 @@ def is_jitted(fun: object) -> bool:
 
 def failed_at_x(exc: Exception | None) -> EvaluationError:
     """The error for a run at x itself that raised."""
+    what = "".join(traceback.format_exception_only(exc)).strip()
     return EvaluationError(
-        f"fun failed at x itself ({type(exc).__name__}: {exc}); nothing can be estimated around a "
+        f"fun failed at x itself ({what}); nothing can be estimated around a "
         "point where fun has no value"
     )
 

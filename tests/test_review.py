@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gradiator_np import (
@@ -200,7 +202,7 @@ def test_a_vectorized_dict_must_answer_for_every_point():
 
 
 @pytest.mark.parametrize(
-    ("workers", "error", "words"),
+    "workers, error, words",
     [
         (lambda f, points: [f(p) for p in points] * 2, EvaluationError, "more than 3 results"),
         (lambda f, points: [f(points[0])], EvaluationError, "gave 1 results"),
@@ -211,3 +213,96 @@ def test_a_vectorized_dict_must_answer_for_every_point():
 def test_maps_that_are_none(workers, error, words):
     with pytest.raises(error, match=words):
         jacobian(fun, X, method="2-point", workers=workers)
+
+
+# -- float32 -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    room=st.lists(st.floats(-7, -2), min_size=4, max_size=4),
+    method=st.sampled_from(["2-point", "3-point", "5-point"]),
+)
+def test_float32_points_stay_within_float64_bounds(room, method):
+    """A point that is rounded to float32 must not leave a bound that is no float32 number."""
+    x = np.array([0.3, -0.7], np.float32)
+    lower, upper = x - 10.0 ** np.array(room[:2]), x + 10.0 ** np.array(room[2:])
+
+    def guarded(z):
+        assert z.dtype == np.float32
+        assert (z.astype(float) >= lower).all()
+        assert (z.astype(float) <= upper).all()
+        return z**2
+
+    jacobian(guarded, x, method=method, bounds=(lower, upper), on_error="raise")
+    for u in ([1.0, 1], [-1, 2]):
+        jvp(guarded, x, u, method=method, bounds=(lower, upper), on_error="raise")
+
+
+# -- tell --------------------------------------------------------------------------------------
+
+
+def test_a_tell_that_is_refused_leaves_nothing_behind():
+    est = JacobianEstimator(X, method="2-point")
+    with pytest.raises(ValueError, match="call ask"):
+        est.tell([fun(X)])
+    ids, points = est.ask()
+    good = [fun(p) for p in points]
+    for outputs, options, error, words in (
+        (3.0, {}, ValueError, "0 outputs for 4 ids"),
+        ({"a": [1.0, 2.0]}, {}, ValueError, "2 outputs for 4 ids"),
+        ({"a": np.ones(5)}, {}, ValueError, "5 outputs for 4 ids"),
+        ([[1.0]] * 3 + ["a"], {}, TypeError, "must be numbers"),
+        ([[1.0]] * 3 + [[1j]], {}, TypeError, "id 3 is complex"),
+        (good[:1], {"ids": [1.7]}, TypeError, "whole numbers"),
+        (good, {"errors": {7: "broke"}}, ValueError, "names ids"),
+        (good, {"points": points + 0.1}, ValueError, "x itself was missed"),
+        (good, {"points": points + 1j}, TypeError, "must be real"),
+    ):
+        with pytest.raises(error, match=words):
+            est.tell(outputs, **{"ids": ids} | options)
+    est.tell(good, ids=ids)
+    assert_array_equal(est.estimate().jac, jacobian(fun, X, method="2-point").jac)
+    assert est.estimate().nfev == 4
+    assert est.estimate().n_failed == 0
+
+
+def test_an_error_wins_over_its_output():
+    est = JacobianEstimator(X, method="2-point", on_error="drop")
+    ids, points = est.ask()
+    est.tell([fun(p) for p in points], ids=ids, errors={2: "valve stuck"})
+    estimate = est.estimate()
+    assert estimate.n_failed == 1
+    assert np.isinf(estimate.stderr[:, 1]).all()
+    partly = JacobianEstimator(X, method="2-point")
+    partly.tell([[1.0, np.nan]] + [fun(p) for p in points[1:]], ids=partly.ask()[0])
+    assert partly.n_failed == 1
+
+
+def test_a_rig_that_reaches_one_place_twice():
+    est = JacobianEstimator(X, method="5-point")
+    ids, points = est.ask()
+    reached = points.copy()
+    for i in ids[-3:]:  # the far points of all lines, to the near ones
+        near = [k for k in ids[1:4] if (points[k] != X).tolist() == (points[i] != X).tolist()]
+        reached[i] = points[near[0]]
+    est.tell([fun(p) for p in reached], ids=ids, points=reached)
+    # The rest of each line: three points, exact for these polynomials.
+    assert_allclose(est.estimate().jac, EXACT, atol=TOL)
+
+
+def test_an_exception_that_cannot_be_printed():
+    class Odd(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def fails(x):
+        raise Odd
+
+    with pytest.raises(EvaluationError, match="Odd"):
+        jacobian(fails, X, method="2-point")
+
+
+def test_booleans_have_no_derivative():
+    with pytest.raises(TypeError, match="bool"):
+        jacobian(lambda x: x > 2, X, method="2-point")

@@ -21,14 +21,17 @@ class AxisMoves:
         How far, in units of x; what was really made once the estimator has realised it.
     drift : dict of int to array, shape (B, m)
         Rows whose point was reached beside their axis: what is left beside ``t``.
+    missed : bool
+        Whether points other than those asked for were reached.
     """
 
-    __slots__ = ("columns", "drift", "t")
+    __slots__ = ("columns", "drift", "missed", "t")
 
     def __init__(self, columns: NDArray[np.intp], t: NDArray[Any]) -> None:
         self.columns = columns
         self.t = t
         self.drift: dict[int, Array] = {}
+        self.missed = False
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -67,6 +70,7 @@ class AxisMoves:
 
     def reach(self, row: int, offset: Array) -> None:
         """Row ``row`` ended at x + offset, shape (B, m)."""
+        self.missed = True
         j = self.columns[row]
         self.t[row] = offset[:, j]
         rest = offset.copy()

@@ -180,7 +180,7 @@ class StencilPlan:
         """The Jacobian from whatever has been told."""
         b, m = self.problem.x.shape
         moves = _axis(rows)
-        if not rows.clean or len(moves) != self.order * m or moves.drift or not moves.t.all():
+        if not rows.clean or len(moves) != self.order * m or moves.missed or not moves.t.all():
             return self._solve_partial(rows)
         t = moves.t.reshape(self.order, m, b)
         n = rows.y.shape[-1]

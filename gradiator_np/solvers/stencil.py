@@ -154,6 +154,8 @@ class Lines:
         has_base = bool(good[0])
         for j in range(m):
             line = np.flatnonzero((self.columns == j) & good[1:] & (self.t != 0))
+            # Of points that a rig brought to one place, one: two have no slope between them.
+            line = line[np.unique(self.t[line], return_index=True)[1]]
             line = line[np.argsort(np.abs(self.t[line]), kind="stable")]
             if len(line) < (1 if has_base else 2):
                 self.lost[outputs, j] = True
