@@ -15,6 +15,8 @@ from gradiator_np.estimate import jacobian
 from gradiator_np.linearize import Prepared, jvp, vjp
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.reuse import Memory
+from gradiator_np.samples import SampleError
+from gradiator_np.status import Status
 from gradiator_np.structure import Layout, blocks
 
 Array = NDArray[np.float64]
@@ -177,7 +179,7 @@ class Linearized:
         if owner.memory is None or self.keep or lead or self.exact:
             matrix = self.matrix()
         else:
-            matrix = self._remembered(owner.memory, np.square(np.abs(flat))).solution.coef
+            matrix = self._trusted(self._remembered(owner.memory, np.square(np.abs(flat))))
         out = (flat[..., None, :] @ matrix)[..., 0, :]
         return self._as_x(self.x_layout.unflatten(out))
 
@@ -206,7 +208,7 @@ class Linearized:
     def matrix(self) -> NDArray[Any]:
         """The Jacobian as flat arrays, shape batch + (n, m)."""
         if self._matrix is None:
-            out = self._own_matrix() if self.exact else self.estimate().solution.coef
+            out = self._own_matrix() if self.exact else self._trusted(self.estimate())
             if not self.keep:
                 return out
             self._matrix = out
@@ -332,13 +334,36 @@ class Linearized:
         fun, z, options = self.problem()
         out = jvp(fun, z, _tree(u), **options)
         self.owner.counts.fun += out.nfev
+        self._trusted(out.estimate, along=True)
         return _untree(out.value, isinstance(self.value, tuple))
 
     def _estimated_vjp(self, v: Any) -> Any:
         fun, z, options = self.problem()
         out = vjp(fun, z, _tree(v), **options)
         self.owner.counts.fun += out.nfev
+        self._trusted(out.estimate)
         return self._as_x(out.value)
+
+    def _trusted(self, found: JacobianEstimate, *, along: bool = False) -> NDArray[Any]:
+        """The flat Jacobian, or an error: optimisers and training must not take 0 for unknown.
+
+        Inputs with equal bounds are meant to stay where they are: their columns are 0. ``along``:
+        the columns are tangents, not inputs.
+        """
+        if found.solution.status in (Status.UNDETERMINED, Status.FAILED_RUNS):
+            lost = np.isinf(found.solution.cov.stderr())
+            if "bounds" in self.owner.options and not along:
+                flat = self.x_layout.flatten(_tree(self._moved()))
+                low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
+                lost = lost & (low != high)
+            if lost.any():
+                names = [found.x_layout.names[j] for j in np.unique(np.argwhere(lost)[:, -1])]
+                raise SampleError(
+                    f"no run determines the derivative by x{', x'.join(names[:5])}: "
+                    f"{found.message}. estimate(x).jac has the least-norm value there",
+                    found.samples,
+                )
+        return found.solution.coef
 
     def problem(self) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
         """What the estimators take: a function of the inputs to move, those, and the options."""

@@ -10,6 +10,7 @@ from scipy.optimize import least_squares, minimize, root
 from scipy.sparse import csr_array
 
 from gradiator_np.differentiable import Gradiator, gradiator
+from gradiator_np.samples import SampleError
 
 RTOL = 1e-12  # exact derivatives: a few roundings
 # Forward differences: steps sqrt(eps) |x|, second derivatives of order 10, eps / step beside it.
@@ -389,6 +390,25 @@ def test_a_gradient_of_the_wrong_shape_names_both_shapes():
 def test_bad_input_says_what_to_do(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.status.GradiatorWarning")
+def test_what_no_run_determines_is_an_error_not_a_zero():
+    def broken(x):
+        if x[1] != X[1]:
+            raise RuntimeError("the simulator stopped")
+        return f(x)
+
+    g = gradiator(broken, method="2-point")
+    for product in (lambda: g.jacobian(X), lambda: g.vjp(X, V)):
+        with pytest.raises(SampleError, match=r"no run determines the derivative by x\[1\]"):
+            product()
+    with pytest.raises(SampleError, match="all failed alike"):
+        g.jvp(X, U)
+    assert np.isinf(g.estimate(X).stderr[:, 1]).all()
+    fixed = gradiator(broken, method="2-point", bounds=([-9, X[1], -9], [9, X[1], 9]))
+    np.testing.assert_allclose(fixed.jacobian(X)[:, [0, 2]], J[:, [0, 2]], atol=FORWARD)
+    assert not fixed.jacobian(X)[:, 1].any()
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
