@@ -92,13 +92,13 @@ class Noise:
 
 def _pooled_dof(d0: float, own: Array) -> Array:
     # the common value itself rests on all outputs together
-    return np.minimum(d0, own.sum()) + own
+    return np.asarray(np.minimum(d0, own.sum()) + own)
 
 
 def _trigamma_inverse(y: float) -> float:
     """x with trigamma(x) = y, by Newton's iteration on 1 / trigamma (Smyth 2004, appendix)."""
     if y > 1e7:
-        return 1 / np.sqrt(y)
+        return float(1 / np.sqrt(y))
     if y < 1e-6:
         return 1 / y
     x = 0.5 + 1 / y

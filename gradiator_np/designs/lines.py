@@ -138,12 +138,16 @@ def posterior(prior: Array, odd: Array, even: Array, states: States, soft: bool 
     if not soft:
         return log_normalise(logs + even)
     # likelihood as a weight over rho alone
-    by_rho = np.zeros((even.shape[0], RHO.size))
-    weights = np.exp(even - even.max(axis=1, keepdims=True))
-    np.add.at(by_rho, (slice(None), states.rho), weights)
-    by_rho /= np.maximum(np.bincount(states.rho, minlength=RHO.size), 1)
+    share = by_rho(states, np.exp(even - even.max(axis=1, keepdims=True)), total=False)
+    share /= np.maximum(np.bincount(states.rho, minlength=RHO.size), 1)
     grid = np.log10(RHO)
-    kernel = np.exp(-0.5 * ((grid[:, None] - grid) / BLUR) ** 2)
-    by_rho = by_rho @ kernel
-    by_rho = 0.8 * normalise(by_rho) + 0.2 / RHO.size
-    return log_normalise(logs + np.log(by_rho[:, states.rho]))
+    share = share @ np.exp(-0.5 * ((grid[:, None] - grid) / BLUR) ** 2)
+    share = 0.8 * normalise(share) + 0.2 / RHO.size
+    return log_normalise(logs + np.log(share[:, states.rho]))
+
+
+def by_rho(states: States, weights: Array, total: bool = True) -> Array:
+    """Weights (..., S) summed over all states of one rho, (..., R); cumulated where ``total``."""
+    member = (states.rho[:, None] == np.arange(RHO.size)).astype(float)
+    share = np.asarray(weights @ member)
+    return share.cumsum(axis=-1) if total else share

@@ -133,8 +133,9 @@ class Pairs:
         at = max(i for i, p in enumerate(self.pairs) if p.line == line)
         pair, first = self.pairs[at], self.first[at]
         alive = np.isfinite(self.f0)
-        ends = np.isfinite(self.values(rows)[first : first + 2][:, alive]).all(axis=1)
-        works = 0 if ends[0] == ends[1] else (1 if ends[0] else -1)
+        ends = np.isfinite(self.values(rows)[first : first + 2][:, alive])
+        ahead, behind = bool(ends[0].all()), bool(ends[1].all())
+        works = 0 if ahead == behind else (1 if ahead else -1)
         return Last(pair.t, pair.side, works)
 
     def answers(self, rows: Rows, line: int) -> bool:
@@ -192,22 +193,23 @@ class Pairs:
         odd = np.full((len(lines), width, self.f0.size), np.nan)
         even = np.full((len(lines), width, self.f0.size), np.nan)
         if chosen:
-            k, slot, first = (np.array(c, dtype=np.intp) for c in zip(*[c[:3] for c in chosen]))
+            where = np.array([c[:3] for c in chosen], dtype=np.intp)
+            row, slot, start = where.T
             pairs = [c[3] for c in chosen]
             sided = np.array([p.side != 0 for p in pairs])
             reach = np.array([abs(p.t) for p in pairs])
-            t[k, slot] = np.where(sided, SIDED_REACH * reach, reach)
-            factor[k, slot] = np.where(sided, SIDED_NOISE, 1.0)
+            t[row, slot] = np.where(sided, SIDED_REACH * reach, reach)
+            factor[row, slot] = np.where(sided, SIDED_NOISE, 1.0)
             values = self.values(rows)
-            a, b = values[first], values[first + 1]
-            ta = self._realised(rows, first, pairs)
-            tb = self._realised(rows, first + 1, pairs)
+            a, b = values[start], values[start + 1]
+            ta = self._realised(rows, start, pairs)
+            tb = self._realised(rows, start + 1, pairs)
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 h = (ta - tb) / 2
-                odd[k, slot] = np.where(
+                odd[row, slot] = np.where(
                     sided[:, None], (4 * a - b - 3 * self.f0) / (2 * ta), (a - b) / (2 * h)
                 )
-                even[k, slot] = np.where(
+                even[row, slot] = np.where(
                     sided[:, None], self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
                 )
         odd[~np.isfinite(odd)] = np.nan

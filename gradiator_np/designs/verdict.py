@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.covariance import Covariance
-from gradiator_np.designs.lines import RHO, States
+from gradiator_np.designs.lines import RHO, States, by_rho
 from gradiator_np.designs.pairs import Lines
 from gradiator_np.designs.pilot import mixture
 from gradiator_np.designs.second_look import nearest
@@ -96,9 +96,7 @@ def _info(plan: AutoPlan, view: Lines, states: States, weights: Array) -> dict[s
 
 def bending(states: States, weights: Array) -> Array:
     """Median rho of each input, in units of t."""
-    by_rho = np.zeros((weights.shape[0], RHO.size))
-    np.add.at(by_rho, (slice(None), states.rho), weights)
-    return np.asarray(RHO[np.argmax(np.cumsum(by_rho, axis=1) >= 0.5, axis=1)])
+    return np.asarray(RHO[np.argmax(by_rho(states, weights) >= 0.5, axis=1)])
 
 
 def _verdict(

@@ -22,12 +22,14 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 
-@njit(**_OPTIONS)
-def _insert(r, z, row, y, size):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _insert(r: Array, z: Array, row: Array, y: float, size: int) -> float:
     """Rotate one equation ``row . theta = y`` into the triangle ``r theta = z``.
 
     Returns what is left of y: its square belongs to the residual sum of squares.
@@ -48,8 +50,8 @@ def _insert(r, z, row, y, size):
     return y
 
 
-@njit(**_OPTIONS)
-def _odd_row(row, t, weight, b, sd, terms):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _odd_row(row: Array, t: float, weight: float, b: float, sd: Array, terms: int) -> None:
     """The equation of D at t: columns a_(2Q+1) .. a_3 over their prior, then g.
 
     Terms below 1e-4 of the noise change nothing that rounding does not, and their rotations are
@@ -64,8 +66,11 @@ def _odd_row(row, t, weight, b, sd, terms):
     row[terms] = weight
 
 
-@njit(**_OPTIONS)
-def _fit_odd(t, factor, odd, i, base, var, b, sd, r, z, row):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_odd(
+    t: Array, factor: Array, odd: Array, i: int, base: float, var: float, b: float, sd: Array,
+    r: Array, z: Array, row: Array,
+) -> float:  # fmt: skip
     """Solve for g and the odd terms of output i; returns the log-likelihood without log |r|."""
     terms = sd.size
     r[:, :] = 0.0
@@ -81,11 +86,11 @@ def _fit_odd(t, factor, odd, i, base, var, b, sd, r, z, row):
             left = _insert(r, z, row, weight * (odd[p, i] - base), terms + 1)
             squares += left * left
             weights *= weight
-    return np.log(weights) - 0.5 * squares
+    return float(np.log(weights) - 0.5 * squares)
 
 
-@njit(**_OPTIONS)
-def _log_det(r):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_det(r: Array) -> float:
     """Sum of the logarithms of the diagonal."""
     out = 0.0
     for q in range(r.shape[0]):
@@ -94,10 +99,11 @@ def _log_det(r):
     return out
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, nogil=True, error_model="numpy")
 def log_likelihood(
-    t, factor, odd, even, noise, slope, sd_odd, sd_even, kappa, picked, out_odd, out_even
-):
+    t: Array, factor: Array, odd: Array, even: Array, noise: Array, slope: Array, sd_odd: Array,
+    sd_even: Array, kappa: Array, picked: Index, out_odd: Array, out_even: Array,
+) -> None:  # fmt: skip
     """Log-likelihood of every state from the pairs of each input.
 
     Parameters
@@ -162,11 +168,14 @@ def log_likelihood(
                         squares += left * left
                         pairs += 1
                 out_even[j, c, s] = pairs * np.log(weight) - 0.5 * squares - _log_det(r)
-    return 0
 
 
-@njit(**_OPTIONS)
-def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, shapes, power, apart, out):
+@njit(cache=True, nogil=True, error_model="numpy")
+def design(
+    t: Array, factor: Array, new_factor: Array, ratio: Array, prior: Array, sd_odd: Array,
+    kappa: Array, grid: Array, low: Array, cap: Array, shapes: Array, power: float, apart: float,
+    out: Array,
+) -> None:  # fmt: skip
     """The step and the shape of the next pairs of each input.
 
     Minimises sum_s prior_s (V_s / V_s*)^power over V_s, the variance of g that the pairs in hand
@@ -262,11 +271,13 @@ def design(t, factor, new_factor, ratio, prior, sd_odd, kappa, grid, low, cap, s
                     out[j, 0] = cap[j] * (low[j] / cap[j]) ** grid[a]
                     out[j, 1] = h
                     out[j, 2] = logs[a, h]
-    return 0
 
 
-@njit(**_OPTIONS)
-def _weight(t, factor, odd, i, d, var, b, sd, r, z, row):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weight(
+    t: Array, factor: Array, odd: Array, i: int, d: int, var: float, b: float, sd: Array,
+    r: Array, z: Array, row: Array,
+) -> float:  # fmt: skip
     """Weight of pair d in the estimate of g of output i."""
     terms = sd.size
     r[:, :] = 0.0
@@ -278,11 +289,11 @@ def _weight(t, factor, odd, i, d, var, b, sd, r, z, row):
             weight = t[p] * np.sqrt(2.0 / (var * factor[p]))
             _odd_row(row, t[p], weight, b, sd, terms)
             _insert(r, z, row, weight if p == d else 0.0, terms + 1)
-    return z[terms] / r[terms, terms]
+    return float(z[terms] / r[terms, terms])
 
 
-@njit(**_OPTIONS)
-def _half_width(p, g, v, count, low, high):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _half_width(p: Array, g: Array, v: Array, count: int, low: float, high: float) -> float:
     """Half-width that holds 95 % of a mixture of normals about 0.
 
     Bisected in logarithms: the widest state may be ten decades wider than the likeliest.
@@ -299,11 +310,14 @@ def _half_width(p, g, v, count, low, high):
             low = middle
         else:
             high = middle
-    return np.sqrt(low * high)
+    return float(np.sqrt(low * high))
 
 
-@njit(**_OPTIONS)
-def estimate(t, factor, odd, noise, slope, prior, sd_odd, kappa, mean, unit, spread, half):
+@njit(cache=True, nogil=True, error_model="numpy")
+def estimate(
+    t: Array, factor: Array, odd: Array, noise: Array, slope: Array, prior: Array, sd_odd: Array,
+    kappa: Array, mean: Array, unit: Array, spread: Array, half: Array,
+) -> None:  # fmt: skip
     """Slope of every output along every input: the mixture over states.
 
     Parameters
@@ -410,4 +424,3 @@ def estimate(t, factor, odd, noise, slope, prior, sd_odd, kappa, mean, unit, spr
                         )
                     amount += factor[j, d] * share_d * share_d / (2.0 * t[j, d] * t[j, d])
             unit[i, j] = amount
-    return 0
