@@ -6,22 +6,31 @@ import json
 import math
 import os
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import blas
 
 from gradiator_np.archive import read_archive, write_archive
 from gradiator_np.covariance import Covariance
 from gradiator_np.results import JacobianEstimate
-from gradiator_np.solvers.rank_one import Mode, check_options, pin, prior_lengths
+from gradiator_np.solvers.rank_one import Mode, check_options, on_lines, pin, prior_lengths
 from gradiator_np.solvers.solution import Solution
 from gradiator_np.solvers.square_root import BLOCK, Fit, SquareRoot, solution_of
+from gradiator_np.stream_input import (
+    NanPolicy,
+    floats,
+    noise_levels,
+    prior_jacobian,
+    refuse_still,
+    row_pairs,
+    sizes,
+    squares_finite,
+    vectors,
+)
 from gradiator_np.trail import Trail
 
 Array = NDArray[np.float64]
-NanPolicy = Literal["raise", "omit"]
 
 _KIND, _VERSION = "StreamingJacobian", 1
 
@@ -89,19 +98,16 @@ class StreamingJacobian:
         mode: Mode = "least-squares",
         nan_policy: NanPolicy = "raise",
     ) -> None:
-        for name, size in (("n_inputs", n_inputs), ("n_outputs", n_outputs)):
-            if size != int(size) or size < 1:
-                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+        self.n_inputs, self.n_outputs = sizes(n_inputs, n_outputs)
         check_options(mode, forgetting)
         if nan_policy not in ("raise", "omit"):
             raise ValueError(f"nan_policy must be 'raise' or 'omit', got {nan_policy!r}")
-        self.n_inputs, self.n_outputs = int(n_inputs), int(n_outputs)
         self.mode: Mode = mode
         self.forgetting = float(forgetting)
         self.nan_policy: NanPolicy = nan_policy
         self._prior_scale = prior_lengths(prior_scale, self.n_inputs)
-        self._jac0 = None if jac0 is None else _matrix(jac0, self.n_outputs, self.n_inputs)
-        self._noise = None if noise is None else _noise(noise, self.n_outputs)
+        self._jac0 = prior_jacobian(jac0, self.n_outputs, self.n_inputs)
+        self._noise = noise_levels(noise, self.n_outputs)
         self.reset()
 
     def reset(self) -> StreamingJacobian:
@@ -112,7 +118,7 @@ class StreamingJacobian:
         self._fitted: Fit | None = None
         self._trail: Trail | None = None
         if self.mode == "pin":
-            self._jac = np.zeros((n, m)) if self._jac0 is None else self._jac0.copy()
+            self._jac = on_lines(np.zeros((n, m)) if self._jac0 is None else self._jac0)
             return self
         self._state = SquareRoot.zeros(m, n, self.forgetting)
         self._prior = None if self._prior_scale is None else self._prior_scale.copy()
@@ -159,15 +165,15 @@ class StreamingJacobian:
             for a row that did not move, named by its index. The state is then as it was.
         """
         if dx is not None and df is not None and x is None and f is None:
-            dx, df = _floats(dx, "dx"), _floats(df, "df")
+            dx, df = floats(dx, "dx"), floats(df, "df")
             # The path of a single good sample: a dot product finds what is not finite.
             if (
                 self.mode != "pin"
                 and dx.shape == (self.n_inputs,)
                 and df.shape == (self.n_outputs,)
                 and self._trail is None
-                and _finite(dx)
-                and _finite(df)
+                and squares_finite(dx)
+                and squares_finite(df)
             ):
                 held = self._held
                 self._dx[held] = dx
@@ -182,8 +188,7 @@ class StreamingJacobian:
                 raise ValueError(
                     "this stream follows a moving point: give x= and f=, or call reset() first"
                 )
-            rows_dx, rows_df = self._rows(dx, df, "dx", "df")
-            self._take(rows_dx, rows_df)
+            self._take(*self._rows(dx, df, "dx", "df"))
             return self
         if x is None or f is None or dx is not None or df is not None:
             raise TypeError("give either dx and df, or x= and f=")
@@ -192,49 +197,25 @@ class StreamingJacobian:
                 "this stream holds differences from a fixed point: go on with dx and df, or call "
                 "reset() before it follows points x="
             )
-        points, values = self._rows(_floats(x, "x"), _floats(f, "f"), "x", "f")
-        self._follow(points, values, move)
+        self._follow(*self._rows(x, f, "x", "f"), move)
         return self
 
-    def _rows(self, a: Array, b: Array, first: str, second: str) -> tuple[Array, Array]:
+    def _rows(self, a: ArrayLike, b: ArrayLike, first: str, second: str) -> tuple[Array, Array]:
         """Rows (k, m) and (k, n), all of them finite; counts those that are dropped."""
-        m, n = self.n_inputs, self.n_outputs
-        if a.ndim < 2 and b.ndim < 2 and a.size == m and b.size == n:
-            a, b = a.reshape(1, m), b.reshape(1, n)
-        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != m or b.shape != (len(a), n):
-            raise ValueError(
-                f"{first} must have shape ({m},) or (k, {m}) and {second} ({n},) or (k, {n}), "
-                f"got {a.shape} and {b.shape}"
-            )
-        if self.mode != "pin" and _finite(a) and _finite(b):
-            return a, b
-        with np.errstate(over="ignore"):
-            good = np.isfinite(np.square(a).sum(axis=1) + np.square(b).sum(axis=1))
-        if not good.all() and self.nan_policy == "raise":
-            raise ValueError(
-                f"row {int(np.argmin(good))} of {first} and {second} is not finite (or above "
-                "1e150): leave it out, or use nan_policy='omit' to drop such rows"
-            )
+        both = self.n_inputs, self.n_outputs
+        a, b, good = row_pairs(a, b, both, (first, second), self.nan_policy)
+        dropped = int((~good).sum())
+        if dropped:
+            a, b = a[good], b[good]
         if self.mode == "pin":
-            self._refuse_still(a, good, first)
-        if good.all():
-            return a, b
-        self.n_dropped += int((~good).sum())
-        return a[good], b[good]
-
-    def _refuse_still(self, a: Array, good: NDArray[np.bool_], what: str) -> None:
-        """Refuse rows that did not move: nothing can be pinned to them."""
-        index, steps = np.flatnonzero(good), a[good]
-        if what == "x":
-            index = index[self._trail is None :]
-            start = steps[:0] if self._trail is None else self._trail.x[None]
-            steps = np.diff(steps, axis=0, prepend=start)
-        still = index[~steps.any(axis=1)]
-        if len(still):
-            raise ValueError(
-                f"{what}[{still[0]}] did not move: a Jacobian cannot be pinned to that sample. "
-                "Leave it out, or use mode='least-squares', where it is a replicate of the base"
-            )
+            steps, index = a, np.flatnonzero(good)
+            if first == "x":  # the very first point is no step
+                index = index[self._trail is None :]
+                start = a[:0] if self._trail is None else self._trail.x[None]
+                steps = np.diff(a, axis=0, prepend=start)
+            refuse_still(steps, index, first)
+        self.n_dropped += dropped
+        return a, b
 
     def _take(self, dx: Array, df: Array) -> None:
         if self.mode == "pin":
@@ -352,22 +333,22 @@ class StreamingJacobian:
 
     def jvp(self, u: ArrayLike) -> Array:
         """J u for u of shape (m,) or (..., m)."""
-        u = _vectors(u, self.n_inputs, "u")
+        u = vectors(u, self.n_inputs, "u")
         return np.asarray(u @ (self._jac if self.mode == "pin" else self.jac).T)
 
     def vjp(self, v: ArrayLike) -> Array:
         """v^T J for v of shape (n,) or (..., n)."""
-        v = _vectors(v, self.n_outputs, "v")
+        v = vectors(v, self.n_outputs, "v")
         return np.asarray(v @ (self._jac if self.mode == "pin" else self.jac))
 
     def jvp_stderr(self, u: ArrayLike) -> Array:
         """Standard error of ``jvp(u)``, from the covariance of whole rows."""
-        u = _vectors(u, self.n_inputs, "u")
+        u = vectors(u, self.n_inputs, "u")
         return np.asarray(np.sqrt(self.solution.cov.jvp_variance(u)))
 
     def vjp_stderr(self, v: ArrayLike) -> Array:
         """Standard error of ``vjp(v)``."""
-        v = _vectors(v, self.n_outputs, "v")
+        v = vectors(v, self.n_outputs, "v")
         return np.asarray(np.sqrt(self.solution.cov.vjp_variance(v)))
 
     def unknown(self, u: ArrayLike) -> Any:
@@ -388,7 +369,7 @@ class StreamingJacobian:
             raise ValueError(
                 "pin mode keeps no record of the directions it has seen: use mode='least-squares'"
             )
-        u = _vectors(u, self.n_inputs, "u")
+        u = vectors(u, self.n_inputs, "u")
         if not u.any(axis=-1).all():
             raise ValueError("u is zero: that is no direction")
         return self._fit().unknown(u)[()]
@@ -400,7 +381,7 @@ class StreamingJacobian:
         new = object.__new__(StreamingJacobian)
         new.__dict__.update(self.__dict__)
         if self.mode == "pin":
-            new._jac = self._jac.copy()
+            new._jac = on_lines(self._jac)
         else:
             new._state = self._state.copy()
             new._dx, new._df = self._dx.copy(order="F"), self._df.copy(order="F")
@@ -488,7 +469,7 @@ class StreamingJacobian:
         new = cls(*sizes, **options)
         new.n_samples, new.n_dropped = meta["n_samples"], meta["n_dropped"]
         if new.mode == "pin":
-            new._jac = np.ascontiguousarray(arrays["jac"])
+            new._jac[:] = arrays["jac"]
         else:
             state = new._state
             state.r[:], state.z[:], state.ssr[:] = arrays["r"], arrays["z"], arrays["ssr"]
@@ -498,49 +479,6 @@ class StreamingJacobian:
             x, f, span = (arrays[f"trail_{name}"] for name in ("x", "f", "span"))
             new._trail = Trail(x, f, span, *meta["bend"])
         return new
-
-
-def _floats(a: ArrayLike, what: str) -> Array:
-    a = np.asarray(a)
-    if a.dtype == np.float64:
-        return a
-    if a.dtype.kind == "c":
-        raise TypeError(f"{what} is complex: give real and imaginary parts as outputs of their own")
-    return np.asarray(a, dtype=np.float64)
-
-
-def _finite(a: Array) -> bool:
-    """Whether all squares are finite, in one fast pass: sums of them must not overflow."""
-    flat = a.ravel()
-    # SciPy's wrapper, because NumPy's dot warns of the overflow that is looked for here, and
-    # silencing it costs more than the sample (measured).
-    return not flat.size or math.isfinite(blas.ddot(flat, flat))
-
-
-def _vectors(a: ArrayLike, size: int, what: str) -> Array:
-    a = _floats(a, what)
-    if a.ndim == 0 and size == 1:
-        a = a.reshape(1)
-    if a.ndim == 0 or a.shape[-1] != size:
-        raise ValueError(f"{what} must have shape ({size},) or (..., {size}), got {a.shape}")
-    return a
-
-
-def _matrix(jac0: ArrayLike, n: int, m: int) -> Array:
-    a = np.array(_floats(jac0, "jac0"), order="C")
-    if a.shape != (n, m) or not np.isfinite(a).all():
-        raise ValueError(f"jac0 must be finite and of shape ({n}, {m}), got shape {a.shape}")
-    return a
-
-
-def _noise(noise: ArrayLike, n: int) -> Array:
-    a = _floats(noise, "noise")
-    if a.shape not in ((), (n,)) or not (np.isfinite(a) & (a >= 0)).all():
-        raise ValueError(
-            f"noise must be a number or of shape ({n},), finite and not negative, got "
-            f"{noise!r:.60}: use None to learn it from the residuals"
-        )
-    return np.broadcast_to(a, (n,)).copy()
 
 
 def _same(a: Array | None, b: Array | None) -> bool:
