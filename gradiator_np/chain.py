@@ -13,7 +13,8 @@ from gradiator_np.chain_errors import ChainEstimate, Part
 from gradiator_np.chain_plan import MULTIPLY_ADD, ChainPlan, plan_chain
 from gradiator_np.chain_stages import Stage, StageCosts, as_stage, product_costs
 from gradiator_np.differentiable import Gradiator
-from gradiator_np.linearized import Linearized, own
+from gradiator_np.inputs import own
+from gradiator_np.linearized import Linearized
 from gradiator_np.structure import Layout, blocks
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from gradiator_np.inputs import own
 from gradiator_np.linearize import Prepared
-from gradiator_np.linearized import Argnums, Counts, Linearized, own
+from gradiator_np.linearized import Argnums, Counts, Linearized
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.reuse import Memory, Reuse
 from gradiator_np.structure import Layout, blocks

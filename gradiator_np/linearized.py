@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import checks
 from gradiator_np.estimate import jacobian
+from gradiator_np.inputs import Moved, expect, join, same, tree, untree
 from gradiator_np.linearize import Prepared, jvp, vjp
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.reuse import Memory
@@ -101,7 +102,7 @@ class Linearized:
             z = self._moved()
         except IndexError:
             raise ValueError(f"argnums={argnums}, but only {len(args)} inputs were given") from None
-        self.x_layout = Layout.of(_tree(z), owner.batch_dims)
+        self.x_layout = Layout.of(tree(z), owner.batch_dims)
         self._ran = False
         self._value: Any = None
         self._context: Any = None
@@ -152,7 +153,7 @@ class Linearized:
     def know(self, value: Any) -> None:
         """Take ``value`` as that of ``fun`` here, from a run made elsewhere."""
         self._value = value
-        self._y_layout = Layout.of(_tree(value), self.owner.batch_dims)
+        self._y_layout = Layout.of(tree(value), self.owner.batch_dims)
         self._ran = True
 
     # -- products ------------------------------------------------------------------------------
@@ -164,9 +165,9 @@ class Linearized:
             return self._several(self._jvp, u, self.x_layout, "u")
         if self._matrix is None and owner.jac_fun is None and not self._one_row():
             return self._estimated_jvp(u)
-        flat, _ = checks.direction(_tree(u), self.x_layout, "u")
+        flat, _ = checks.direction(tree(u), self.x_layout, "u")
         out = (self.matrix() @ flat[..., None])[..., 0]
-        return _untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
+        return untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
 
     def pullback(self, v: Any) -> Any:
         """v^T J for v of the shape of y (no conjugate), or several on a leading axis."""
@@ -175,7 +176,7 @@ class Linearized:
             return self._several(self._grad, v, self._y_layout, "v")
         if self._matrix is None and not self.exact and not self.keep and self._large():
             return self._estimated_vjp(v)
-        flat, lead = checks.direction(_tree(v), self.y_layout, "v")
+        flat, lead = checks.direction(tree(v), self.y_layout, "v")
         if owner.memory is None or self.keep or lead or self.exact:
             matrix = self.matrix()
         else:
@@ -218,7 +219,7 @@ class Linearized:
         """The Jacobian from the derivatives given, with the fewest calls."""
         owner, x, y = self.owner, self.x_layout, self.y_layout
         if owner.jac_fun is not None:
-            return _join(_tree(self._jac()), y, x)
+            return join(tree(self._jac()), y, x)
         adjoints = owner.grad_fun is not None
         if adjoints and owner.jvp_fun is not None:
             adjoints = y.size <= x.size
@@ -227,10 +228,10 @@ class Linearized:
         for e in np.eye(source.size):
             e = np.broadcast_to(e, (*source.batch, source.size)).copy()
             if adjoints:
-                v = _untree(y.unflatten(e), isinstance(self.value, tuple))
-                parts.append(x.flatten(_tree(self._grad(v))))
+                v = untree(y.unflatten(e), isinstance(self.value, tuple))
+                parts.append(x.flatten(tree(self._grad(v))))
             else:
-                parts.append(y.flatten(_tree(self._jvp(self._as_x(x.unflatten(e))))))
+                parts.append(y.flatten(tree(self._jvp(self._as_x(x.unflatten(e))))))
         return np.stack(parts, axis=-2 if adjoints else -1)
 
     def _large(self) -> bool:
@@ -260,7 +261,7 @@ class Linearized:
         started = time.perf_counter()
         out = owner.grad_fun(self._point(), v, *extra)
         owner.counts.add("grad", started)
-        return _expect(out, self.x_layout, "grad_fun", "x")
+        return expect(out, self.x_layout, "grad_fun", "x")
 
     def _jvp(self, u: Any) -> Any:
         owner = self.owner
@@ -269,7 +270,7 @@ class Linearized:
         started = time.perf_counter()
         out = owner.jvp_fun(self._point(), u, *extra)
         owner.counts.add("jvp", started)
-        return out if self._y_layout is None else _expect(out, self._y_layout, "jvp_fun", "y")
+        return out if self._y_layout is None else expect(out, self._y_layout, "jvp_fun", "y")
 
     def _jac(self) -> Any:
         owner = self.owner
@@ -284,7 +285,7 @@ class Linearized:
         self, call: Callable[[Any], Any], value: Any, layout: Layout | None, what: str
     ) -> Any:
         """Apply ``call`` to ``value``, or to each of several on a leading axis."""
-        if layout is None or layout.lead_axes(_tree(value), what) == 0:
+        if layout is None or layout.lead_axes(tree(value), what) == 0:
             return call(value)
         items = zip(*value, strict=True) if isinstance(value, tuple) else value
         results = [call(item) for item in items]
@@ -293,7 +294,7 @@ class Linearized:
         return np.stack(results)
 
     def _as_x(self, tree: Any) -> Any:
-        return _untree(tree, not isinstance(self.where, int))
+        return untree(tree, not isinstance(self.where, int))
 
     # -- estimates -----------------------------------------------------------------------------
 
@@ -325,21 +326,21 @@ class Linearized:
         return out
 
     def _flat_x(self) -> Array:
-        return np.asarray(self.x_layout.flatten(_tree(self._moved())), dtype=np.float64)
+        return np.asarray(self.x_layout.flatten(tree(self._moved())), dtype=np.float64)
 
     def _flat_y(self) -> NDArray[Any]:
-        return self.y_layout.flatten(_tree(self.value))
+        return self.y_layout.flatten(tree(self.value))
 
     def _estimated_jvp(self, u: Any) -> Any:
         fun, z, options = self.problem()
-        out = jvp(fun, z, _tree(u), **options)
+        out = jvp(fun, z, tree(u), **options)
         self.owner.counts.fun += out.nfev
         self._trusted(out.estimate, along=True)
-        return _untree(out.value, isinstance(self.value, tuple))
+        return untree(out.value, isinstance(self.value, tuple))
 
     def _estimated_vjp(self, v: Any) -> Any:
         fun, z, options = self.problem()
-        out = vjp(fun, z, _tree(v), **options)
+        out = vjp(fun, z, tree(v), **options)
         self.owner.counts.fun += out.nfev
         self._trusted(out.estimate)
         return self._as_x(out.value)
@@ -353,7 +354,7 @@ class Linearized:
         if found.solution.status in (Status.UNDETERMINED, Status.FAILED_RUNS):
             lost = np.isinf(found.solution.cov.stderr())
             if "bounds" in self.owner.options and not along:
-                flat = self.x_layout.flatten(_tree(self._moved()))
+                flat = self.x_layout.flatten(tree(self._moved()))
                 low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
                 lost = lost & (low != high)
             if lost.any():
@@ -368,12 +369,12 @@ class Linearized:
     def problem(self) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
         """What the estimators take: a function of the inputs to move, those, and the options."""
         owner, value = self.owner, self.value
-        options = {**owner.options, "f0": _tree(value)}
+        options = {**owner.options, "f0": tree(value)}
         whole = self.where == 0 and len(self.args) == 1
         if whole and not owner.context and not isinstance(value, tuple):
             return owner.fun, self.args[0], options
-        moved = _Moved(owner.fun, self.args, self.where, owner.context)
-        return moved, _tree(self._moved()), options
+        moved = Moved(owner.fun, self.args, self.where, owner.context)
+        return moved, tree(self._moved()), options
 
     def _lifted(self) -> tuple[Any, ...]:
         """The inputs with a leading axis of one point, for functions of many points at once."""
@@ -390,7 +391,7 @@ class Linearized:
     def is_at(self, args: tuple[Any, ...]) -> bool:
         """Whether the positional inputs are those of this point."""
         return len(args) == len(self.args) and all(
-            _same(a, b) for a, b in zip(args, self.args, strict=True)
+            same(a, b) for a, b in zip(args, self.args, strict=True)
         )
 
     def again(self, argnums: Argnums = None) -> Linearized:
@@ -399,93 +400,3 @@ class Linearized:
         other._ran, other._value = self._ran, self._value
         other._context, other._y_layout = self._context, self._y_layout
         return other
-
-
-class _Moved:
-    """A function of several inputs as one of those that are moved; picklable if ``fun`` is."""
-
-    def __init__(
-        self, fun: Callable[..., Any], args: tuple[Any, ...], where: Any, context: bool
-    ) -> None:
-        self.fun, self.args, self.where, self.context = fun, args, where, context
-
-    def __call__(self, z: Any) -> Any:
-        args = list(self.args)
-        if isinstance(self.where, int):
-            args[self.where] = z
-        else:
-            for i, item in zip(self.where, z.values(), strict=True):
-                args[i] = item
-        out = self.fun(*args)
-        return _tree(out[0] if self.context else out)
-
-
-def _tree(value: Any) -> Any:
-    """Tuples as dicts: what layouts understand."""
-    if isinstance(value, tuple):
-        return {str(i): _tree(item) for i, item in enumerate(value)}
-    return value
-
-
-def _untree(tree: Any, to_tuple: bool) -> Any:
-    return tuple(tree.values()) if to_tuple else tree
-
-
-def own(value: Any) -> Any:
-    """A copy that later changes of the caller's array do not reach."""
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, Mapping):
-        return {key: own(item) for key, item in value.items()}
-    return np.asarray(value) if isinstance(value, list) else value
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Mapping) or isinstance(b, Mapping):
-        return (
-            isinstance(a, Mapping)
-            and isinstance(b, Mapping)
-            and a.keys() == b.keys()
-            and all(_same(a[key], b[key]) for key in a)
-        )
-    return a is b or bool(np.array_equal(a, b))
-
-
-def _shapes(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _shapes(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_shapes(item) for item in value)
-    return np.shape(value)
-
-
-def _expect(out: Any, layout: Layout, who: str, like: str) -> Any:
-    """``out`` where it has the layout of ``like``; an error that names both shapes elsewhere."""
-    if not layout.same(_tree(out)):
-        want = layout.shapes
-        if isinstance(want, dict) and isinstance(out, tuple):
-            want = tuple(want.values())
-        raise ValueError(
-            f"{who} returned shape {_shapes(out)}, expected {want}, the shape of {like}; "
-            f"return one number for each number of {like}"
-        )
-    return np.asarray(out) if isinstance(out, list) else out
-
-
-def _join(parts: Any, y: Layout, x: Layout) -> NDArray[Any]:
-    """Blocks in the user's shapes as one flat array, shape batch + (n, m)."""
-    if y.fields is not None:
-        rows = [_join(parts[key], inner, x) for key, (inner, _) in y.fields.items()]
-        return np.concatenate(rows, axis=-2)
-    if x.fields is not None:
-        columns = [_join(parts[key], y, inner) for key, (inner, _) in x.fields.items()]
-        return np.concatenate(columns, axis=-1)
-    if hasattr(parts, "toarray"):
-        parts = parts.toarray()
-    elif hasattr(parts, "matmat"):
-        parts = parts.matmat(np.eye(x.size))
-    a = np.asarray(parts)
-    want = y.batch + (y.shape or ()) + (x.shape or ())
-    if a.shape not in (want, (*y.batch, y.size, x.size)):
-        raise ValueError(f"jac_fun returned shape {a.shape}, expected {want}, y.shape + x.shape")
-    return a.reshape((*y.batch, y.size, x.size))
