@@ -264,6 +264,8 @@ class AutoPlan:
         self.noise.size = np.nan_to_num(np.abs(self.book.f0))
         self.noise.least = np.minimum(learned.noise, 0.3 * self.problem.eps * self.noise.size)
         known = np.where(learned.dof > 0, np.minimum(learned.dof, TRUST), 0.0)
+        if learned.relative:
+            self.book.reference = self.noise.reference(np.nan_to_num(np.abs(self.book.f0)))
         self.noise.squares, self.noise.count = known * np.square(learned.noise), known
         self.floor = np.maximum(self.floor, np.minimum(CLEAR * learned.floor, self.cap))
 
@@ -513,7 +515,7 @@ class AutoPlan:
         yield self.book.request(
             [Pair(j, t / SHRINK) for j, t in zip(inputs, nearest(view)[0][who])]
         )
-        before = Lines(*(getattr(view, a)[who] for a in ("t", "factor", "odd", "even")))
+        before = Lines(*(getattr(view, a)[who] for a in ("t", "factor", "size", "odd", "even")))
         after = self.book.lines(self.rows, inputs)
         self.kinks[who] = suspect[who] & stays_broken(before, after, noise)
 

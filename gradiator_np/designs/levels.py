@@ -12,6 +12,8 @@ Array = NDArray[np.float64]
 
 # Beyond so many degrees of freedom nothing changes.
 MOST_DOF = 100.0
+# By how much less the log variances must scatter for noise to count as relative to f.
+MARGIN = 0.5
 
 
 @dataclass
@@ -22,11 +24,17 @@ class Noise:
     count: Array
     size: Array
     least: Array
+    relative: bool = False
 
     @classmethod
     def empty(cls, n: int) -> Noise:
         """Nothing known yet."""
         return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n))
+
+    @staticmethod
+    def reference(size: Array) -> Array:
+        """Sizes that relative noise refers to: none is 0."""
+        return np.asarray(np.maximum(size, 1e-9 * size.max() + 1e-300))
 
     def empty_like(self) -> Noise:
         """Nothing known yet of the same outputs."""
@@ -67,9 +75,7 @@ class Noise:
         if var.size == 1:
             return np.sqrt(var), np.where(known, self.count, 0.0)
         best: tuple[float, Array, float] | None = None
-        for unit in (np.ones_like(var), np.maximum(self.size, 1e-9 * self.size.max()) ** 2):
-            if not (unit > 0).all():
-                continue
+        for unit in (np.ones_like(var), self.reference(self.size) ** 2):
             e = np.log(var / unit) - digamma(count / 2) + np.log(count / 2)
             centre = np.average(e, weights=known)
             excess = np.average((e - centre) ** 2, weights=known) * known.sum() / max(
@@ -81,6 +87,8 @@ class Noise:
             if np.isfinite(d0):
                 common = centre + digamma(d0 / 2) - np.log(d0 / 2)
             if best is None or excess < best[0]:
+                # the absolute hypothesis comes first, and keeps its place unless clearly worse
+                self.relative = best is not None and excess < best[0] - MARGIN
                 best = (excess, np.exp(common) * unit, d0)
         assert best is not None
         _, common_var, d0 = best

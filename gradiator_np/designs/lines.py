@@ -112,6 +112,7 @@ def likelihood(lines: Lines, states: States, noise: Array, slope: Array) -> tupl
     kernels.log_likelihood(
         lines.t,
         lines.factor,
+        lines.size,
         lines.odd,
         lines.even,
         noise,

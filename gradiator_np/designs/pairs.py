@@ -55,12 +55,15 @@ class Lines:
     ----------
     t, factor : array, shape (L, P)
         Steps that act in the model (nan where there is no pair) and noise factors.
+    size : array, shape (L, P, N)
+        Variance of the noise where a pair was run, relative to that at x.
     odd, even : array, shape (L, P, N)
         Slopes per unit t and second differences; nan where a run failed.
     """
 
     t: Array
     factor: Array
+    size: Array
     odd: Array
     even: Array
 
@@ -94,6 +97,8 @@ class Pairs:
         self.pairs: list[Pair] = []
         self.first: list[int] = []
         self.left_out: set[int] = set()
+        #: Size of each output that its noise is relative to; None where noise is absolute.
+        self.reference: Array | None = None
         self.n_rows = 0
 
     def request(self, wanted: Sequence[Pair]) -> Array:
@@ -191,6 +196,7 @@ class Pairs:
         t = np.full((len(lines), width), np.nan)
         factor = np.ones((len(lines), width))
         odd = np.full((len(lines), width, self.f0.size), np.nan)
+        size = np.ones(odd.shape)
         even = np.full((len(lines), width, self.f0.size), np.nan)
         if chosen:
             where = np.array([c[:3] for c in chosen], dtype=np.intp)
@@ -212,9 +218,12 @@ class Pairs:
                 even[row, slot] = np.where(
                     sided[:, None], self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
                 )
+            if self.reference is not None:
+                grown = (np.square(a) + np.square(b)) / (2 * np.square(self.reference))
+                size[row, slot] = np.where(np.isfinite(grown), np.maximum(grown, 1e-6), 1.0)
         odd[~np.isfinite(odd)] = np.nan
         even[~np.isfinite(even)] = np.nan
-        return Lines(t, factor, odd, even)
+        return Lines(t, factor, size, odd, even)
 
     def merged(self, rows: Rows, lines: Sequence[int]) -> Lines:
         """The same, repetitions of a step averaged.
@@ -223,7 +232,7 @@ class Pairs:
         information on g in states that bend early.
         """
         view = self.lines(rows, lines)
-        t, factor, odd, even = view.t, view.factor, view.odd, view.even
+        t, factor, size, odd, even = view.t, view.factor, view.size, view.odd, view.even
         for a in range(1, t.shape[1]):
             for b in range(a):
                 twin = np.abs(t[:, a] / t[:, b] - 1) < SAME_STEP
@@ -232,6 +241,7 @@ class Pairs:
                 # the merged pair is as good as its worst output
                 both = twin & np.isfinite(odd[:, a] + odd[:, b]).any(axis=1)
                 weight = factor[:, b] / (factor[:, a] + factor[:, b])
+                size[:, b] = np.where(twin[:, None], 0.5 * (size[:, a] + size[:, b]), size[:, b])
                 for part in (odd, even):
                     mean = part[:, b] + weight[:, None] * (part[:, a] - part[:, b])
                     mean = np.where(np.isfinite(mean), mean, part[:, b])
@@ -243,7 +253,7 @@ class Pairs:
                     part[twin, a] = np.nan
                 factor[:, b] = np.where(both, weight * factor[:, a], factor[:, b])
                 t[twin, a] = np.nan
-        return Lines(t, factor, odd, even)
+        return Lines(t, factor, size, odd, even)
 
     def _realised(self, rows: Rows, row: NDArray[np.intp], pairs: list[Pair]) -> Array:
         """Displacements that were really made, in units of t, per real output (k, N)."""

@@ -57,6 +57,8 @@ class Learned:
     doubt : array, shape (N,), or None
         By how much slopes per unit t at small and at wide steps differ, where neither can be
         preferred.
+    relative : bool
+        Whether noise grows with the size of an output.
     """
 
     noise: Array
@@ -68,6 +70,7 @@ class Learned:
     floor: float = 0.0
     two_scales: bool = False
     doubt: Array | None = None
+    relative: bool = False
 
 
 class Host(Protocol):
@@ -414,6 +417,9 @@ class Pilot:
         book, states = self.book, self.host.states
         self._sizes()
         noise, dof = self._level()
+        relative_noise = self.noisy and not self.two_scales and self.host.noise.relative
+        if relative_noise and self.host.known_noise is None:
+            book.reference = self.host.noise.reference(np.nan_to_num(np.abs(book.f0)))
         view = book.lines(self.host.rows, [book.pilot])
         start = states.prior(0.0 if self.random else 0.1)[None]
         slope = np.abs(slopes(view, states, noise, first_slope(view, noise), start))
@@ -437,6 +443,7 @@ class Pilot:
             self.floor,
             self.two_scales,
             self.doubt,
+            book.reference is not None,
         )
 
 
@@ -476,6 +483,7 @@ def mixture(
     kernels.estimate(
         lines.t,
         lines.factor,
+        lines.size,
         lines.odd,
         noise,
         slope,

@@ -31,6 +31,7 @@ def _contrasts(
     order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
     t = np.take_along_axis(view.t, order, axis=1)
     factor = np.take_along_axis(view.factor, order, axis=1)
+    size = np.take_along_axis(view.size, order[:, :, None], axis=1)
     odd = np.take_along_axis(view.odd, order[:, :, None], axis=1)
     even = np.take_along_axis(view.even, order[:, :, None], axis=1)
     q = 2 * np.arange(1, states.sd_odd.shape[1] + 1)
@@ -39,12 +40,14 @@ def _contrasts(
         near, far = t[:, k - 1, None], t[:, k, None]
         # odd: D(near) - D(far)
         curve = _mean_square(weights, states.sd_odd, near**q - far**q)
-        spread = factor[:, k - 1, None] / (2 * near**2) + factor[:, k, None] / (2 * far**2)
+        one, two = size[:, k - 1], size[:, k]
+        spread = factor[:, k - 1, None] * one / (2 * near**2)
+        spread = spread + factor[:, k, None] * two / (2 * far**2)
         yield odd[:, k - 1] - odd[:, k], spread, curve[:, None] * b2
         # even: E(near) - (near / far)^2 E(far)
         ratio = (near / far) ** 2
         curve = _mean_square(weights, states.sd_even, 2 * (near**q - ratio * far**q))
-        spread = 2 * (1 + ratio**2) + 4 * (1 - ratio) ** 2
+        spread = 2 * (one + two * ratio**2) + 4 * (1 - ratio) ** 2
         pairs = (factor[:, k - 1, None] == 1) & (factor[:, k, None] == 1)
         contrast = even[:, k - 1] - ratio * even[:, k]
         yield np.where(pairs, contrast, np.nan), spread, curve[:, None] * b2

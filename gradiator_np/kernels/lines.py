@@ -68,8 +68,8 @@ def _odd_row(row: Array, t: float, weight: float, b: float, sd: Array, terms: in
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_odd(
-    t: Array, factor: Array, odd: Array, i: int, base: float, var: float, b: float, sd: Array,
-    r: Array, z: Array, row: Array,
+    t: Array, factor: Array, size: Array, odd: Array, i: int, base: float, var: float, b: float,
+    sd: Array, r: Array, z: Array, row: Array,
 ) -> float:  # fmt: skip
     """Solve for g and the odd terms of output i; returns the log-likelihood without log |r|."""
     terms = sd.size
@@ -81,7 +81,7 @@ def _fit_odd(
     weights = 1.0
     for p in range(t.size):
         if t[p] == t[p] and odd[p, i] == odd[p, i]:
-            weight = t[p] * np.sqrt(2.0 / (var * factor[p]))
+            weight = t[p] * np.sqrt(2.0 / (var * factor[p] * size[p, i]))
             _odd_row(row, t[p], weight, b, sd, terms)
             left = _insert(r, z, row, weight * (odd[p, i] - base), terms + 1)
             squares += left * left
@@ -101,8 +101,8 @@ def _log_det(r: Array) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_likelihood(
-    t: Array, factor: Array, odd: Array, even: Array, noise: Array, slope: Array, sd_odd: Array,
-    sd_even: Array, kappa: Array, picked: Index, out_odd: Array, out_even: Array,
+    t: Array, factor: Array, size: Array, odd: Array, even: Array, noise: Array, slope: Array,
+    sd_odd: Array, sd_even: Array, kappa: Array, picked: Index, out_odd: Array, out_even: Array,
 ) -> None:  # fmt: skip
     """Log-likelihood of every state from the pairs of each input.
 
@@ -112,6 +112,8 @@ def log_likelihood(
         Steps; nan ends the list of an input.
     factor : array, shape (m, P)
         Noise factor of a rule relative to a pair (1), 26 for the one-sided rule.
+    size : array, shape (m, P, n)
+        Variance of the noise where the pair was run, relative to that at x.
     odd, even : array, shape (m, P, n)
         D and E; nan where a run failed.
     noise : array, shape (n,)
@@ -127,10 +129,10 @@ def log_likelihood(
     """
     m, width = t.shape
     states, terms = sd_odd.shape
-    size = terms + 1
-    r = np.zeros((size, size))
-    z = np.zeros(size)
-    row = np.zeros(size)
+    columns = terms + 1
+    r = np.zeros((columns, columns))
+    z = np.zeros(columns)
+    row = np.zeros(columns)
     for j in range(m):
         for c in range(picked.shape[1]):
             i = picked[j, c]
@@ -144,30 +146,32 @@ def log_likelihood(
             for s in range(states):
                 var = noise[i] * noise[i] + b * b * kappa[s] * kappa[s]
                 if seen > 1:
-                    value = _fit_odd(t[j], factor[j], odd[j], i, base, var, b, sd_odd[s], r, z, row)
+                    value = _fit_odd(
+                        t[j], factor[j], size[j], odd[j], i, base, var, b, sd_odd[s], r, z, row
+                    )
                     out_odd[j, c, s] = value - _log_det(r)
                 else:
                     out_odd[j, c, s] = 0.0
                 # even part: the last column is the error of f0
                 r[:, :] = 0.0
                 z[:] = 0.0
-                for q in range(size):
+                for q in range(columns):
                     r[q, q] = 1.0
                 squares = 0.0
-                pairs = 0
-                weight = 1.0 / np.sqrt(2.0 * var)
+                weights = 1.0
                 for p in range(width):
                     if t[j, p] == t[j, p] and even[j, p, i] == even[j, p, i]:
+                        weight = 1.0 / np.sqrt(2.0 * var * size[j, p, i])
+                        weights *= weight
                         scale = 2.0 * weight * b
                         for q in range(terms):
                             scale *= t[j, p] * t[j, p]
                             a = scale * sd_even[s, q]
                             row[terms - 1 - q] = a if a > 1e-4 else 0.0
                         row[terms] = -2.0 * noise[i] * weight
-                        left = _insert(r, z, row, weight * even[j, p, i], size)
+                        left = _insert(r, z, row, weight * even[j, p, i], columns)
                         squares += left * left
-                        pairs += 1
-                out_even[j, c, s] = pairs * np.log(weight) - 0.5 * squares - _log_det(r)
+                out_even[j, c, s] = np.log(weights) - 0.5 * squares - _log_det(r)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -203,11 +207,11 @@ def design(
     """
     m, width = t.shape
     states, terms = sd_odd.shape
-    size = terms + 1
-    held = np.zeros((size, size))
-    r = np.zeros((size, size))
-    z = np.zeros(size)
-    row = np.zeros(size)
+    columns = terms + 1
+    held = np.zeros((columns, columns))
+    r = np.zeros((columns, columns))
+    z = np.zeros(columns)
+    row = np.zeros(columns)
     score = np.zeros((grid.size, shapes.shape[0]))
     variance = np.zeros((grid.size, shapes.shape[0]))
     logs = np.zeros((grid.size, shapes.shape[0]))
@@ -237,7 +241,7 @@ def design(
                 if t[j, p] == t[j, p]:
                     weight = t[j, p] * np.sqrt(2.0 / (var * factor[j, p]))
                     _odd_row(row, t[j, p], weight, 1.0, sd_odd[s], terms)
-                    _insert(held, z, row, 0.0, size)
+                    _insert(held, z, row, 0.0, columns)
             least = np.inf
             for a in range(grid.size):
                 for h in range(shapes.shape[0]):
@@ -251,7 +255,7 @@ def design(
                         furthest = max(furthest, step)
                         weight = step * np.sqrt(2.0 / (var * new_factor[j]))
                         _odd_row(row, step, weight, 1.0, sd_odd[s], terms)
-                        _insert(r, z, row, 0.0, size)
+                        _insert(r, z, row, 0.0, columns)
                     # nothing is worse than an answer of the size of the slope, or of what noise
                     # leaves at the widest step
                     left = 1.0 / (r[terms, terms] * r[terms, terms])
@@ -275,8 +279,8 @@ def design(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _weight(
-    t: Array, factor: Array, odd: Array, i: int, d: int, var: float, b: float, sd: Array,
-    r: Array, z: Array, row: Array,
+    t: Array, factor: Array, size: Array, odd: Array, i: int, d: int, var: float, b: float,
+    sd: Array, r: Array, z: Array, row: Array,
 ) -> float:  # fmt: skip
     """Weight of pair d in the estimate of g of output i."""
     terms = sd.size
@@ -286,7 +290,7 @@ def _weight(
         r[q, q] = 1.0
     for p in range(t.size):
         if t[p] == t[p] and odd[p, i] == odd[p, i]:
-            weight = t[p] * np.sqrt(2.0 / (var * factor[p]))
+            weight = t[p] * np.sqrt(2.0 / (var * factor[p] * size[p, i]))
             _odd_row(row, t[p], weight, b, sd, terms)
             _insert(r, z, row, weight if p == d else 0.0, terms + 1)
     return float(z[terms] / r[terms, terms])
@@ -315,8 +319,8 @@ def _half_width(p: Array, g: Array, v: Array, count: int, low: float, high: floa
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def estimate(
-    t: Array, factor: Array, odd: Array, noise: Array, slope: Array, prior: Array, sd_odd: Array,
-    kappa: Array, mean: Array, unit: Array, spread: Array, half: Array,
+    t: Array, factor: Array, size: Array, odd: Array, noise: Array, slope: Array, prior: Array,
+    sd_odd: Array, kappa: Array, mean: Array, unit: Array, spread: Array, half: Array,
 ) -> None:  # fmt: skip
     """Slope of every output along every input: the mixture over states.
 
@@ -332,10 +336,10 @@ def estimate(
     m, width = t.shape
     states, terms = sd_odd.shape
     n = noise.size
-    size = terms + 1
-    r = np.zeros((size, size))
-    z = np.zeros(size)
-    row = np.zeros(size)
+    columns = terms + 1
+    r = np.zeros((columns, columns))
+    z = np.zeros(columns)
+    row = np.zeros(columns)
     picked = np.zeros(states, np.intp)
     share = np.zeros(states)
     g = np.zeros(states)
@@ -371,7 +375,7 @@ def estimate(
             base = odd[j, last, i]
             b = slope[j, i]
             average = 0.0
-            ratio = noise[i] * np.sqrt(factor[j, last]) / (b * t[j, last])
+            ratio = noise[i] * np.sqrt(factor[j, last] * size[j, last, i]) / (b * t[j, last])
             least = np.inf
             for k in range(count):
                 s = picked[k]
@@ -379,13 +383,15 @@ def estimate(
                 if seen == 1:
                     t2 = t[j, last] * t[j, last]
                     g[k] = 0.0
-                    v[k] = var * factor[j, last] / (2.0 * t2)
+                    v[k] = var * factor[j, last] * size[j, last, i] / (2.0 * t2)
                     power = 1.0
                     for q in range(terms):
                         power *= t2
                         v[k] += (b * sd_odd[s, q] * power) ** 2
                 else:
-                    _fit_odd(t[j], factor[j], odd[j], i, base, var, b, sd_odd[s], r, z, row)
+                    _fit_odd(
+                        t[j], factor[j], size[j], odd[j], i, base, var, b, sd_odd[s], r, z, row
+                    )
                     g[k] = z[terms] / r[terms, terms]
                     v[k] = 1.0 / (r[terms, terms] * r[terms, terms])
                 average += share[k] * g[k]
@@ -420,7 +426,9 @@ def estimate(
                     share_d = 1.0
                     if seen > 1:
                         share_d = _weight(
-                            t[j], factor[j], odd[j], i, d, var, b, sd_odd[top], r, z, row
+                            t[j], factor[j], size[j], odd[j], i, d, var, b, sd_odd[top], r, z, row
                         )
-                    amount += factor[j, d] * share_d * share_d / (2.0 * t[j, d] * t[j, d])
+                    amount += (
+                        factor[j, d] * size[j, d, i] * share_d * share_d / (2.0 * t[j, d] * t[j, d])
+                    )
             unit[i, j] = amount
