@@ -227,7 +227,9 @@ def choice(value: Any, allowed: tuple[str, ...], what: str) -> str:
     return str(value)
 
 
-def direction(value: Any, layout: Layout, what: str) -> tuple[NDArray[Any], int]:
+def direction(
+    value: Any, layout: Layout, what: str, finite: bool = False
+) -> tuple[NDArray[Any], int]:
     """Tangents or cotangents as a flat array, lead axes + batch + (size,), and the lead axes."""
     if isinstance(value, Mapping):
         value = {k: (v if isinstance(v, Mapping) else numeric(v, f"{what}[{k!r}]"))
@@ -238,6 +240,8 @@ def direction(value: Any, layout: Layout, what: str) -> tuple[NDArray[Any], int]
     flat = layout.flatten(value, lead)
     if flat.dtype.kind != "c":
         flat = flat.astype(np.float64, copy=False)
+    if finite and not isfinite(flat):
+        raise ValueError(f"{what} must be finite, got {flat[~np.isfinite(flat)][0]}")
     return flat, lead
 
 

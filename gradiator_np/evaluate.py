@@ -196,7 +196,7 @@ class Evaluator:
         self.vectorized = vectorized
         self.run = run
         self.outcome = NOTHING
-        self._kept = 0
+        self._kept, self._kept_dtype = 0, self.dtype
         self._complex_step = complex_step
         self._lift, self._contract = lift, contract
         self._like: Any = None
@@ -297,11 +297,11 @@ class Evaluator:
     def keep(self, y: NDArray[Any]) -> tuple[NDArray[Any], Layout]:
         """What is kept of a flat value, and its layout."""
         assert self.y_layout is not None
-        self._kept = self.y_layout.size
+        self._kept, self._kept_dtype = self.y_layout.size, self.dtype
         if self._contract is None:
             return y, self.y_layout
         kept = self._contract(y)
-        self._kept = kept.shape[-1]
+        self._kept, self._kept_dtype = kept.shape[-1], np.result_type(kept, self.dtype)
         return kept, Layout(kept.shape[-1:], self.y_layout.batch)
 
     # -- many values -------------------------------------------------------------------------
@@ -327,7 +327,7 @@ class Evaluator:
         if self._lift is not None:
             points = self._lift(points)
         k, layout = len(points), self.y_layout
-        out = self.outcome = Outcome(np.empty((k, *layout.batch, self._kept), self.dtype))
+        out = self.outcome = Outcome(np.empty((k, *layout.batch, self._kept), self._kept_dtype))
         before = self.nfev
         try:
             if self.vectorized:
@@ -405,7 +405,7 @@ class Evaluator:
                 "array inside?): the complex step needs an analytic fun that keeps the imaginary "
                 "part; use method='3-point'"
             )
-        elif flat.dtype.kind == "c" and out.values.dtype.kind != "c":
+        elif flat.dtype.kind == "c" and self.dtype.kind != "c":
             out.errors[i] = "fun returned complex values here but real ones at x"
         else:
             out.values[i] = flat if self._contract is None else self._contract(flat)
@@ -582,8 +582,13 @@ class Evaluator:
                 except BrokenExecutor:
                     self._own_pool = None
                     yield self._alone(row)
-                except pickle.PicklingError as exc:
-                    raise TypeError(f"fun or its result cannot be pickled: {exc}") from exc
+                except (pickle.PicklingError, AttributeError, TypeError) as exc:
+                    # What fun raised came back as text: this was raised on the way.
+                    raise TypeError(
+                        f"fun or its result cannot be sent between processes ({exc}); define fun "
+                        "at the top level of a module and return arrays, or pass workers="
+                        "ThreadPoolExecutor(n) if it releases the GIL"
+                    ) from exc
         finally:
             for future in futures:
                 future.cancel()

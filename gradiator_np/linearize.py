@@ -13,6 +13,7 @@ from gradiator_np.estimate import Options, drive, estimation, express, finish, r
 from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
 from gradiator_np.evaluate import Evaluator
 from gradiator_np.results import JacobianEstimate, ProductEstimate
+from gradiator_np.status import warn
 from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
@@ -136,7 +137,7 @@ class Linearization:
 
     def jvp_estimate(self, u: Any) -> ProductEstimate:
         """``jvp`` with its error bars."""
-        flat, lead = checks.direction(u, self._layout, "u")
+        flat, lead = checks.direction(u, self._layout, "u", finite=True)
         if flat.dtype.kind == "c":
             raise TypeError("u is complex; J is linear: take its real and imaginary parts apart")
         tangents = flat.reshape(-1, *self._x.shape)  # (p, *batch, m)
@@ -149,7 +150,8 @@ class Linearization:
         along = np.moveaxis(reach, 0, -1)
         limits = probe.limits and tuple(b.reshape(self._x.shape) for b in probe.limits)
         options = self._options | {"x_scale": 1.0, "bounds": self._ends(unit, limits)}
-        scalars = {"rel_step": 1.0, "abs_step": along, "tol": 1 / along}
+        with np.errstate(over="ignore"):  # of a tangent that nearly vanishes
+            scalars = {"rel_step": 1.0, "abs_step": along, "tol": 1 / along}
         for name in scalars.keys() & {k for k, v in self._options.items() if v is not None}:
             if np.ndim(self._options[name]):
                 raise ValueError(f"{name} of a jvp is a scalar, got {self._options[name]!r:.60}")
@@ -181,11 +183,27 @@ class Linearization:
         ends = np.stack([(lower - self._x) / slope, (upper - self._x) / slope])
         low = np.where(still, -np.inf, ends.min(0)).max(-1)
         high = np.where(still, np.inf, ends.max(0)).min(-1)
+        fixed = ((lower == upper) & ~still).any(-1)
+        if ((low == high) & ~fixed).any():
+            raise ValueError(
+                "x lies in a corner of its bounds where neither u nor -u leads inside: no step "
+                "along u can be made; take jacobian(...).jvp(u), which moves one input at a time"
+            )
+        if fixed.any():
+            warn(
+                "undetermined: u moves inputs that are fixed (lower == upper), so nothing tells "
+                "J u; it is given as 0 with stderr inf"
+            )
         return np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1)
 
     def vjp_estimate(self, v: Any) -> ProductEstimate:
         """``vjp`` with its error bars."""
-        flat, lead = checks.direction(v, self._y_layout, "v")
+        flat, lead = checks.direction(v, self._y_layout, "v", finite=True)
+        if flat.dtype.kind == "c" and self._options.get("method") == "cs":
+            raise TypeError(
+                "v is complex, but the complex step needs imaginary parts for the derivative; the "
+                "product is linear in v: take its real and imaginary parts apart"
+            )
         cotangents = flat.reshape(-1, *self._y_layout.batch, self._y_layout.size)
         inner = JacobianEstimator(self._point, **self._options | self._noise(flat))
 
