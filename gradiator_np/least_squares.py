@@ -60,6 +60,10 @@ class LeastSquares:
         Points that may be asked for; default 100 (m + 1).
     samples : Samples, optional
         Earlier runs: they are used and not paid again.
+    jac0 : array_like, shape (n, m), optional
+        An earlier Jacobian at x0, in residual per x: it takes the place of the first m runs.
+    rng : int or Generator
+        Directions of the few runs next to the centre that tell noise from curvature.
 
     Examples
     --------
@@ -83,6 +87,8 @@ class LeastSquares:
         x_tol: Any = None,
         max_evals: int | None = None,
         samples: Samples | None = None,
+        jac0: ArrayLike | None = None,
+        rng: Any = 0,
     ) -> None:
         flat, self.x_layout = checks.point(x0)
         flat = flat.astype(np.float64)
@@ -96,7 +102,12 @@ class LeastSquares:
         self.max_evals = BUDGET * (m + 1) if max_evals is None else int(max_evals)
         self.y_layout: Layout | None = None
         scale = _scale(flat, x_scale, self.x_layout)
-        self._search = Search(flat, scale, low, high, noise, tol)
+        start = None if jac0 is None else checks.float_array(jac0, 2, "jac0")
+        if start is not None and start.shape[1] != m:
+            raise ValueError(f"jac0 has shape {start.shape}; give (n, {m})")
+        self._search = Search(
+            flat, scale, low, high, noise, tol, start, np.random.default_rng(rng)
+        )  # fmt: skip
         self._told: dict[int, Array | None] = {}
         self._errors: dict[int, str] = {}
         self._raw: dict[int, Array] = {}
@@ -120,7 +131,7 @@ class LeastSquares:
     @property
     def nfev(self) -> int:
         """Points told so far."""
-        done = len(self._search.points) - self._free
+        done = len(self._search.points) - self._free - len(self._search.invented)
         if self._search.proposal is not None:
             done -= len(self._search.proposal.ids) - len(self._told)
         return done
@@ -207,6 +218,9 @@ class LeastSquares:
         if flat.dtype.kind == "c":
             raise TypeError("fun returned complex residuals; give real and imaginary parts apart")
         if self.y_layout is None:
+            jac0 = self._search.jac0
+            if jac0 is not None and len(jac0) != layout.size:
+                raise ValueError(f"jac0 has {len(jac0)} rows, fun returned {layout.size} residuals")
             self.y_layout = layout
         elif layout.size != self.y_layout.size:
             raise ValueError(
@@ -219,11 +233,12 @@ class LeastSquares:
     def samples(self) -> Samples:
         """Every run, failed ones as nan."""
         size = next((len(v) for v in self._raw.values()), 1)
-        points = self._search.points
-        outputs = np.full((len(points), size), np.nan)
-        for i, value in self._raw.items():
-            outputs[i] = value
-        return Samples(np.array(points), outputs, dict(self._errors))
+        runs = [i for i in range(len(self._search.points)) if i not in self._search.invented]
+        failed = np.full(size, np.nan)
+        points = np.array([self._search.points[i] for i in runs])
+        outputs = np.array([self._raw.get(i, failed) for i in runs])
+        errors = {row: self._errors[i] for row, i in enumerate(runs) if i in self._errors}
+        return Samples(points, outputs, errors)
 
     def result(self) -> OptimizeResult:
         """The answer so far, as SciPy's ``OptimizeResult``; see `least_squares`.
@@ -295,6 +310,8 @@ def least_squares(
     x_tol: ArrayLike | None = None,
     max_evals: int | None = None,
     samples: Samples | None = None,
+    jac0: ArrayLike | None = None,
+    rng: Any = 0,
     workers: Any = 1,
     vectorized: bool = False,
     on_error: str = "adapt",
@@ -306,7 +323,7 @@ def least_squares(
     ----------
     fun : callable
         ``fun(x, *args, **kwargs)`` returns the residuals, an array of any shape.
-    x0, bounds, x_scale, noise, x_tol, max_evals, samples
+    x0, bounds, x_scale, noise, x_tol, max_evals, samples, jac0, rng
         As in `LeastSquares`.
     workers : int, map-like callable or Executor
         With w workers up to w points run at once: trial points, points that mend J, and
@@ -324,7 +341,8 @@ def least_squares(
         ``x`` like x0; ``cost`` half the sum of squares and ``fun`` the residuals there, without
         noise where the model knows better than one run; ``jac`` and ``jac_stderr`` (n, m);
         ``x_stderr`` and ``confidence`` (low, high), 95 % for the minimiser of the noise-free sum
-        of squares, infinite for parameters that the runs do not determine (``undetermined``);
+        of squares, infinite for parameters that the runs do not determine (``undetermined``):
+        they hold what the noise of the runs leaves open, not what errors of data do;
         ``noise`` of one residual; ``nfev``, ``rounds``; ``status`` "noise", "converged",
         "budget" or "no signal", ``success``, ``message``; ``samples``, every run.
 
@@ -345,7 +363,7 @@ def least_squares(
     checks.choice(on_error, ("adapt", "raise"), "on_error")
     search = LeastSquares(
         x0, bounds=bounds, x_scale=x_scale, noise=noise, x_tol=x_tol, max_evals=max_evals,
-        samples=samples,
+        samples=samples, jac0=jac0, rng=rng,
     )  # fmt: skip
     with Evaluator(
         fun, search.x_layout, args=args, kwargs=kwargs, vectorized=vectorized, workers=workers,

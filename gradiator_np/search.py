@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import trust_region as tr
+from gradiator_np.neighbours import around
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -80,14 +81,21 @@ class Search:
         Noise of one evaluation, of every residual, where it is known.
     x_tol : array, shape (m,), or None
         Half width wanted of each parameter's 95 % interval.
+    jac0 : array, shape (n, m), or None
+        An earlier Jacobian: it takes the place of the first moves.
+    rng : Generator or None
+        Directions of the runs next to the centre.
     """
 
     def __init__(
         self, x0: Array, scale: Array, low: Array, high: Array,
-        sigma: float | None = None, x_tol: Array | None = None,
+        sigma: float | None = None, x_tol: Array | None = None, jac0: Array | None = None,
+        rng: np.random.Generator | None = None,
     ) -> None:  # fmt: skip
         self.x0, self.scale, self.low, self.high = x0, scale, low, high
-        self.sigma, self.x_tol = sigma, x_tol
+        self.sigma, self.x_tol, self.jac0 = sigma, x_tol, jac0
+        self.rng = rng or np.random.default_rng(0)
+        self.invented: set[int] = set()  # samples that no run made
         self.m = len(x0)
         self.points: list[Array] = []
         self.values: list[Array | None] = []  # None where pending or failed
@@ -154,6 +162,10 @@ class Search:
         out = []
         if not self.points:
             out.append(self._ask(self.x0))
+        if self.jac0 is not None:
+            if self.centre < 0:
+                return out
+            self._moves_from(self.jac0)
         base = self.points[self.centre] if self.centre >= 0 else self.x0
         for j in np.flatnonzero((self.tries >= 0) & (self.high > self.low)):
             while 0 <= self.tries[j] < 8:
@@ -165,6 +177,17 @@ class Search:
                     out.append(self._ask(point))
                     break
         return out
+
+    def _moves_from(self, jac: Array) -> None:
+        """Samples that an earlier Jacobian foretells, in place of the first moves."""
+        value = self.values[self.centre]
+        assert value is not None
+        for j in np.flatnonzero(self.tries >= 0):
+            point = self.points[self.centre].copy()
+            point[j] += FIRST * self.scale[j]
+            self.invented.add(self.add(point, value + jac[:, j] * (FIRST * self.scale[j])))
+        self.tries[:] = -1
+        self.jac0 = None
 
     def warm_start(self) -> None:
         """Start from the best sample given; inputs that the samples move need no move."""
@@ -198,9 +221,8 @@ class Search:
         if self.repeat:
             # Curvature that passed for noise is found out by a run next to the centre.
             self.repeat, kind = False, "geometry"
-            points = [
-                self._inside(way, 0.05 * self.grain / self.radius) for way in state.loss.worst[:1]
-            ]
+            way = np.where(self.high > self.low, self.rng.normal(size=self.m), 0.0)
+            points = [self._inside(way, 0.05 * self.grain / self.radius)]
         elif wanting:
             kind = "geometry"
             points = self._narrowing(state, most)
@@ -238,17 +260,19 @@ class Search:
         assert self.x_tol is not None
         reach = self.grain / self.radius
         cov, lost = tr.parameter_covariance(state.model, state.held)
-        if lost.any():
-            return [self._inside(self._signed(w, state), reach) for w in state.loss.worst[:most]]
-        want = self.x_tol / (self.radius * self.scale)
-        level = replace(state.model, c=np.zeros_like(state.model.c))
-        by_value, _ = tr.parameter_covariance(level, state.held)
-        _, vecs = np.linalg.eigh(cov / np.outer(want, want))
-        ways = (vecs * want[:, None]).T[::-1]
-        self.side += 1
-        if np.trace(by_value / want**2) > 0.5 * np.trace(cov / want**2):
-            reach *= 0.05
-        return [self._inside(way if self.side % 2 else -way, reach) for way in ways[:most]]
+        ways = state.loss.worst
+        if not lost.any():
+            want = self.x_tol / (self.radius * self.scale)
+            level = replace(state.model, c=np.zeros_like(state.model.c))
+            by_value, _ = tr.parameter_covariance(level, state.held)
+            _, vecs = np.linalg.eigh(cov / np.outer(want, want))
+            ways = (vecs * want[:, None]).T[::-1]
+            if np.trace(by_value / want**2) > 0.5 * np.trace(cov / want**2):
+                reach *= 0.05
+        # On the side where fewer samples lie: pairs cancel their curvature.
+        sides = np.sign((state.model.samples @ ways.T).sum(0))
+        return [self._inside(-side * way if side else way, reach)
+                for side, way in zip(sides[:most], ways)]  # fmt: skip
 
     def _inside(self, way: Array, reach: float) -> Array:
         """A step of that length, turned round where a bound cuts it short, else cut."""
@@ -266,43 +290,11 @@ class Search:
     # -- the model ---------------------------------------------------------------------------
 
     def select(self, x: Array) -> Index:
-        """Samples for a model about x: the nearest, and those at the length that tells most.
-
-        m + 1 in general position twice over, the nearest ones and those nearest to ``grain``
-        from x: steps that converge leave a cluster in which noise hides the slope. Then the
-        nearest max(20, 4 (m + 1)) of what lies within 8 times the first set, or all of it once
-        the minimum is found.
-        """
+        """Samples for a model about x."""
         good = self.good
         u = (np.array([self.points[i] for i in good]) - x) / self.scale
-        dist = np.linalg.norm(u, axis=1)
-        order = np.argsort(dist, kind="stable")
-        core = self._spread(u, order)
-        reach = 8.0 * max(dist[core[-1]], self.grain)
-        near = order[: MANY if self.fine else max(20, 4 * (self.m + 1))]
-        chosen = [near[dist[near] <= reach], core]
-        if self.grain > 0:
-            off = np.abs(np.log(np.maximum(dist, 1e-300) / self.grain))
-            chosen.append(self._spread(u, np.r_[order[0], np.argsort(off, kind="stable")]))
-        return np.asarray(good[np.unique(np.concatenate(chosen))])
-
-    def _spread(self, u: Array, order: Index) -> Index:
-        """The first samples in ``order`` that are in general position with the first."""
-        basis = np.zeros((self.m, 0))
-        chosen = [order[0]]
-        for i in order[1:]:
-            if basis.shape[1] == self.m:
-                break
-            way = u[i] - u[order[0]]
-            size = np.linalg.norm(way)
-            if size == 0:
-                continue
-            rest = way - basis @ (basis.T @ way)
-            if np.linalg.norm(rest) > 0.05 * size:
-                rest -= basis @ (basis.T @ rest)
-                basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
-                chosen.append(i)
-        return np.array(chosen, np.intp)
+        most = MANY if self.fine else max(20, 4 * (self.m + 1))
+        return np.asarray(good[around(u, most, self.grain)])
 
     def model(self, x: Array) -> tuple[tr.LocalModel, Index]:
         """The model about x from the samples around it, in units of the trust radius."""
@@ -402,7 +394,9 @@ class Search:
         noise = 2 * model.sigma * np.sqrt(here) + model.sigma**2 * np.sqrt(2 * len(model.c))
         limit = self.size(self.centre) + 3.0 * noise
         best = int(np.argmin(sizes))
-        if sizes[best] < here and self.size(ok[best]) < limit:
+        # While intervals are narrowed, only a clear gain moves the centre.
+        gain = noise if self.fine else 0.0
+        if sizes[best] < here - gain and self.size(ok[best]) < limit:
             self.centre = ok[best]
             self.moved = self.moved or sizes[best] < here - 4.0 * noise
         if proposal.kind == "trial":

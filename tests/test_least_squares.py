@@ -304,3 +304,22 @@ def test_the_budget_is_kept():
     assert r.nfev == 6
     assert r.status == "budget"
     assert not r.success
+
+
+def test_an_earlier_jacobian_saves_the_first_runs():
+    h = 1e-6
+    jac = np.array([(decay(START + h * e) - decay(START - h * e)) / (2 * h) for e in np.eye(3)]).T
+    data = decay(TRUTH)
+    r = least_squares(lambda x: decay(x) - data, START, jac0=jac)
+    np.testing.assert_allclose(r.x, TRUTH, atol=1e-4)
+    assert r.nfev < least_squares(lambda x: decay(x) - data, START).nfev
+    assert len(r.samples) == r.nfev
+    assert r.samples.ok.all()
+    with pytest.raises(ValueError, match="jac0 has shape"):
+        LeastSquares(START, jac0=np.ones((30, 2)))
+
+
+def test_a_seed_makes_it_repeatable():
+    data = decay(TRUTH)
+    one, two = (least_squares(noisy(decay, data, 0.01, 12), START, rng=5) for _ in range(2))
+    np.testing.assert_array_equal(one.samples.points, two.samples.points)
