@@ -114,7 +114,7 @@ def _verdict(
     if not finished:
         return Status.INCOMPLETE, "not all rows have been told yet: tell them and ask again"
     if not free.size or not coef.size:
-        return Status.OK, "every input is fixed: nothing was to be estimated"
+        return Status.UNDETERMINED, "every input is fixed: nothing was to be estimated"
     alive = np.isfinite(total[:, free]).any(axis=1)
     lost = ~np.isfinite(total[alive][:, free]).all(axis=0)
     if plan.short:
@@ -157,6 +157,9 @@ def _verdict(
             "or reduce the noise of the function"
         )
     failed = ~plan.rows.done | ~np.isfinite(plan.book.values(plan.rows)[:, alive]).all(axis=1)
+    fixed = np.flatnonzero(~plan.book.free)
+    if fixed.size:
+        return Status.UNDETERMINED, f"inputs {_names(fixed)} are fixed by their bounds"
     limit = _limit(plan, total[:, free], noise_part[:, free])
     if failed.any():
         return Status.FAILED_RUNS, f"{int(failed.sum())} runs failed and were replaced; {limit}"
