@@ -71,7 +71,7 @@ TRUST, OTHER_NOISE = 30.0, 3.0
 # Kinks are looked for in steps this much shorter than the distance at which f bends.
 SHORT = 0.05
 # Pairs of one input in all where only a tolerance is given.
-PATIENCE = 20
+PATIENCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +180,11 @@ class AutoPlan:
 
     def _limits(self) -> tuple[Array, Array]:
         """Largest step of a pair, and the smallest that the caller allows, per free input."""
-        cap = np.minimum(np.minimum(self.book.up, self.book.down), CAP)
-        floor = np.zeros(cap.size)
         scale = self.problem.scale
         if self.options.max_step is not None:
-            cap = np.minimum(cap, (self.options.max_step / scale).min(axis=0))
+            self.book.shorten((self.options.max_step / scale).min(axis=0))
+        cap = np.minimum(np.minimum(self.book.up, self.book.down), CAP)
+        floor = np.zeros(cap.size)
         if self.options.min_step is not None:
             floor = (self.options.min_step / scale).max(axis=0)
         floor = np.minimum(np.broadcast_to(floor, cap.shape), cap)
@@ -422,12 +422,8 @@ class AutoPlan:
 
     @property
     def _ceiling(self) -> Array:
-        """Largest step that neither the caller nor a failed run forbids."""
-        most = np.full(self.inputs.size, CAP)
-        if self.options.max_step is not None:
-            limit = np.asarray(self.options.max_step / self.problem.scale).min(axis=0)
-            most = np.minimum(most, limit[self.inputs])
-        return np.where(self.side != 0, np.minimum(most, self.reach), most)
+        """Largest step that no failed run forbids."""
+        return np.where(self.side != 0, np.minimum(self.reach, CAP), CAP)
 
     def _design(
         self,

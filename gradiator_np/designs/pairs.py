@@ -101,6 +101,10 @@ class Pairs:
         self.reference: Array | None = None
         self.n_rows = 0
 
+    def shorten(self, most: Array) -> None:
+        """Allow no input (m,) to be moved further than ``most``, in units of t."""
+        self.up, self.down = np.minimum(self.up, most), np.minimum(self.down, most)
+
     def request(self, wanted: Sequence[Pair]) -> Array:
         """Offsets (k, B, m) of the runs of these pairs, which are entered into the book."""
         out = np.zeros((2 * len(wanted), self.batch, self.m))

@@ -32,6 +32,9 @@ SHORT = 1e-3
 CLEAR_SLOPE = 3e-3
 # Share of the change between two wide pairs that their extrapolation may miss.
 SMOOTH = 0.25
+# Share of the quarrel by which the wide pairs may differ among themselves (ignition of hydrogen,
+# a sigmoid, has 0.33).
+SHARED = 0.25
 # A pilot that fails is drawn in, or aimed anew, as often as this.
 TRIES = 4
 
@@ -371,7 +374,7 @@ class Pilot:
         at = [self._at(view, short * k) for k in (1, 2, 4)]
         if len(set(at)) < 3:
             return False
-        (_, d2, d4), (e1, e2, e4) = view.odd[0, at], view.even[0, at]
+        (d1, d2, d4), (e1, e2, e4) = view.odd[0, at], view.even[0, at]
         trend = (4 * d2 - d4) / 3
         res = self._residual(view, short)
         # both contrasts cancel a quadratic and a cubic term; their coefficients of t^4 and t^6
@@ -390,7 +393,8 @@ class Pilot:
         if norm(g - trend) <= 16 * norm(sd):
             return False
         if not (
-            norm(res) < 0.25 * norm(g - trend)
+            # a trend is what wide pairs share: a sigmoid's slopes fall from pair to pair
+            max(norm(res), norm(d2 - d1)) < SHARED**2 * norm(g - trend)
             and _sum(quarrel * weight * sd**2) < 0.01 * _sum(quarrel)
             and _sum(quarrel * weight * g**2) < 9 * _sum(quarrel * weight * trend**2)
         ):
