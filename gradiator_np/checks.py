@@ -49,10 +49,9 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
 def _asarray(value: Any, what: str) -> NDArray[Any]:
     try:
         return np.asarray(value)
-    except ValueError as exc:  # lists of several lengths
+    except ValueError:  # lists of several lengths
         raise ValueError(
-            f"{what} is no array of one shape, {value!r:.60}: {exc}; flatten it, or give a dict "
-            "of arrays"
+            f"{what} is no array of one shape: {value!r:.60}; flatten it, or give a dict of arrays"
         ) from None
 
 
@@ -101,6 +100,8 @@ def point(x: Any, batch_dims: int = 0) -> Point:
     """
     if type(x) is Point:
         return x
+    if callable(x):
+        raise TypeError(f"x is a function, {x!r:.60}: fun comes first, then x")
     if type(batch_dims) is not int or batch_dims < 0:
         raise ValueError(f"batch_dims must be a whole number, 0 or more, got {batch_dims!r:.60}")
     if type(x) is not np.ndarray and isinstance(x, Mapping):
@@ -174,14 +175,20 @@ def bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array]:
     except (TypeError, ValueError):
         raise ValueError(
             f"bounds must be a pair (lower, upper), got {value!r:.80}; "
-            "each of the two is a scalar or has the shape of x"
+            "each of the two is a scalar or has the shape of x (pairs for each input: zip(*pairs))"
         ) from None
+    if low is None or high is None:
+        raise TypeError("a bound is None; use -inf and inf where inputs have none")
     lower, upper = like_x(low, layout, "lower bound"), like_x(high, layout, "upper bound")
     if np.isnan(lower).any() or np.isnan(upper).any():
         raise ValueError("bounds must not be nan; use -inf and inf where an input has none")
     for bad, text in (
         (lower > upper, "has lower bound {0} above upper bound {1}; exchange them"),
-        ((x < lower) | (x > upper), "= {2} lies outside of its bounds [{0}, {1}]; move it inside"),
+        (
+            (x < lower) | (x > upper),
+            "= {2} lies outside of its bounds [{0}, {1}]; move it inside "
+            "(bounds are (lower, upper) of all inputs, no list of pairs)",
+        ),
     ):
         if bad.any():
             i = tuple(np.argwhere(bad)[0])

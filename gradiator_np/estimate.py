@@ -244,6 +244,10 @@ def running(options: Options) -> dict[str, Any]:
 
 def estimation(options: Options) -> dict[str, Any]:
     """The estimator's part of the options."""
+    known = Options.__annotations__
+    strange = [name for name in options if name not in known]
+    if strange:
+        raise TypeError(f"unknown option {strange[0]!r}; the options are {', '.join(known)}")
     other = (*RUNNING, "f0", "batch_dims", "seed_arg")
     return {k: v for k, v in options.items() if k not in other} | {
         "common_seeds": options.get("seed_arg") is not None
@@ -254,8 +258,10 @@ def express(fun: Callable[..., Any], point: checks.Point, options: Options) -> E
     """The express lane for calls that ask for nothing special; None for the others."""
     flat, layout = point
     method = options.get("method", "auto")
+    kwargs = options.get("kwargs")
     if not (
         isinstance(method, str)
+        and (kwargs is None or isinstance(kwargs, Mapping))
         and method in ORDERS
         and layout.plain
         and flat.dtype is checks.FLOAT64
@@ -271,7 +277,7 @@ def express(fun: Callable[..., Any], point: checks.Point, options: Options) -> E
     ):
         return None
     return Express(
-        fun, options.get("args", ()), dict(options.get("kwargs") or {}), method, flat.size,
+        fun, options.get("args", ()), dict(kwargs or {}), method, flat.size,
         is_jitted(fun),
     )  # fmt: skip
 

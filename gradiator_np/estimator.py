@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +107,8 @@ class JacobianEstimator:
         self._x64 = self._x.astype(np.float64, copy=False)
         self._bounds = _bounds(bounds, flat, layout)
         self._scale = _scale(self._x64, x_scale, layout)
+        if isinstance(noise, str):
+            checks.choice(noise, ("auto",), "noise")
         self._noise = noise
         self._replace = checks.choice(on_error, ("adapt", "drop", "raise"), "on_error") == "adapt"
         self._rng = rng
@@ -660,12 +663,17 @@ def _auto(
     max_evals: Any, tol: Any, rtol: Any, min_step: Any, max_step: Any, layout: Layout
 ) -> Auto:
     """The noise-aware design, within the caller's limits."""
-    if max_evals is not None and (max_evals != int(max_evals) or max_evals < 1):
+    if max_evals is not None and not (isinstance(max_evals, Integral) and int(max_evals) >= 1):
         raise ValueError(f"max_evals must be a positive whole number, got {max_evals!r}")
+    for name, value in (("tol", tol), ("rtol", rtol)):
+        if value is not None and not (checks.numeric(value, name) > 0).all():
+            raise ValueError(f"{name} must be positive, got {value!r:.60}")
     steps = [
         None if value is None else checks.positive(value, layout, name).reshape(-1, layout.size)
         for name, value in (("min_step", min_step), ("max_step", max_step))
     ]
+    if steps[0] is not None and steps[1] is not None and (steps[0] > steps[1]).any():
+        raise ValueError("min_step is larger than max_step; exchange them")
     return Auto(
         max_evals=None if max_evals is None else int(max_evals),
         tol=tol,

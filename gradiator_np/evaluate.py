@@ -186,6 +186,10 @@ class Evaluator:
     ) -> None:
         if not callable(fun):
             raise TypeError(f"fun must be callable, got {type(fun).__name__} {fun!r:.60}")
+        if not (kwargs is None or isinstance(kwargs, Mapping)):
+            raise TypeError(f"kwargs must be a dict of named arguments, got {kwargs!r:.60}")
+        if not (run is None or isinstance(run, Run)):
+            raise TypeError(f"run must be a Run, such as Run(progress=True), got {run!r:.60}")
         if not isinstance(args, tuple):
             args = (args,)  # SciPy's habit: one extra argument need not be a tuple
         self.x_layout = x_layout
@@ -251,7 +255,7 @@ class Evaluator:
             own = flat[None].copy() if self.vectorized else flat.copy()
             value = self._call.run(own if self._call.seeds is None else (own, 0))
         except Exception as exc:
-            raise failed_at_x(exc) from exc
+            raise failed_at_x(exc, self.vectorized) from exc
         if self.vectorized:
             value = self._unstack(value, 1)
         return self.learn(value)
@@ -614,12 +618,13 @@ def is_jitted(fun: object) -> bool:
     return type(fun).__module__.startswith("numba.")
 
 
-def failed_at_x(exc: Exception | None) -> EvaluationError:
+def failed_at_x(exc: Exception | None, vectorized: bool = False) -> EvaluationError:
     """The error for a run at x itself that raised."""
     what = "".join(traceback.format_exception_only(exc)).strip()
     return EvaluationError(
-        f"fun failed at x itself ({what}); nothing can be estimated around a "
-        "point where fun has no value"
+        f"fun failed at x itself ({what}); it is called as fun("
+        f"{'points, shape (k, *x.shape)' if vectorized else 'x'}, *args, **kwargs). "
+        "Nothing can be estimated around a point where fun has no value"
     )
 
 

@@ -191,6 +191,11 @@ class JacobianEstimate:
         """What limits the estimate, and what would improve it."""
         return self.solution.message
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        if isinstance(self.jac, dict):
+            raise TypeError("this Jacobian is a dict of blocks; take one of them from .jac")
+        return np.array(self.jac, dtype=dtype)
+
     def __repr__(self) -> str:
         from gradiator_np.report import summary
 

@@ -69,8 +69,8 @@ class Layout:
             return cls(shape)
         if len(shape) < batch_dims:
             raise ValueError(
-                f"batch_dims={batch_dims}, but a value has only {len(shape)} axes "
-                f"(shape {shape}); lower batch_dims or add the batch axes"
+                f"batch_dims={batch_dims}, but the shape {shape} has only {len(shape)} "
+                "axes; lower batch_dims or add the batch axes"
             )
         return cls(shape[batch_dims:], shape[:batch_dims])
 
@@ -148,13 +148,16 @@ class Layout:
                 raise ValueError(f"entries of {what} disagree on a leading axis of several")
             return leads.pop() if leads else 0
         want = self.batch + (self.shape or ())
+        if isinstance(value, Mapping):
+            raise ValueError(f"{what} is a dict, expected an array of shape {want}")
         got = np.shape(value)
         if got == want:
             return 0
         if len(got) == len(want) + 1 and got[1:] == want:
             return 1
         raise ValueError(
-            f"{what} has shape {got}, expected {want}, or {('p', *want)} for several at once"
+            f"{what} has shape {got}, expected {want}, or one axis more in front "
+            "for several at once"
         )
 
 

@@ -151,7 +151,7 @@ def test_integers_are_promoted_and_complex_outputs_stay_complex():
         ([1.0, np.nan], ValueError, r"x\[1\] is not"),
         ({}, ValueError, "empty dict"),
         (None, TypeError, "numbers"),
-        ([[1.0], [1.0, 2.0]], ValueError, "inhomogeneous"),
+        ([[1.0], [1.0, 2.0]], ValueError, "no array of one shape"),
     ],
 )
 def test_bad_x_is_refused_before_anything_runs(x, error, words):
