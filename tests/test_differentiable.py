@@ -8,6 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares, minimize, root
 from scipy.sparse import csr_array
+from scipy.sparse.linalg import aslinearoperator
 
 from gradiator_np.differentiable import Gradiator, gradiator
 from gradiator_np.samples import SampleError
@@ -248,6 +249,31 @@ def test_any_shapes():
     np.testing.assert_allclose(gradiator(lambda x: x**3, method="cs").jacobian(2.0), 12, rtol=RTOL)
 
 
+def test_dicts_of_inputs_and_outputs():
+    x = {"a": np.array([1.0, 2.0]), "b": np.array(3.0)}
+    g = gradiator(lambda x: {"y": x["a"] * x["b"]}, method="cs")
+    v = {"y": np.array([1.0, -1.0])}
+    got = g.vjp(x, v)
+    np.testing.assert_allclose(got["a"], [3.0, -3.0], rtol=RTOL)
+    np.testing.assert_allclose(got["b"], -1.0, rtol=RTOL)
+    g(x)
+    runs = g.nfev
+    assert g.jacobian(x)["y"]["a"].shape == (2, 2)
+    assert g.nfev == runs + 3  # the value of the call is the base
+    wrong = gradiator(g.fun, lambda x, v: {"a": v["y"]})
+    with pytest.raises(ValueError, match=r"'a': \(2,\)"):
+        wrong.vjp(x, v)
+
+
+def test_large_jacobians_are_contracted_on_arrival():
+    """2000 x 20 numbers: v meets each value, and no Jacobian is stored."""
+    b = np.random.default_rng(0).normal(size=(2000, 20))
+    x, v = np.linspace(1, 2, 20), np.ones(2000)
+    g = gradiator(lambda x: b @ x**2, method="2-point")
+    np.testing.assert_allclose(g.vjp(x, v), 2 * (v @ b) * x, atol=1e-4)  # sqrt(eps) |v . f|
+    assert g.nfev == 21
+
+
 def test_estimates_are_there_whatever_is_given():
     e = gradiator(f, f_vjp, method="3-point", noise=1e-12).estimate(X)
     assert np.all(np.abs(e.jac - J) < 1e-8)
@@ -324,6 +350,8 @@ def test_sparse_jacobians_pass_through():
     g = gradiator(lambda x: x**2, jac_fun=lambda x: csr_array(np.diag(2 * x)))
     assert g.jacobian(X).format == "csr"
     np.testing.assert_allclose(g.vjp(X, X), 2 * X**2, rtol=RTOL)
+    operator = gradiator(f, jac_fun=lambda x: aslinearoperator(f_jac(x)))
+    np.testing.assert_allclose(operator.jvp(X, U), J @ U, rtol=RTOL)
 
 
 # -- second order ------------------------------------------------------------------------------

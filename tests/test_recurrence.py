@@ -282,6 +282,28 @@ def test_hessian_product_against_complex_step_of_the_gradient(system):
     np.testing.assert_allclose(got, want, rtol=RTOL, atol=RTOL)
 
 
+def test_a_loss_of_the_state_itself(system):
+    """Nothing observed: losses see the state; their Hessian is checked by symmetry above."""
+    s = system
+    loss = gradiator(
+        lambda x, i: 0.25 * np.sum(x**4),
+        gradiator(lambda a, v: v * a[0] ** 3, lambda a, w: (3 * a[1] * a[0][0] ** 2 * w, 0.0)),
+    )
+    r = Recurrence(s.step(), N, loss=loss, checkpoints=3)
+    states = [s.x0]
+    for i in range(N):
+        states.append(s.h(states[-1], s.theta, i))
+    np.testing.assert_allclose(
+        r.value(s.x0, s.theta), 0.25 * np.sum(np.power(states, 4)), rtol=1e-14
+    )  # a sum of N
+    h = 1e-5
+    ahead = r.gradient(s.x0 + h * s.u, s.theta + h * s.w)
+    behind = r.gradient(s.x0 - h * s.u, s.theta - h * s.w)
+    for got, a, b in zip(r.hvp(s.x0, s.theta, s.u, s.w), ahead, behind, strict=True):
+        # Central differences of exact gradients: h^2 times third derivatives of order 1e2.
+        np.testing.assert_allclose(got, (a - b) / (2 * h), rtol=1e-6, atol=1e-6)
+
+
 def test_the_hessian_is_symmetric(system):
     s = system
     r = s.recurrence()

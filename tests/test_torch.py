@@ -91,6 +91,8 @@ def test_second_derivatives(kind):
         torch.testing.assert_close(got, want, **TIGHT)
         reverse = torch.func.jacrev(torch.func.jacrev(square(g)))(x)
         torch.testing.assert_close(reverse, want, **TIGHT)
+        mixed = torch.func.jacrev(torch.func.jacfwd(square(g)))(x)
+        torch.testing.assert_close(mixed, want, **TIGHT)
 
 
 def test_second_derivatives_without_grad_fun_are_an_error():
