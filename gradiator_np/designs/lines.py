@@ -152,3 +152,54 @@ def by_rho(states: States, weights: Array, total: bool = True) -> Array:
     member = (states.rho[:, None] == np.arange(RHO.size)).astype(float)
     share = np.asarray(weights @ member)
     return share.cumsum(axis=-1) if total else share
+
+
+def relative(noise: Array, slope: Array) -> float:
+    """Noise over slope, all outputs together: each counts by its own noise."""
+    ratio = np.square(slope / noise)
+    ratio = ratio[np.isfinite(ratio)]
+    if not ratio.size or ratio.max() == 0:
+        return 1.0
+    return float(1 / np.sqrt(np.mean(ratio)))
+
+
+def first_slope(lines: Lines, noise: Array) -> Array:
+    """|D| of the pair in which a cubic term at rho = 1 and the noise are least together."""
+    t = lines.t
+    cost = t**4 + 0.5 * (1e-6 / np.where(t > 0, t, 1.0)) ** 2
+    order = np.argsort(np.where(np.isfinite(t), cost, np.inf), axis=1)
+    odd = np.take_along_axis(lines.odd, order[:, :, None], axis=1)
+    good = np.isfinite(odd)
+    first = np.argmax(good, axis=1)
+    out = np.abs(np.take_along_axis(odd, first[:, None, :], axis=1)[:, 0])
+    out = np.nan_to_num(out)
+    return np.asarray(out + 1e-3 * out.max() + 1e-300)
+
+
+def mixture(
+    lines: Lines, states: States, noise: Array, slope: Array, weights: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Slopes (N, L), unit variances, variances and 95 % half-widths of the mixture of states."""
+    shape = (noise.size, lines.t.shape[0])
+    out = [np.empty(shape) for _ in range(4)]
+    kernels.estimate(
+        lines.t,
+        lines.factor,
+        lines.size,
+        lines.odd,
+        noise,
+        slope,
+        weights,
+        states.sd_odd,
+        states.kappa,
+        *out,
+    )
+    return out[0], out[1], out[2], out[3]
+
+
+def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
+    """Slopes (L, N) under the state of median rho of each line: good enough for a scale."""
+    middle = np.zeros_like(weights)
+    at = np.argmax(np.cumsum(weights, axis=1) >= 0.5, axis=1)
+    middle[np.arange(len(at)), at] = 1.0
+    return np.ascontiguousarray(mixture(lines, states, noise, slope, middle)[0].T)

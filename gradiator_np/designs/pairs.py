@@ -269,3 +269,11 @@ class Pairs:
             pilot = (u * self.direction).sum(axis=2) / np.where(norm > 0, norm, 1.0)
             along = np.where((line == PILOT)[:, None], pilot, along)
         return np.repeat(along, self.per_point, axis=1)
+
+
+def round_digit(a: Array) -> Array:
+    """To one significant decimal digit."""
+    a = np.asarray(a, float)
+    size = np.abs(a)
+    power = 10.0 ** np.floor(np.log10(np.where(size > 0, size, 1.0)))
+    return np.where(size > 0, np.rint(a / power) * power, 0.0)

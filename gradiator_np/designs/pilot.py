@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 
 from gradiator_np.designs.base import Rows
 from gradiator_np.designs.levels import Noise
-from gradiator_np.designs.lines import States, likelihood, posterior
-from gradiator_np.designs.pairs import CENTRE, PILOT, Lines, Pair, Pairs
-from gradiator_np.kernels import lines as kernels
+from gradiator_np.designs.lines import (
+    States,
+    first_slope,
+    likelihood,
+    posterior,
+    relative,
+    slopes,
+)
+from gradiator_np.designs.pairs import CENTRE, PILOT, Lines, Pair, Pairs, round_digit
+from gradiator_np.designs.quarrel import SHORT, WIDE, Quarrel, Script
 
 Array = NDArray[np.float64]
 
@@ -23,18 +30,6 @@ EVEN_NOISE = 6.0
 NOISY = 1e3
 # The widest step: the sign of x is kept, so that a bound or a physical domain is rarely crossed.
 CAP = 0.5
-# The pilot's widest pair: where a function bends on the scale of x, this shows it.
-WIDE = 0.2
-# The slope that wide pairs are held against: here rounding is 1e-13 of it, and few programs
-# wiggle on so short a scale.
-SHORT = 1e-3
-# Relative error at which a slope is good enough to contradict another.
-CLEAR_SLOPE = 3e-3
-# Share of the change between two wide pairs that their extrapolation may miss.
-SMOOTH = 0.25
-# Share of the quarrel by which the wide pairs may differ among themselves (ignition of hydrogen,
-# a sigmoid, has 0.33).
-SHARED = 0.25
 # A pilot that fails is drawn in, or aimed anew, as often as this.
 TRIES = 4
 
@@ -86,10 +81,7 @@ class Host(Protocol):
     known_noise: Array | None
 
 
-Script = Generator[Array, None, None]
-
-
-class Pilot:
+class Pilot(Quarrel):
     """The runs along one random direction.
 
     Parameters
@@ -129,8 +121,14 @@ class Pilot:
 
     # -- asking ------------------------------------------------------------------------------
 
-    def _length(self) -> float:
-        return float(np.sqrt(np.square(self.book.direction[0]).sum())) or 1.0
+    @property
+    def noise(self) -> Noise:
+        """The contrasts collected so far."""
+        return self.host.noise
+
+    @noise.setter
+    def noise(self, value: Noise) -> None:
+        self.host.noise = value
 
     def _view(self) -> Lines:
         return self.book.lines(self.host.rows, [self.book.pilot])
@@ -270,10 +268,6 @@ class Pilot:
         common = np.sqrt(np.mean(np.square(self._level()[0] / noise.size)))
         noise.least = np.maximum(noise.least, 0.1 * common * noise.size)
 
-    @staticmethod
-    def _at(view: Lines, t: float) -> int:
-        return int(np.nanargmin(np.abs(np.log(view.t[0] / t))))
-
     def _contrasts(self, t: float, twice: float) -> None:
         """Noise at the scale that will be used: quiet programs at 1e-8 may be loud at 1e-4."""
         view = self._view()
@@ -290,123 +284,6 @@ class Pilot:
             self.host.noise = wider
         else:
             self.host.noise.merge(wider)
-
-    # -- slopes at two scales ----------------------------------------------------------------
-
-    def _two_scales(self) -> Script:
-        """Is the slope at small steps the slope of the trend?
-
-        Event-driven integrators, moving meshes, iteration counts and wiggles are smooth at small
-        steps, with a slope that is up to 20 % and more off the trend.
-        """
-        if self.cap < 2 * WIDE:
-            return
-        view = self._view()
-        t = view.t[0]
-        # the shortest step whose slope stands well out of the noise
-        sd = self._level()[0] / np.where(t > 1e-6, np.sqrt(2.0) * t, np.nan)[:, None]
-        size = np.abs(view.odd[0, self._at(view, WIDE)])
-        size = np.nan_to_num(size)
-        size = size + 1e-2 * size.max()
-        ratio = sd[:, size > 0] / size[size > 0]
-        clear = (ratio < CLEAR_SLOPE).mean(axis=1) if ratio.size else np.zeros(t.size)
-        usable = np.flatnonzero((clear > 0.5) & (t < WIDE / 4))
-        if not usable.size:
-            return
-        small = int(usable[np.argmin(t[usable])])
-        wanted = [w for w in (WIDE / 2, WIDE) if not np.isclose(t, w, rtol=0.01).any()]
-        self.budget += 2 * len(wanted)
-        yield from self._pairs(wanted)
-        if self._smooth(small):
-            return
-        self.budget += 4
-        yield from self._pairs([WIDE / 4, 2 * WIDE])
-        g = self._view().odd[0, small]
-        if self._window(WIDE / 4, g) or self._window(WIDE / 2, g):
-            return
-        if not self._grows(g):
-            d = self._view().odd[0, self._at(self._view(), WIDE / 2)]
-            # signs are random: what m slopes differ by together, each does by 1 / sqrt(m) of
-            self.doubt = np.nan_to_num(np.abs(g - d)) / self._length()
-        self.book.forget_steps(self.book.pilot, (WIDE / 4, WIDE / 2, 2 * WIDE))
-
-    def _grows(self, g: Array) -> bool:
-        """Whether what a cubic leaves grows with the step, as a term in t^5 does (16 times from
-        one window to the next) and a wiggle does not (it halves)."""
-        view = self._view()
-        weight = self._weights(g, view.odd[0, self._at(view, WIDE)])
-        near, far = (
-            _sum(weight * np.square(self._residual(view, short))) for short in (WIDE / 4, WIDE / 2)
-        )
-        return bool(far > 16 * near)
-
-    def _residual(self, view: Lines, short: float) -> Array:
-        """What pairs at t, 2t, 4t leave when a slope and a cubic term are taken out."""
-        d1, d2, d4 = view.odd[0, [self._at(view, short * k) for k in (1, 2, 4)]]
-        return np.asarray(d1 - 1.25 * d2 + 0.25 * d4)
-
-    def _weights(self, g: Array, d: Array) -> Array:
-        """What makes outputs comparable: one over their squared slopes."""
-        size = np.fmax(np.square(d), np.square(g))
-        size = np.nan_to_num(size)
-        return np.asarray(1 / (size + 1e-4 * size.mean() + 1e-100))
-
-    def _smooth(self, small: int) -> bool:
-        """Whether the wide pairs, extrapolated, meet the slope at a small step."""
-        view = self._view()
-        t, g = view.t[0], view.odd[0, small]
-        a, b = self._at(view, WIDE / 2), self._at(view, WIDE)
-        if a == b or not np.isfinite(view.odd[0, [a, b]]).any():
-            return True
-        r2 = (t[b] / t[a]) ** 2
-        trend = (r2 * view.odd[0, a] - view.odd[0, b]) / (r2 - 1)
-        weight = self._weights(g, view.odd[0, b])
-        sd = np.square(self._level()[0]) * (1 / t[small] ** 2 + 2 / t[a] ** 2)
-        off = _sum(weight * np.maximum(np.square(g - trend) - 9 * sd, 0.0))
-        change = _sum(weight * np.square(view.odd[0, b] - view.odd[0, a]))
-        # a function that bends at rho leaves (0.1 / rho)^2 of the change; below 1e-4 of the slope
-        # no error bar is at stake that the status could save
-        return bool(off < SMOOTH**2 * change or off < 1e-8 * _sum(weight * g**2))
-
-    def _window(self, short: float, g: Array) -> bool:
-        """Whether pairs at t, 2t, 4t agree on a trend that the small steps contradict."""
-        view = self._view()
-        at = [self._at(view, short * k) for k in (1, 2, 4)]
-        if len(set(at)) < 3:
-            return False
-        (d1, d2, d4), (e1, e2, e4) = view.odd[0, at], view.even[0, at]
-        trend = (4 * d2 - d4) / 3
-        res = self._residual(view, short)
-        # both contrasts cancel a quadratic and a cubic term; their coefficients of t^4 and t^6
-        # are small, and 1.2 and 2.04 bring them to the noise of one run
-        even = (e1 - 0.3125 * e2 + e4 / 64) / 2.04
-        noise, _ = self._level()
-        level = np.sqrt(np.maximum((np.square(1.2 * short * res) + even**2) / 2, noise**2))
-        sd = 0.475 * level / short
-        weight = self._weights(g, view.odd[0, self._at(view, WIDE)])
-        quarrel = weight * np.square(g - trend)
-
-        def norm(a: Array) -> float:
-            return float(_sum(weight * np.square(a)))
-
-        # a smooth function with a term in t^4 gives 3.53, always
-        if norm(g - trend) <= 16 * norm(sd):
-            return False
-        if not (
-            # a trend is what wide pairs share: a sigmoid's slopes fall from pair to pair
-            max(norm(res), norm(d2 - d1)) < SHARED**2 * norm(g - trend)
-            and _sum(quarrel * weight * sd**2) < 0.01 * _sum(quarrel)
-            and _sum(quarrel * weight * g**2) < 9 * _sum(quarrel * weight * trend**2)
-        ):
-            return False
-        self.host.noise.clear()
-        for _ in range(2):
-            # the mean of two squares
-            self.host.noise.add(level, 1.0)
-        self.two_scales = self.noisy = True
-        self.floor = short
-        self.book.forget(self.book.pilot, 0.99 * short)
-        return True
 
     # -- the outcome -------------------------------------------------------------------------
 
@@ -449,67 +326,3 @@ class Pilot:
             self.doubt,
             book.reference is not None,
         )
-
-
-def _sum(a: Array) -> float:
-    """Sum of what is finite."""
-    return float(np.where(np.isfinite(a), a, 0.0).sum())
-
-
-def relative(noise: Array, slope: Array) -> float:
-    """Noise over slope, all outputs together: each counts by its own noise."""
-    ratio = np.square(slope / noise)
-    ratio = ratio[np.isfinite(ratio)]
-    if not ratio.size or ratio.max() == 0:
-        return 1.0
-    return float(1 / np.sqrt(np.mean(ratio)))
-
-
-def first_slope(lines: Lines, noise: Array) -> Array:
-    """|D| of the pair in which a cubic term at rho = 1 and the noise are least together."""
-    t = lines.t
-    cost = t**4 + 0.5 * (1e-6 / np.where(t > 0, t, 1.0)) ** 2
-    order = np.argsort(np.where(np.isfinite(t), cost, np.inf), axis=1)
-    odd = np.take_along_axis(lines.odd, order[:, :, None], axis=1)
-    good = np.isfinite(odd)
-    first = np.argmax(good, axis=1)
-    out = np.abs(np.take_along_axis(odd, first[:, None, :], axis=1)[:, 0])
-    out = np.nan_to_num(out)
-    return np.asarray(out + 1e-3 * out.max() + 1e-300)
-
-
-def mixture(
-    lines: Lines, states: States, noise: Array, slope: Array, weights: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Slopes (N, L), unit variances, variances and 95 % half-widths of the mixture of states."""
-    shape = (noise.size, lines.t.shape[0])
-    out = [np.empty(shape) for _ in range(4)]
-    kernels.estimate(
-        lines.t,
-        lines.factor,
-        lines.size,
-        lines.odd,
-        noise,
-        slope,
-        weights,
-        states.sd_odd,
-        states.kappa,
-        *out,
-    )
-    return out[0], out[1], out[2], out[3]
-
-
-def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
-    """Slopes (L, N) under the state of median rho of each line: good enough for a scale."""
-    middle = np.zeros_like(weights)
-    at = np.argmax(np.cumsum(weights, axis=1) >= 0.5, axis=1)
-    middle[np.arange(len(at)), at] = 1.0
-    return np.ascontiguousarray(mixture(lines, states, noise, slope, middle)[0].T)
-
-
-def round_digit(a: Array) -> Array:
-    """To one significant decimal digit."""
-    a = np.asarray(a, float)
-    size = np.abs(a)
-    power = 10.0 ** np.floor(np.log10(np.where(size > 0, size, 1.0)))
-    return np.where(size > 0, np.rint(a / power) * power, 0.0)

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.covariance import Covariance
-from gradiator_np.designs.lines import RHO, States, by_rho
+from gradiator_np.designs.lines import RHO, States, by_rho, mixture
 from gradiator_np.designs.pairs import Lines
-from gradiator_np.designs.pilot import mixture
 from gradiator_np.designs.second_look import nearest
 from gradiator_np.solvers.solution import Solution
 from gradiator_np.status import Status

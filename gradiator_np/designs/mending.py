@@ -1,0 +1,200 @@
+"""What a plan does when runs fail, nothing answers, or the samples disagree with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np.designs.base import Problem, Rows
+from gradiator_np.designs.levels import Noise
+from gradiator_np.designs.lines import States
+from gradiator_np.designs.pairs import Lines, Pair, Pairs
+from gradiator_np.designs.pilot import Learned
+from gradiator_np.designs.second_look import (
+    broken,
+    nearest,
+    pool,
+    shrinks_slowly,
+    stays_broken,
+    surprise,
+)
+from gradiator_np.designs.verdict import bending
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+Inference = tuple[Lines, States, Array, Array, Array]
+
+# A failed step is drawn in to an eighth, as often as this.
+SHRINK, MENDS = 8.0, 8
+# Steps that clear a grid of inputs by this factor see its slope to some 10 %.
+CLEAR = 5.0
+# Degrees of freedom that the noise found at another point counts for here, and the ratio of noise
+# levels that calls for a new pilot.
+TRUST, OTHER_NOISE = 30.0, 3.0
+# Kinks are looked for in steps this much shorter than the distance at which f bends.
+SHORT = 0.05
+
+
+class Mending:
+    """The part of a plan that notices what goes wrong; see ``AutoPlan`` for the attributes."""
+
+    problem: Problem
+    book: Pairs
+    rows: Rows
+    states: States
+    noise: Noise
+    known_noise: Array | None
+    learned: Learned | None
+    inputs: Index
+    cap: Array
+    floor: Array
+    side: Index
+    reach: Array
+    jitter: Array
+    inert: NDArray[np.bool_]
+    count: Index
+    each: int
+    kinks: NDArray[np.bool_]
+
+    def infer(self) -> Inference:
+        """What is known of every input."""
+        raise NotImplementedError
+
+    def _fresh(self, j: int, t: float, taken: list[float]) -> float:
+        raise NotImplementedError
+
+    def _evals(self) -> int:
+        """Evaluations asked for so far, the one at x included."""
+        return self.book.n_rows + 1
+
+    def _most_evals(self) -> int:
+        """Evaluations allowed in all."""
+        raise NotImplementedError
+
+    def _stale(self, learned: Learned) -> bool:
+        """Whether what was learned at another point does not hold here: another noise, or a
+        function that bends much earlier."""
+        _, states, weights, slope, _ = self.infer()
+        noise = learned.noise
+        bent = (
+            np.median(bending(states, weights)) < bending(self.states, learned.prior[None])[0] / 5
+        )
+        view = self.book.lines(self.rows, [int(j) for j in self.inputs])
+        if not learned.noisy or self.known_noise is not None:
+            return bool(bent or broken(view, noise, slope).any())
+        # by the curvature expected beforehand: afterwards noise may pass for it
+        prior = learned.prior[learned.prior > 1e-6 * learned.prior.max()]
+        before = np.broadcast_to(prior / prior.sum(), weights.shape)
+        slope = np.broadcast_to(learned.slope, slope.shape)
+        return bool(bent or surprise(noise, view, states, before, slope) > OTHER_NOISE**2)
+
+    def _pool(self) -> None:
+        """Learn the noise anew from the contrasts of all pairs."""
+        learned = self.learned
+        assert learned is not None
+        if not learned.noisy or self.known_noise is not None:
+            return
+        _, states, weights, slope, noise = self.infer()
+        view = self.book.lines(self.rows, [int(j) for j in self.inputs])
+        pooled = self.noise.empty_like()
+        pooled.merge(self.noise)
+        pool(pooled, noise, view, states, weights, slope)
+        level, dof = pooled.level()
+        self.learned = replace(learned, noise=level, dof=dof)
+
+    def _look_again(self) -> Generator[Array, None, None]:
+        """A kink or a jump at x: the slopes to its two sides differ."""
+        _, _, _, slope, noise = self.infer()
+        view = self.book.lines(self.rows, [int(j) for j in self.inputs])
+        suspect = broken(view, noise, slope) & np.isfinite(self.book.f0)
+        # a step that reaches where the function bends anyway tells nothing
+        assert self.learned is not None
+        bend = bending(self.states, self.learned.prior[None])[0]
+        short = SHORT * bend if self.learned.noisy else SHORT
+        slow = shrinks_slowly(view, noise)
+        suspect &= (nearest(view)[0] < short)[:, None] | slow
+        who = np.flatnonzero(suspect.any(axis=1) & (self.side == 0) & ~self.inert)
+        if not who.size:
+            return
+        if self._evals() + 2 * who.size > self._most_evals():
+            # no second look can be afforded: noise may have made a suspect, rounding does not
+            self.kinks = suspect & (slow | (not self.learned.noisy))
+            return
+        inputs = [int(self.inputs[k]) for k in who]
+        yield self.book.request(
+            [Pair(j, t / SHRINK) for j, t in zip(inputs, nearest(view)[0][who])]
+        )
+        before = Lines(*(getattr(view, a)[who] for a in ("t", "factor", "size", "odd", "even")))
+        after = self.book.lines(self.rows, inputs)
+        self.kinks[who] = suspect[who] & stays_broken(before, after, noise)
+
+    def _mend(self, who: Index) -> Generator[Array, None, None]:
+        """Ask again where a run failed: nearer, or on the side that works."""
+        for _ in range(MENDS if self.problem.replace else 0):
+            lost = self._lost(who)
+            if not lost.size:
+                return
+            wanted = []
+            for k in lost:
+                j = int(self.inputs[k])
+                last = self.book.last(self.rows, j)
+                t, works = last.t, last.works
+                if last.side == 0 and works != 0:
+                    self.side[k] = works
+                    self.reach[k] = t / 2
+                    t = t / 2
+                else:
+                    t = t / SHRINK
+                    self.reach[k] = t
+                self.cap[k] = min(self.cap[k], t)
+                wanted.append(Pair(j, self._fresh(j, t, []), int(self.side[k])))
+            yield self.book.request(wanted)
+
+    def _lost(self, who: Index) -> Index:
+        """Inputs for which some output has no slope although it has a value at x."""
+        view = self.book.lines(self.rows, [int(self.inputs[k]) for k in who])
+        alive = np.isfinite(self.book.f0)
+        if not alive.any():
+            alive = np.isfinite(view.odd).any(axis=(0, 1))
+        missing = np.asarray(~np.isfinite(view.odd).any(axis=1))
+        return who[missing[:, alive].any(axis=1)]
+
+    def _silent(self) -> Generator[Array, None, None]:
+        """Inputs to which nothing answers: inert, or on a grid coarser than the step."""
+        quiet = self._quiet(np.arange(self.inputs.size))
+        if not quiet.size:
+            return
+        yield self.book.request_group(self.inputs[quiet], self.cap[quiet])
+        if not self.book.group_answers(self.rows):
+            self.inert[quiet] = True
+            return
+        low = np.array([max(self.book.steps(int(self.inputs[k]))) for k in quiet])
+        high = self.cap[quiet]
+        yield self.book.request([Pair(int(self.inputs[k]), t) for k, t in zip(quiet, high)])
+        still = self._quiet(quiet)
+        self.inert[still] = True
+        live = ~np.isin(quiet, still)
+        quiet, low, high = quiet[live], low[live], high[live]
+        # where it begins, by bisection in log t
+        while (high > 4 * low).any():
+            middle = np.sqrt(low * high)
+            yield self.book.request([Pair(int(self.inputs[k]), t) for k, t in zip(quiet, middle)])
+            answers = np.array([self.book.answers(self.rows, int(self.inputs[k])) for k in quiet])
+            high, low = np.where(answers, middle, high), np.where(answers, low, middle)
+        for k, t in zip(quiet, high):
+            # a coarse grid that a step of CAP clears by little is told by its jitter
+            self.floor[k] = min(CLEAR * t, self.cap[k])
+            self.jitter[k] = t
+            self.book.forget(int(self.inputs[k]), 0.99 * self.floor[k])
+        self.count[quiet] = 0
+        self.each = max(self.each, 2)
+
+    def _quiet(self, who: Index) -> Index:
+        view = self.book.lines(self.rows, [int(self.inputs[k]) for k in who])
+        heard = (np.nan_to_num(view.odd) != 0) | (np.nan_to_num(view.even) != 0)
+        seen = np.isfinite(view.odd).any(axis=(1, 2))
+        quiet = seen & ~heard.any(axis=(1, 2)) & (self.side[who] == 0) & ~self.inert[who]
+        return np.asarray(who[quiet])
