@@ -24,7 +24,9 @@ class Trail:
     directions (a random walk). Lengths are relative to ``span``, so inputs may be scaled badly.
     Where sigma is not known L is the only scale and drops out; where it is known, L is learned
     from how much each difference surprised. Neighbouring differences share the noise of a point;
-    that is left out.
+    that is left out. Curvature is taken as equal in all directions and outputs, so error bars are
+    rough: on walks over a curved function 95 % intervals held 0.94 to 0.99 of all entries, down
+    to 0.79 of a single entry where steps are long.
 
     Attributes
     ----------
