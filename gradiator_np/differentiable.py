@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np.inputs import own
+from gradiator_np.inputs import Moved, own
 from gradiator_np.linearize import Prepared
 from gradiator_np.linearized import Argnums, Counts, Linearized
 from gradiator_np.results import JacobianEstimate
@@ -133,7 +133,7 @@ class Gradiator:
         self.reuse = Reuse() if reuse is True else reuse
         self.memory = Memory(self.reuse, self.options) if self.reuse else None
         self._latest: Linearized | None = None
-        self._prepared: dict[Any, Prepared] = {}
+        self._prepared: dict[Any, tuple[Moved | None, Prepared | None]] = {}
 
     def replace(self, **changes: Any) -> Gradiator:
         """The same function with other ``argnums``, ``options`` or derivatives, counting anew."""
@@ -142,12 +142,30 @@ class Gradiator:
         )
         return Gradiator(**{name: getattr(self, name) for name in names} | changes)
 
-    def prepared(self, layout: Layout, z: Any, options: dict[str, Any]) -> Prepared:
-        """The function prepared for points of this layout, such as z."""
-        key = repr(layout.shapes), getattr(z, "dtype", None)
-        if key not in self._prepared:
-            self._prepared[key] = Prepared(self.fun, z, options)  # type: ignore[arg-type]
-        return self._prepared[key]
+    def learned_jacobian(
+        self, layout: Layout, fun: Callable[..., Any], z: Any, options: dict[str, Any]
+    ) -> JacobianEstimate:
+        """The Jacobian of ``fun`` at z, with what was learned of noise and steps before.
+
+        ``fun`` is this function, or what is left of it where some inputs stay as they are.
+        """
+        f0 = options.pop("f0")
+        moved = fun if isinstance(fun, Moved) else None
+        key = (
+            repr(layout.shapes),
+            getattr(z, "dtype", None),
+            None if moved is None else moved.where,
+        )
+        # Taken out while in use: another thread makes one of its own.
+        kept, prepared = self._prepared.pop(key, (moved, None))
+        if prepared is None:
+            prepared = Prepared(fun, z, options)  # type: ignore[arg-type]
+        elif kept is not None and moved is not None:
+            kept.args = moved.args
+        try:
+            return prepared(z, f0)
+        finally:
+            self._prepared[key] = kept, prepared
 
     def by(self, argnums: Argnums) -> Gradiator:
         """The same function, differentiated by other inputs; counts and samples are shared."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradiator_np import checks
 from gradiator_np.estimate import jacobian
 from gradiator_np.inputs import Moved, expect, join, same, tree, untree
-from gradiator_np.linearize import Prepared, jvp, vjp
+from gradiator_np.linearize import jvp, vjp
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.reuse import Memory
 from gradiator_np.samples import SampleError
@@ -24,8 +24,9 @@ Array = NDArray[np.float64]
 Argnums = int | tuple[int, ...] | None
 
 # Entries of a Jacobian that is stored for a single VJP: at 10 x 10 and "2-point" that took 108
-# microseconds, its contraction on arrival 148.
-SMALL = 1024
+# microseconds, its contraction on arrival 148. The noise-aware default stores larger ones too:
+# only whole Jacobians pass on what was learned of the noise, a third of the evaluations.
+SMALL, SMALL_AUTO = 1024, 2**20
 
 
 @dataclass
@@ -67,8 +68,10 @@ class Owner(Protocol):
     counts: Counts
     memory: Memory | None
 
-    def prepared(self, layout: Layout, z: Any, options: dict[str, Any]) -> Prepared:
-        """The function prepared for points of this layout."""
+    def learned_jacobian(
+        self, layout: Layout, fun: Callable[..., Any], z: Any, options: dict[str, Any]
+    ) -> JacobianEstimate:
+        """The Jacobian of ``fun`` at z, with what was learned at earlier points."""
 
 
 class Linearized:
@@ -236,8 +239,9 @@ class Linearized:
 
     def _large(self) -> bool:
         """Whether the Jacobian is worth contracting on arrival rather than storing."""
-        many = self.x_layout.size * self.y_layout.size > SMALL
-        return many and self.owner.memory is None
+        auto = self.owner.options.get("method", "auto") == "auto"
+        most = SMALL_AUTO if auto else SMALL
+        return self.owner.memory is None and self.x_layout.size * self.y_layout.size > most
 
     def _one_row(self) -> bool:
         """Whether a single VJP that is given is the whole Jacobian."""
@@ -306,12 +310,10 @@ class Linearized:
             out = self._remembered(self.owner.memory, None)
         else:
             fun, z, options = self.problem()
-            if fun is self.owner.fun and "workers" not in options:
-                # What was learned of noise and steps at one point serves the next.
-                f0 = options.pop("f0")
-                out = self.owner.prepared(self.x_layout, z, options)(z, f0)
-            else:
+            if "workers" in options:  # nobody would end the processes that a prepared one keeps
                 out = jacobian(fun, z, **options)
+            else:
+                out = self.owner.learned_jacobian(self.x_layout, fun, z, options)
             self.owner.counts.fun += out.nfev
         if self.keep:
             self._estimate = out

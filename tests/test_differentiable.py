@@ -130,6 +130,15 @@ def test_what_was_learned_at_one_point_serves_the_next():
         g.jacobian(X + shift)
         spent.append(g.nfev - before)
     assert max(spent[1:]) < spent[0]
+    # The same with an input that stays: its value changes between the calls, and counts.
+    h = gradiator(lambda t, x: t * (A @ x) + 1e-3 * rng.normal(size=4), argnums=1)
+    spent = []
+    for t in (1.0, 2.0, 3.0):
+        before = h.nfev
+        # Far above the noise over the steps that it calls for, far below the next t.
+        np.testing.assert_allclose(h.jacobian(t, X), t * A, atol=0.1)
+        spent.append(h.nfev - before)
+    assert max(spent[1:]) < spent[0]
 
 
 def test_what_the_forward_run_computed_reaches_the_pullback():
