@@ -505,3 +505,20 @@ def test_merging_repetitions_loses_nothing():
     assert merged.odd[0, 0, 1] == single.odd[0, 0, 1]
     assert merged.factor[0, 0] == 0.5
     assert np.isnan(merged.t[0, 1])
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4])
+def test_outputs_twelve_decades_apart_do_not_disturb_each_other(level):
+    rng = np.random.default_rng(1)
+
+    def fun(z):
+        y = np.array([1e6 * np.exp(z[0]) * z[1], 1e-6 * np.sin(z[1])])
+        return y * (1 + level * rng.standard_normal(2))
+
+    d = Driven(fun, [1.0, 2.0])
+    truth = np.array([[2e6 * np.e, 1e6 * np.e], [0, 1e-6 * np.cos(2)]])
+    size = np.linalg.norm(truth, axis=1, keepdims=True)
+    # steps of a quarter and more would leave the noise divided by 0.3; twenty times that allows
+    # for curvature
+    assert (np.abs(d.jac - truth) < max(20 * level, 1e-7) * size).all()
+    assert (np.abs(d.jac - truth) < 5 * d.stderr).all()

@@ -215,7 +215,8 @@ class AutoPlan(Mending):
         known = np.isfinite(view.odd).any(axis=1)
         square = np.where(known, np.square(mean), np.square(learned.slope))
         total = square.mean(axis=0)
-        return np.ascontiguousarray(np.sqrt(square + 0.01 * total + 1e-12 * total.max() + 1e-300))
+        least = 1e-4 * np.square(learned.noise)
+        return np.ascontiguousarray(np.sqrt(square + 0.01 * total + least))
 
     # -- the rounds --------------------------------------------------------------------------
 

@@ -31,10 +31,9 @@ class Noise:
         """Nothing known yet."""
         return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n))
 
-    @staticmethod
-    def reference(size: Array) -> Array:
+    def reference(self, size: Array) -> Array:
         """Sizes that relative noise refers to: none is 0."""
-        return np.asarray(np.maximum(size, 1e-9 * size.max() + 1e-300))
+        return np.asarray(np.maximum(size, 1e-9 * self.size + 1e-300))
 
     def empty_like(self) -> Noise:
         """Nothing known yet of the same outputs."""

@@ -304,7 +304,10 @@ class Pilot(Quarrel):
         view = book.lines(self.host.rows, [book.pilot])
         start = states.prior(0.0 if self.random else 0.1)[None]
         slope = np.abs(slopes(view, states, noise, first_slope(view, noise), start))
-        slope = slope + 1e-3 * slope.max() + 1e-300
+        # a slope may vanish along one direction: then a typical one, relative to the output's size,
+        # stands in for it
+        size = self.host.noise.size
+        slope = np.maximum(slope, 0.03 * np.median(slope / size) * size) + noise
         weights = posterior(start, *likelihood(view, states, noise, slope), states)
         moved = max(int((np.abs(book.direction).max(axis=0) > 0).sum()), 1)
         # inputs moved together bend up to sqrt(m) faster than one of them
