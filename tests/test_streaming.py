@@ -467,7 +467,7 @@ def test_pins_along_a_trail_are_broydens_update():
 
 
 def test_the_example_solves_what_it_claims():
-    """From two starts a problem; the text's medians are over ten."""
+    """From two starts a problem; the text's medians are over 30."""
     path = Path(__file__).parents[1] / "docs" / "examples" / "stream_in_optimiser.py"
     spec = importlib.util.spec_from_file_location("stream_in_optimiser", path)
     assert spec is not None
