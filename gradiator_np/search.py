@@ -413,19 +413,17 @@ class Search:
     def answer(self) -> tuple[Array, tr.LocalModel, NDArray[np.bool_]]:
         """The best point, the model about it, and which inputs a bound holds.
 
-        Under noise the model's minimiser is better than the best sample two times in three;
-        where noise does not show, or J is not known well enough, it is the centre.
+        Under noise the model's minimiser is better than the best sample two times in three, where
+        it lies near: from steps over half the radius on, it is the worse one now and then.
         """
         if self.status == "no signal":
             self.centre = int(self.good[0])
         x = self.points[self.centre]
         state = self.state()
         size = float(state.model.c @ state.model.c)
-        if (
-            self.status != "no signal"
-            and 0.5 * state.noise > 1e-8 * size
-            and 0 < state.predicted > state.loss.jac
-        ):
+        noisy = 0.5 * state.noise > 1e-8 * size and self.status != "no signal"
+        near = float(np.linalg.norm(state.u)) < 0.5
+        if noisy and near and 0 < state.predicted > state.loss.jac:
             x = np.clip(x + self.radius * self.scale * state.u, self.low, self.high)
         model, _ = self.model(x)
         at_low, at_high = x <= self.low, x >= self.high
