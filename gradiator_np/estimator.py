@@ -137,7 +137,9 @@ class JacobianEstimator:
         self._kind: Kind | None = None  # of values that were told
         self._value_asked = False
         # Ids: 0 is x itself, r + 1 row r of the plan, in the order asked for.
-        self._moves: AxisMoves | FreeMoves = NO_MOVES
+        self._moves: AxisMoves | FreeMoves = (
+            NO_MOVES if len(self._x) == 1 else AxisMoves(NOTHING, np.empty((0, len(self._x))))
+        )
         self._values: NDArray[Any] | None = None  # (k, B, n)
         self._done: NDArray[np.bool_] = NO_ROWS
         self._open = 0  # rows not told yet

@@ -343,3 +343,11 @@ def test_a_product_that_bounds_forbid_is_no_silent_zero():
 
 def test_a_tangent_that_nearly_vanishes():
     assert_allclose(jvp(fun, X, np.full(3, 1e-313), method="3-point").value, 0, atol=1e-311)
+
+
+def test_a_batch_that_is_fixed_throughout():
+    x = np.ones((3, 2))
+    estimate = jacobian(lambda z: z**2, x, batch_dims=1, bounds=(x, x), method="2-point")
+    assert estimate.nfev == 1
+    assert np.isinf(estimate.stderr).all()
+    assert_array_equal(estimate.jac, 0)
