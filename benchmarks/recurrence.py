@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import measure, quick, table, write
-from gradiator_np.differentiable import gradiator
-from gradiator_np.recurrence import Recurrence
-from gradiator_np.revolve import forward_steps
+from gradiator_np.differentiable.gradiator import gradiator
+from gradiator_np.recurrence.recurrence import Recurrence
+from gradiator_np.recurrence.revolve import forward_steps
 
 STATES, CHECKPOINTS = 100, 20
 

@@ -15,8 +15,8 @@ from benchmarks.problems import PROBLEMS
 from gradiator_np import GradiatorWarning, jacobian
 from gradiator_np.designs.directional import Directions, Hadamard, Pairs, Simplex
 from gradiator_np.designs.ecnoise import ecnoise
-from gradiator_np.diagnose import estimate_noise, optimal_step
-from gradiator_np.verify import check_jacobian
+from gradiator_np.diagnose.check import check_jacobian
+from gradiator_np.diagnose.noise import estimate_noise, optimal_step
 
 M = 11
 

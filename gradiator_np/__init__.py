@@ -13,12 +13,12 @@ from gradiator_np.samples import EvaluationError, SampleError, Samples
 from gradiator_np.status import GradiatorWarning, Status
 
 if TYPE_CHECKING:
-    from gradiator_np.chain import Chain
-    from gradiator_np.diagnose import estimate_noise, optimal_step
-    from gradiator_np.differentiable import gradiator
-    from gradiator_np.recurrence import Recurrence
+    from gradiator_np.chain.chain import Chain
+    from gradiator_np.diagnose.check import check_jacobian
+    from gradiator_np.diagnose.noise import estimate_noise, optimal_step
+    from gradiator_np.differentiable.gradiator import gradiator
+    from gradiator_np.recurrence.recurrence import Recurrence
     from gradiator_np.streaming import StreamingJacobian
-    from gradiator_np.verify import check_jacobian
 
 __version__ = "0.1.0"
 

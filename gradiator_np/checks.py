@@ -68,11 +68,17 @@ def _is_scalar(value: Any) -> bool:
 
 
 def isfinite(a: NDArray[Any]) -> bool:
-    """Whether every number is finite: one pass over memory where they are."""
+    """Whether every number is finite, in one pass over memory where they are."""
     flat = a.reshape(-1)
-    # A dot product is no ufunc: it is quicker to call and raises no floating-point warning. It
-    # is nan or inf if any term is; that finite terms overflowed is told by the second look.
-    return math.isfinite(abs(np.vdot(flat, flat))) or bool(np.isfinite(flat).all())
+    # Both sums are nan or inf if any term is; that finite terms overflowed is told by the second
+    # look. A dot product is the quicker call (it is no ufunc), but BLAS may spread a long one over
+    # threads, which on a busy machine took milliseconds.
+    if flat.size <= 1000:
+        total = np.vdot(flat, flat)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add.reduce(flat)
+    return math.isfinite(abs(total)) or bool(np.isfinite(flat).all())
 
 
 def _describe(value: Any, a: NDArray[Any]) -> str:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import aslinearoperator
 
-from gradiator_np.chain import Chain
-from gradiator_np.chain_stages import StageCosts
-from gradiator_np.differentiable import gradiator
+from gradiator_np.chain.chain import Chain
+from gradiator_np.chain.stages import StageCosts
+from gradiator_np.differentiable.gradiator import gradiator
 
 # Products of up to six matrices with entries around 1 / sqrt(size), in float64.
 RTOL = 1e-12

@@ -16,8 +16,8 @@ from gradiator_np.designs.auto import Auto
 from gradiator_np.designs.directional import Pairs
 from gradiator_np.designs.ecnoise import Line, NoiseSearch, ecnoise, level_dof
 from gradiator_np.designs.intervals import Found
-from gradiator_np.diagnose import estimate_noise, optimal_step
-from gradiator_np.verify import check_jacobian
+from gradiator_np.diagnose.check import check_jacobian
+from gradiator_np.diagnose.noise import estimate_noise, optimal_step
 
 EPS = np.finfo(float).eps
 

@@ -5,9 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gradiator_np.differentiable import gradiator
-from gradiator_np.recurrence import Recurrence
-from gradiator_np.revolve import forward_steps
+from gradiator_np.differentiable.gradiator import gradiator
+from gradiator_np.recurrence.recurrence import Recurrence
+from gradiator_np.recurrence.revolve import forward_steps
 
 N, STATES, PARAMETERS = 12, 4, 3
 # Complex step has no subtraction: errors are those of rounding alone, a few dozen products of

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gradiator_np.differentiable import gradiator
-from gradiator_np.reuse import Memory, Reuse
+from gradiator_np.differentiable.gradiator import gradiator
+from gradiator_np.differentiable.reuse import Memory, Reuse
 
 M, N = 5, 4
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 from scipy.stats import binom
 
-from gradiator_np import archive
-from gradiator_np.streaming import StreamingJacobian
+from gradiator_np.streaming import StreamingJacobian, archive
 
 EPS = np.finfo(float).eps
 MODES = [

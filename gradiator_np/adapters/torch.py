@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np.differentiable import Gradiator
-from gradiator_np.linearized import Argnums, Linearized
+from gradiator_np.differentiable.gradiator import Gradiator
+from gradiator_np.differentiable.linearized import Argnums, Linearized
 
 try:
     import torch

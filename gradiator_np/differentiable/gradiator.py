@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np.inputs import Moved, own
+from gradiator_np.diagnose.check import JacobianCheck, check_jacobian
+from gradiator_np.differentiable.inputs import Moved, own
+from gradiator_np.differentiable.linearized import Argnums, Counts, Linearized
+from gradiator_np.differentiable.reuse import Memory, Reuse
 from gradiator_np.linearize import Prepared
-from gradiator_np.linearized import Argnums, Counts, Linearized
 from gradiator_np.results import JacobianEstimate
-from gradiator_np.reuse import Memory, Reuse
 from gradiator_np.structure import Layout, blocks
-from gradiator_np.verify import JacobianCheck, check_jacobian
 
 
 def gradiator(

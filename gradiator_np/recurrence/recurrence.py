@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiator_np.differentiable import Gradiator
-from gradiator_np.linearized import Argnums, Linearized
-from gradiator_np.revolve import schedule
+from gradiator_np.differentiable.gradiator import Gradiator
+from gradiator_np.differentiable.linearized import Argnums, Linearized
+from gradiator_np.recurrence.revolve import schedule
 
 Cotangent = Callable[[Any, int], Any]
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradiator_np.archive import read_archive, write_archive
 from gradiator_np.covariance import Covariance
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.solvers.rank_one import Mode, check_options, on_lines, pin, prior_lengths
 from gradiator_np.solvers.solution import Solution
 from gradiator_np.solvers.square_root import BLOCK, Fit, SquareRoot, solution_of
-from gradiator_np.stream_input import (
+from gradiator_np.streaming.archive import read_archive, write_archive
+from gradiator_np.streaming.arguments import (
     NanPolicy,
     floats,
     noise_levels,
@@ -28,7 +28,7 @@ from gradiator_np.stream_input import (
     squares_finite,
     vectors,
 )
-from gradiator_np.trail import Trail
+from gradiator_np.streaming.trail import Trail
 
 Array = NDArray[np.float64]
 
@@ -148,7 +148,7 @@ class StreamingJacobian:
             Points and the values there, in the order of a moving point's trail: the first is the
             point to start from, each next one gives a difference to the present point. The
             Jacobian is that at the present point: samples weigh less the longer they are and the
-            further the point has moved on (see ``gradiator_np.trail``).
+            further the point has moved on (see ``gradiator_np.streaming.trail``).
         move : bool
             Whether the present point moves to ``x``; False for a point that was only tried, such
             as a step that an optimiser rejected.

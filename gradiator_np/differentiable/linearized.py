@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.differentiable.inputs import Moved, expect, join, same, tree, untree
+from gradiator_np.differentiable.reuse import Memory
 from gradiator_np.estimate import jacobian
-from gradiator_np.inputs import Moved, expect, join, same, tree, untree
 from gradiator_np.linearize import jvp, vjp
 from gradiator_np.results import JacobianEstimate
-from gradiator_np.reuse import Memory
 from gradiator_np.samples import SampleError
 from gradiator_np.status import Status
 from gradiator_np.structure import Layout, blocks

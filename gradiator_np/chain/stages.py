@@ -10,8 +10,8 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from gradiator_np.differentiable import Gradiator
-from gradiator_np.linearized import Linearized
+from gradiator_np.differentiable.gradiator import Gradiator
+from gradiator_np.differentiable.linearized import Linearized
 
 #: Evaluations that a tangent costs beyond the value at x; an input of the Jacobian the same.
 RUNS = {"2-point": 1, "cs": 1, "3-point": 2, "5-point": 4, "7-point": 6, "9-point": 8}
