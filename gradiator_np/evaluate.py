@@ -335,7 +335,7 @@ class Evaluator:
         before = self.nfev
         try:
             if self.vectorized:
-                self._vectorized(points, out, 0, k)
+                self._vectorized(points, out, 0, k, stop)
             else:
                 items = points if self._call.seeds is None else list(zip(points, streams.tolist()))
                 self._rows(items, out, stop, replay)
@@ -475,29 +475,36 @@ class Evaluator:
 
     # -- vectorized --------------------------------------------------------------------------
 
-    def _vectorized(self, points: NDArray[Any], out: Outcome, start: int, stop: int) -> None:
-        """One call for many points; where it fails, halves find the rows that are to blame."""
-        part = points[start:stop]
+    def _vectorized(
+        self, points: NDArray[Any], out: Outcome, start: int, end: int, stop: str
+    ) -> bool:
+        """One call for many points; where it fails, halves find the rows that are to blame.
+
+        Whether to go on.
+        """
+        part = points[start:end]
         try:
-            value = self._call.run(part.copy() if stop - start < len(points) else part)
-            flat = self._stacked(value, stop - start)
+            value = self._call.run(part.copy() if end - start < len(points) else part)
+            flat = self._stacked(value, end - start)
         except Exception as exc:
-            if stop - start == 1:
+            if end - start == 1:
                 out.values[start], out.errors[start] = np.nan, _text(exc)
                 out.cause = out.cause or exc
                 out.done += 1
-                return
-            middle = (start + stop) // 2
-            self._vectorized(points, out, start, middle)
-            self._vectorized(points, out, middle, stop)
-            return
-        out.done += stop - start
+                alike = len(out.errors) == ALIKE == out.done and _alike(out.errors)
+                return not (stop == "first" or (stop == "alike" and alike))
+            middle = (start + end) // 2
+            return self._vectorized(points, out, start, middle, stop) and self._vectorized(
+                points, out, middle, end, stop
+            )
+        out.done += end - start
         if self._contract is not None:
             flat = self._contract(flat)
         if flat.shape == out.values.shape and flat.dtype == out.values.dtype:
             out.values = flat
         else:
-            out.values[start:stop] = flat
+            out.values[start:end] = flat
+        return True
 
     def _stacked(self, value: Any, k: int) -> NDArray[Any]:
         """The values of a vectorized call, flat, of our own memory."""

@@ -175,7 +175,7 @@ class Linearization:
 
     def _ends(self, tangents: Array, limits: Any) -> tuple[Any, Any]:
         """How far x may go along each tangent before it meets a bound, (*batch, p) each."""
-        if limits is None:
+        if limits is None or self._options.get("method") == "cs":  # it never leaves x
             return UNBOUNDED
         lower, upper = limits
         still = tangents == 0

@@ -27,6 +27,7 @@ def fun(x):
 EXACT = np.array([[2.0, 1, 0], [0, 0, 6]])
 # Central differences of polynomials of degree 2: rounding, eps f / h with h = 6e-6 |x|.
 TOL = 1e-9
+EPS = np.finfo(float).eps
 
 
 # -- order of things ---------------------------------------------------------------------------
@@ -351,3 +352,25 @@ def test_a_batch_that_is_fixed_throughout():
     assert estimate.nfev == 1
     assert np.isinf(estimate.stderr).all()
     assert_array_equal(estimate.jac, 0)
+
+
+def test_a_bug_in_a_vectorized_function_is_found_early():
+    calls = []
+
+    def bug(p):
+        calls.append(len(p))
+        if len(p) > 1 or (p != 1).any():
+            raise KeyError("typo")
+        return p
+
+    for on_error, words in (("adapt", "bug in fun"), ("raise", "on_error='raise'")):
+        calls.clear()
+        with pytest.raises(EvaluationError, match=words):
+            jacobian(bug, np.ones(100), method="3-point", vectorized=True, on_error=on_error)
+        # x, seven halvings of 200 points to the first, a few more to the third, one opposite.
+        assert len(calls) < 20
+
+
+def test_the_complex_step_has_no_corners():
+    value = jvp(np.sin, X, [1.0, 0, 1], method="cs", bounds=(1, 3)).value
+    assert_allclose(value, np.cos(X) * [1, 0, 1], rtol=4 * EPS)
