@@ -114,7 +114,7 @@ def fit_points(
     *,
     x: Any = None,
     weights: ArrayLike | None = None,
-    solver: str | Solver = "pinv",
+    solver: str | Solver | None = None,
     jac0: ArrayLike | None = None,
     sparsity: Any = None,
     known: ArrayLike | None = None,
@@ -135,7 +135,10 @@ def fit_points(
         Where the Jacobian is wanted; the mean of the points by default.
     y : optional
         Shows the shape of one output.
-    weights, solver, jac0, sparsity, known, symmetric, noise, nan_policy
+    solver : str or Solver, optional
+        By default "taylor", whose error bars hold curvature and noise, where there are more than
+        m + 1 points and no structure is given; "pinv" elsewhere.
+    weights, jac0, sparsity, known, symmetric, noise, nan_policy
         As in `fit_jacobian`.
 
     Returns
@@ -154,6 +157,10 @@ def fit_points(
         names=("points", "values"),
     )  # fmt: skip
     centre = absolute.dx.mean(-2) if x is None else _broadcast(checks.point(x)[0], absolute)
+    if solver is None:
+        k, m = absolute.dx.shape[-2:]
+        plain = k <= m + 1 or symmetric or sparsity is not None or known is not None
+        solver = "pinv" if plain else "taylor"
     samples = replace(absolute, dx=absolute.dx - centre[..., None, :])
     solution = solve_samples(
         samples,

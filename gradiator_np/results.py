@@ -206,12 +206,24 @@ class JacobianEstimate:
     def jvp(self, u: Any) -> Any:
         """J u for a tangent u of the shape of x, or several on a leading axis."""
         flat, _ = checks.direction(u, self.x_layout, "u")
-        return self.y_layout.unflatten(np.matvec(self.solution.coef, flat))
+        return self.y_layout.unflatten(self._products(flat, "jvp"))
 
     def vjp(self, v: Any) -> Any:
         """v^T J (no conjugate) for v of the shape of y, or several on a leading axis."""
         flat, _ = checks.direction(v, self.y_layout, "v")
-        return self.x_layout.unflatten(np.matvec(self.solution.coef.swapaxes(-1, -2), flat))
+        return self.x_layout.unflatten(self._products(flat, "vjp"))
+
+    def _products(self, flat: NDArray[Any], kind: str) -> NDArray[Any]:
+        """J u or v^T J for directions (..., *batch, size)."""
+        coef, batch = self.solution.coef, self.x_layout.batch
+        if not batch:
+            return np.asarray(flat @ (coef.T if kind == "jvp" else coef))
+        from gradiator_np.kernels import products
+
+        stack = coef.reshape(-1, *coef.shape[-2:])
+        several = flat.reshape(-1, len(stack), flat.shape[-1]).swapaxes(0, 1)
+        out = getattr(products, kind)(stack, several).swapaxes(0, 1)
+        return np.asarray(out.reshape(*flat.shape[:-1], out.shape[-1]))
 
     def jvp_stderr(self, u: Any) -> Any:
         """Standard error of ``jvp(u)``, from the covariance: inputs share the base's noise."""

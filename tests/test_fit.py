@@ -87,7 +87,8 @@ def test_points_hold_value_and_slope():
 
     def fit(rng):
         nonlocal value
-        estimate = fit_points(points, 3 + rng.normal(size=(9, 1)), x=np.zeros(3))
+        values = 3 + rng.normal(size=(9, 1))
+        estimate = fit_points(points, values, x=np.zeros(3), solver="pinv")
         t = 2.5706  # 97.5 % point of Student's t, 5 degrees of freedom
         value += abs(estimate.y[0] - 3) < t * estimate.solution.value_stderr[0]
         return estimate

@@ -149,3 +149,14 @@ def test_an_estimate_does_not_change_when_more_is_told():
     est.tell(points[1:] @ A.T, ids=ids[1:])
     assert len(early.samples) == early.n_samples == 2
     assert len(est.estimate().samples) == 4
+
+
+def test_products_of_stacks_equal_the_loop():
+    rng = np.random.default_rng(3)
+    dx, df = rng.standard_normal((2, 5, 9, 3)), rng.standard_normal((2, 5, 9, 4))
+    estimate = fit_jacobian(dx, df)
+    u, v = rng.standard_normal((7, 2, 5, 3)), rng.standard_normal((2, 5, 4))
+    # Sums of at most four products of size 10.
+    assert_allclose(estimate.jvp(u), np.einsum("abnm,pabm->pabn", estimate.jac, u), atol=1e-13)
+    assert_allclose(estimate.vjp(v), np.einsum("abnm,abn->abm", estimate.jac, v), atol=1e-13)
+    assert estimate.vjp_stderr(v).shape == (2, 5, 3)
