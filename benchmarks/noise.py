@@ -363,7 +363,7 @@ def plot(results: dict[str, Any]) -> None:
 def main() -> None:
     """Run everything."""
     problems = PROBLEMS[::6] if quick() else PROBLEMS
-    seeds = 1 if quick() else 5
+    seeds = 1 if quick() else 3
     results: dict[str, Any] = {}
     gaussian_table(problems, seeds, results)
     every = {"ours": ours(None), "ours 8 m + 10": ours(8)} | peers()

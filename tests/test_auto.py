@@ -112,7 +112,16 @@ def test_the_kernel_equals_generalised_least_squares(seed):
         one = np.zeros((1, keep.size))
         one[0, s] = 1.0
         kernels.estimate(
-            t, np.ones_like(t), np.ones_like(odd), odd, noise, slope, one, states.sd_odd, states.kappa, *results
+            t,
+            np.ones_like(t),
+            np.ones_like(odd),
+            odd,
+            noise,
+            slope,
+            one,
+            states.sd_odd,
+            states.kappa,
+            *results,
         )
         for i in range(2):
             g, var, log = dense(t[0], odd[0, :, i], noise[i], slope[0, i], states.sd_odd[s])
@@ -137,7 +146,16 @@ def test_the_mixture_interval_holds_95_percent():
     out = [np.empty((1, 1)) for _ in range(4)]
     noise, slope = np.array([1e-3]), np.ones((1, 1))
     kernels.estimate(
-        t, np.ones((1, 1)), np.ones((1, 1, 1)), odd, noise, slope, weights, states.sd_odd, states.kappa, *out
+        t,
+        np.ones((1, 1)),
+        np.ones((1, 1, 1)),
+        odd,
+        noise,
+        slope,
+        weights,
+        states.sd_odd,
+        states.kappa,
+        *out,
     )
     powers = 0.1 ** (2 * np.arange(1, 5))
     sd = np.sqrt(1e-6 / (2 * 0.01) + np.square(states.sd_odd * powers).sum(axis=1))

@@ -226,7 +226,7 @@ class AutoPlan(Mending):
         given = self.learned
         if given is not None and self._fits(given):
             self._start_from(given)
-            yield from self._rounds()
+            yield from self._rounds(again=True)
             if not self._stale(given):
                 yield from self._look_again()
                 return
@@ -265,18 +265,21 @@ class AutoPlan(Mending):
         # two pairs an input are worth more than what the pilot adds beyond ten runs
         return used + max(left - 4 * m, min(left - 2 * m, 10))
 
-    def _rounds(self) -> Generator[Array, None, None]:
+    def _rounds(self, again: bool = False) -> Generator[Array, None, None]:
         assert self.learned is not None
         m = self.inputs.size
         twice = self.learned.noisy or self.learned.two_scales
         each = 2 if twice else 1
-        left: float = np.inf
+        left: float = m * each
         if self.options.max_evals is not None:
             left = (self.options.max_evals - self._evals()) // 2
             # a noise-free answer gets no better than rounding allows
             each = max(min(int(left // m), 1 << 30 if self.learned.noisy else 4), 1)
         elif self.options.tol is not None or self.options.rtol is not None:
             left = PATIENCE * m
+        elif twice and not again:
+            # what is left of five evaluations an input goes where the error is largest
+            left = max(left, (self._most_evals() - self._evals()) // 2)
         self.each = each
         while True:
             who = self._next(left)
@@ -294,10 +297,12 @@ class AutoPlan(Mending):
     def _next(self, left: float) -> Index:
         """The inputs that get a pair now."""
         wanted = np.flatnonzero((self.count < self.each) & ~self.inert)
+        if wanted.size and self.options.max_evals is None:
+            return wanted
         if not wanted.size:
             if self.options.tol is not None or self.options.rtol is not None:
                 wanted = self._over_tolerance()
-            elif self.options.max_evals is not None and self.learned.noisy:  # type: ignore[union-attr]
+            elif self.learned.noisy:  # type: ignore[union-attr]
                 wanted = np.flatnonzero(~self.inert)
                 if left < 1:
                     return wanted[:0]
