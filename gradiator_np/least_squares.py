@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradiator_np import checks
 from gradiator_np.estimator import UNBOUNDED
-from gradiator_np.evaluate import Evaluator, Run, output
+from gradiator_np.evaluate import Evaluator, Outcome, Run, output
 from gradiator_np.samples import EvaluationError, Samples
 from gradiator_np.search import Search, default_scale
 from gradiator_np.structure import Layout
@@ -392,17 +392,37 @@ def _drive(search: LeastSquares, evaluate: Evaluator, width: int, on_error: str)
             ids, points = _first(search, evaluate, ids, points, on_error)
             if not len(ids):
                 continue
-        out = evaluate(points, stop="first" if on_error == "raise" else "never")
-        rows = ids[: out.done]
-        errors = {int(rows[i]): text for i, text in out.errors.items()}
+        try:
+            out = evaluate(points, stop="first" if on_error == "raise" else "never")
+        except BaseException as exc:
+            _take(search, ids, evaluate.outcome)
+            _attach(exc, search)
+            raise
+        _take(search, ids, out)
         if on_error == "raise" and not np.isfinite(out.values[: out.done]).all():
             raise EvaluationError(
                 f"a run failed: {next(iter(out.errors.values()), 'it returned nan')}; "
                 "on_error='raise' stops here",
                 search.samples,
             ) from out.cause
+
+
+def _take(search: LeastSquares, ids: NDArray[np.intp], out: Outcome) -> None:
+    """Tell what has come back, all or a part of it."""
+    rows = ids[: out.done]
+    if len(rows):
+        errors = {int(rows[i]): text for i, text in out.errors.items()}
         values = [None if i in out.errors else out.values[i] for i in range(out.done)]
         search.tell(values, rows, errors)
+
+
+def _attach(exc: BaseException, search: LeastSquares) -> None:
+    """Nothing that was run is lost, whatever ended the work."""
+    try:
+        exc.samples = search.samples  # type: ignore[attr-defined]
+        exc.add_note(f"{search.nfev} runs made before this are in .samples")
+    except AttributeError:  # an exception with __slots__
+        pass
 
 
 def _first(

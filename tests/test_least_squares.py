@@ -323,3 +323,20 @@ def test_a_seed_makes_it_repeatable():
     data = decay(TRUTH)
     one, two = (least_squares(noisy(decay, data, 0.01, 12), START, rng=5) for _ in range(2))
     np.testing.assert_array_equal(one.samples.points, two.samples.points)
+
+
+def test_an_interrupt_keeps_what_was_run():
+    calls = []
+
+    def fun(x):
+        calls.append(x)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return decay(x) - decay(TRUTH)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        least_squares(fun, START)
+    samples = caught.value.samples
+    assert samples.ok.sum() == 6
+    again = least_squares(lambda x: decay(x) - decay(TRUTH), START, samples=samples)
+    np.testing.assert_allclose(again.x, TRUTH, atol=1e-4)
