@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradiator_np import checks
-from gradiator_np.estimator import UNBOUNDED
 from gradiator_np.evaluate import Evaluator, Outcome, Run, output
 from gradiator_np.samples import EvaluationError, Samples
 from gradiator_np.search import Search, default_scale
+from gradiator_np.settings import UNBOUNDED
 from gradiator_np.structure import Layout
-from gradiator_np.trust_region import LocalModel, parameter_covariance
+from gradiator_np.trust_region import LocalModel, parameter_covariance, step
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -292,9 +292,15 @@ def _scale(x: Array, x_scale: Any, layout: Layout) -> Array:
 def _intervals(
     model: LocalModel, held: NDArray[np.bool_], unit: Array
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Standard errors of the parameters, in units of x; inf where nothing determines them."""
+    """Standard errors of the parameters, in units of x; inf where nothing determines them.
+
+    What a Gauss-Newton step from x would still move counts as an error: a search that noise
+    ended early is not at the minimum.
+    """
     cov, lost = parameter_covariance(model, held)
-    err = np.sqrt(np.maximum(np.diagonal(cov), 0.0)) * unit
+    free = np.where(held, 0.0, np.inf)
+    ahead, _ = step(model.c, model.jac, -free, free)
+    err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + ahead**2) * unit
     return np.where(lost, np.inf, err), lost
 
 
