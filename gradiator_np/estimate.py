@@ -10,21 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.calls import Failure, Seeds
 from gradiator_np.designs.stencil import ORDERS
-from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
+from gradiator_np.estimator import JacobianEstimator
 from gradiator_np.evaluate import (
     ALIKE,
     Evaluator,
-    Failure,
     Outcome,
     Run,
-    Seeds,
     failed_at_x,
     is_jitted,
 )
 from gradiator_np.express import Express, Left
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import EvaluationError, last_line
+from gradiator_np.settings import UNBOUNDED
 from gradiator_np.status import Status, warn
 from gradiator_np.structure import Layout
 
@@ -205,9 +205,17 @@ def jacobian(
         "vectorized": vectorized, "on_error": on_error, "seed_arg": seed_arg, "run": run,
         "rng": rng,
     }  # fmt: skip
+    return _estimate(fun, x, options, f0, batch_dims)
+
+
+def _estimate(
+    fun: Callable[..., Any], x: Any, options: Options, f0: Any, batch_dims: int,
+    scalar: bool = False,
+) -> JacobianEstimate:  # fmt: skip
+    """``jacobian``, with its options as one; ``scalar``: of a function that must be."""
     point = checks.point(x, batch_dims)
     left = None
-    lane = express(fun, point, options)
+    lane = None if scalar else express(fun, point, options)
     if lane is not None:
         done = lane.run(point, f0)
         if isinstance(done, JacobianEstimate):
@@ -216,7 +224,12 @@ def jacobian(
     estimator = JacobianEstimator(point, **estimation(options))
     with Evaluator(fun, point.layout, **running(options)) as evaluate:
         start(estimator, evaluate, point.flat, f0, left)
-        drive(estimator, evaluate, on_error, left)
+        if scalar and evaluate.y_layout is not None and evaluate.y_layout.size != 1:
+            raise ValueError(
+                f"gradient needs a scalar fun, but fun(x) has {evaluate.y_layout.size} numbers; "
+                "use jacobian, or vjp with the cotangent that weighs them"
+            )
+        drive(estimator, evaluate, options.get("on_error", "adapt"), left)
     return finish(estimator)
 
 
@@ -429,10 +442,7 @@ def gradient(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> Jac
     ValueError
         Where ``fun`` returns more than one number: the gradient of which?
     """
-    estimate = jacobian(fun, x, **options)
-    if estimate.y_layout.size != 1:
-        raise ValueError(
-            f"gradient needs a scalar fun, but fun(x) has {estimate.y_layout.size} numbers; use "
-            "jacobian, or vjp with the cotangent that weighs them"
-        )
+    rest = Options(**options)
+    f0, batch_dims = rest.pop("f0", None), rest.pop("batch_dims", 0)
+    estimate = _estimate(fun, x, rest, f0, batch_dims, scalar=True)
     return replace(estimate, y_layout=Layout((), estimate.y_layout.batch))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +15,13 @@ from gradiator_np.designs.base import Plan, Problem, Rows
 from gradiator_np.designs.complex_step import ComplexStep
 from gradiator_np.designs.directional import Pairs
 from gradiator_np.designs.moves import AxisMoves, FreeMoves
-from gradiator_np.designs.stencil import ORDERS, Stencil
+from gradiator_np.designs.stencil import Stencil
 from gradiator_np.evaluate import output
 from gradiator_np.fit import solve_samples
 from gradiator_np.given import Given
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import Samples, last_line
+from gradiator_np.settings import UNBOUNDED, auto_of, bounds_of, design_of, scale_of, unbounded
 from gradiator_np.solvers.registry import find_solver
 from gradiator_np.solvers.solution import Solution, Solver
 from gradiator_np.structure import Layout
@@ -32,11 +31,6 @@ Array = NDArray[np.float64]
 NO_ROWS = np.empty(0, dtype=bool)
 NO_MOVES = AxisMoves(np.empty(0, np.intp), np.empty((0, 1)))
 NOTHING = np.empty(0, np.intp)
-
-#: The default of ``bounds``.
-UNBOUNDED = (-np.inf, np.inf)
-
-METHODS = ("auto", *ORDERS, "cs")
 
 
 class JacobianEstimator:
@@ -105,8 +99,8 @@ class JacobianEstimator:
         self.y_layout: Layout | None = None
         self._x = flat.reshape(-1, layout.size)  # (B, m), in the precision of the caller
         self._x64 = self._x.astype(np.float64, copy=False)
-        self._bounds = _bounds(bounds, flat, layout)
-        self._scale = _scale(self._x64, x_scale, layout)
+        self._bounds = bounds_of(bounds, flat, layout)
+        self._scale = scale_of(self._x64, x_scale, layout)
         if isinstance(noise, str):
             checks.choice(noise, ("auto",), "noise")
         self._noise = noise
@@ -119,13 +113,13 @@ class JacobianEstimator:
         if jac0 is not None and solver is None:
             raise ValueError("jac0 is the prior of a solver: give solver='pinv' or another with it")
         self._jac0 = jac0
-        self._design = _design(method, self._x64, self._scale[0], rel_step, abs_step, layout)
+        self._design = design_of(method, self._x64, self._scale[0], rel_step, abs_step, layout)
         limits = (max_evals, tol, rtol, min_step, max_step)
         if self._design is None and common_seeds and limits == (None,) * 5:
             # Pairs whose ends share a seed tell what noise is left; whole runs' noise does not.
             self._design = Pairs()
         elif self._design is None:
-            self._design = _auto(*limits, layout)
+            self._design = auto_of(*limits, layout)
         elif limits != (None,) * 5:
             raise ValueError(
                 "max_evals, tol, rtol, min_step and max_step steer method='auto' without given "
@@ -253,7 +247,7 @@ class JacobianEstimator:
 
     def _problem(self) -> Problem:
         bounded = self._bounds is not None
-        lower, upper = self._bounds or _unbounded(self._x.shape)
+        lower, upper = self._bounds or unbounded(self._x.shape)
         scale, known = self._scale
         y = np.empty((len(self._x), 0)) if self._y is None else self._y
         random = not isinstance(self._design, (Stencil, ComplexStep))
@@ -605,89 +599,3 @@ class Kind(NamedTuple):
     def is_complex(self) -> bool:
         """Whether values may be complex."""
         return self.flat.dtype.kind == "c"
-
-
-def _bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array] | None:
-    """Bounds as (B, m) each; None where there are none at all."""
-    if value is UNBOUNDED:
-        return None
-    lower, upper = checks.bounds(value, x, layout)
-    if x.dtype == np.float32:  # a point that is rounded must not leave them
-        lower, upper = checks.inward(lower, upper)
-    return lower.reshape(-1, layout.size), upper.reshape(-1, layout.size)
-
-
-@lru_cache(maxsize=8)
-def _unbounded(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    return np.full(shape, -np.inf), np.full(shape, np.inf)
-
-
-def _scale(x: Array, x_scale: Any, layout: Layout) -> tuple[Array, NDArray[np.bool_]]:
-    """The unit of steps (B, m), and whether it is known: |x|, x_scale, else a guess.
-
-    Nothing is floored at 1: an input of 1e-14 has steps of its own scale.
-    """
-    if x_scale is not None:
-        scale = checks.positive(x_scale, layout, "x_scale").reshape(x.shape)
-        return scale, np.ones(x.shape, dtype=bool)
-    scale = np.abs(x)
-    known = scale.astype(bool)
-    if not known.all():
-        for row, ok in zip(scale, known):
-            row[~ok] = np.median(row[ok]) if ok.any() else 1.0
-    return scale, known
-
-
-def _design(
-    method: Any, x: Array, scale: Array, rel_step: Any, abs_step: Any, layout: Layout
-) -> Any:
-    """The design that a method names, with the caller's steps; None for the noise-aware one."""
-    if not isinstance(method, str):
-        if hasattr(method, "start"):
-            return method
-        raise TypeError(f"method must be a string or a design, got {method!r:.60}")
-    checks.choice(method, METHODS, "method")
-    step = None
-    if abs_step is not None:
-        step = _signed_steps(abs_step, layout, "abs_step").reshape(x.shape)
-    elif rel_step is not None:
-        step = _signed_steps(rel_step, layout, "rel_step").reshape(x.shape) * scale
-        step = np.where(x < 0, -step, step)  # away from 0, as SciPy does
-    if method == "auto" and step is None:
-        return None
-    if method == "cs":
-        return ComplexStep(step)
-    # Steps that the caller chose leave nothing to find out: central differences.
-    return Stencil("3-point" if method == "auto" else method, step)
-
-
-def _auto(
-    max_evals: Any, tol: Any, rtol: Any, min_step: Any, max_step: Any, layout: Layout
-) -> Auto:
-    """The noise-aware design, within the caller's limits."""
-    if max_evals is not None and not (isinstance(max_evals, Integral) and int(max_evals) >= 1):
-        raise ValueError(f"max_evals must be a positive whole number, got {max_evals!r}")
-    for name, value in (("tol", tol), ("rtol", rtol)):
-        if value is not None and not (checks.numeric(value, name) > 0).all():
-            raise ValueError(f"{name} must be positive, got {value!r:.60}")
-    steps = [
-        None if value is None else checks.positive(value, layout, name).reshape(-1, layout.size)
-        for name, value in (("min_step", min_step), ("max_step", max_step))
-    ]
-    if steps[0] is not None and steps[1] is not None and (steps[0] > steps[1]).any():
-        raise ValueError("min_step is larger than max_step; exchange them")
-    return Auto(
-        max_evals=None if max_evals is None else int(max_evals),
-        tol=tol,
-        rtol=rtol,
-        min_step=steps[0],
-        max_step=steps[1],
-    )
-
-
-def _signed_steps(value: Any, layout: Layout, what: str) -> Array:
-    step = checks.like_x(value, layout, what)
-    bad = ~np.isfinite(step) | (step == 0)
-    if bad.any():
-        raise ValueError(f"{what} must be finite and not 0, got {step[bad][0]}")
-    return step

@@ -6,12 +6,8 @@ A run that fails becomes a row of nan and a text; nothing that another run retur
 from __future__ import annotations
 
 import math
-import os
-import pickle
 import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -20,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.calls import FAILING, Call, Failure, Seeds, text_of
 from gradiator_np.samples import EvaluationError, last_line
 from gradiator_np.structure import Layout
+from gradiator_np.workers import Workers
 
 # This many failures in a row at the start, all alike, are a bug in fun and no failing run.
 ALIKE = 3
@@ -50,86 +48,11 @@ class Outcome:
     values: NDArray[Any]
     errors: dict[int, str] = field(default_factory=dict)
     done: int = 0
-    cause: Exception | None = None
-
-
-class Failure:
-    """A run that raised, in place of its value."""
-
-    __slots__ = ("exc", "text")
-
-    def __init__(self, exc: Exception | None, text: str | None = None) -> None:
-        self.exc = exc
-        self.text = _text(exc) if text is None and exc is not None else str(text)
+    cause: BaseException | None = None
 
 
 NOTHING_ASKED = np.empty(0, np.intp)
 NOTHING = Outcome(np.empty(0))
-
-
-class Seeds:
-    """Random streams for a function that takes a seed.
-
-    Parameters
-    ----------
-    name : str
-        The argument of ``fun`` that takes it.
-    root : int or None
-        What all streams derive from; drawn where it is None.
-    """
-
-    # Names under which NumPy's users expect a Generator rather than an int.
-    GENERATORS = ("rng", "generator", "random_state")
-
-    def __init__(self, name: str, root: int | None) -> None:
-        self.name = name
-        self.root = np.random.SeedSequence(root).entropy
-
-    def of(self, stream: int) -> dict[str, Any]:
-        """The argument for one stream: the same number or sequence each time."""
-        sequence = np.random.SeedSequence(self.root, spawn_key=(int(stream),))
-        if self.name in self.GENERATORS:
-            return {self.name: np.random.default_rng(sequence)}
-        return {self.name: int(sequence.generate_state(1)[0])}
-
-
-class _Call:
-    """The user's function on one flat row; picklable if the function is."""
-
-    def __init__(
-        self, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-        x_layout: Layout, cut_is_error: bool, seeds: Seeds | None,
-    ) -> None:  # fmt: skip
-        self.fun, self.args, self.kwargs = fun, args, kwargs
-        self.x_layout, self.cut_is_error, self.seeds = x_layout, cut_is_error, seeds
-
-    def run(self, item: Any) -> Any:
-        """Run one row, or one (row, random stream)."""
-        if self.seeds is not None:
-            row, stream = item
-            x = row if self.x_layout.plain else self.x_layout.unflatten(row)
-            return self.fun(x, *self.args, **self.kwargs, **self.seeds.of(stream))
-        row = item
-        x = row if self.x_layout.plain else self.x_layout.unflatten(row)
-        if not self.cut_is_error:
-            return self.fun(x, *self.args, **self.kwargs)
-        # Complex step: an assignment into a real array would drop the derivative silently.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            return self.fun(x, *self.args, **self.kwargs)
-
-    def __call__(self, item: Any) -> tuple[Any, str | None]:
-        """For workers: an exception comes back as text, so that one run cannot cost others."""
-        try:
-            return self.run(item), None
-        except Exception as exc:
-            return None, _text(exc)
-
-
-def _text(exc: BaseException) -> str:
-    # The first frame is this file's: users want theirs.
-    trace = exc.__traceback__.tb_next if exc.__traceback__ else None
-    return "".join(traceback.format_exception(type(exc), exc, trace)).strip()
 
 
 class Evaluator:
@@ -214,29 +137,16 @@ class Evaluator:
             and seeds is None
             and x_layout.fields is None
         )
-        self._call = _Call(fun, args, dict(kwargs or {}), x_layout, complex_step, seeds)
-        self._workers = workers
-        self._own_pool: ProcessPoolExecutor | None = None
-        if type(workers) is not int or workers != 1:
-            self._check_workers(workers)
-
-    def _check_workers(self, workers: Any) -> None:
-        if isinstance(workers, bool) or not (
-            isinstance(workers, (int, np.integer, Executor)) or callable(workers)
-        ):
-            raise TypeError(
-                f"workers must be an int, a map-like callable or an Executor, got {workers!r:.60}"
-            )
-        if isinstance(workers, (int, np.integer)) and (workers == 0 or workers < -1):
-            raise ValueError(f"workers={workers} must be positive, or -1 for one for each core")
+        self._call = Call(fun, args, dict(kwargs or {}), x_layout, complex_step, seeds)
+        serial = type(workers) is int and workers == 1
+        self._workers = None if serial else Workers(workers, self._call)
 
     def __enter__(self) -> Evaluator:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._own_pool is not None:
-            self._own_pool.shutdown(wait=True, cancel_futures=True)
-            self._own_pool = None
+        if self._workers is not None:
+            self._workers.close()
 
     # -- the first value ---------------------------------------------------------------------
 
@@ -254,7 +164,7 @@ class Evaluator:
         try:
             own = flat[None].copy() if self.vectorized else flat.copy()
             value = self._call.run(own if self._call.seeds is None else (own, 0))
-        except Exception as exc:
+        except FAILING as exc:
             raise failed_at_x(exc, self.vectorized) from exc
         if self.vectorized:
             value = self._unstack(value, 1)
@@ -363,8 +273,8 @@ class Evaluator:
             and self._compiled(rows, out)
         ):
             return
-        if type(self._workers) is not int or self._workers != 1:
-            results = self._parallel(rows)
+        if self._workers is not None:
+            results = self._workers(rows)
         elif self.x_layout.plain and not self._complex_step and self._call.seeds is None:
             results = self._loop(rows, replay or iter(()))
         else:
@@ -429,7 +339,7 @@ class Evaluator:
         out.values = flat if self._contract is None else self._contract(flat)
         out.done = len(rows)
         for row, exc in done.errors.items():
-            out.errors[row] = _text(exc)
+            out.errors[row] = text_of(exc)
             out.cause = out.cause or exc
         return True
 
@@ -443,13 +353,13 @@ class Evaluator:
         for row in rows[known:]:
             try:
                 yield fun(row, *args, **kwargs)
-            except Exception as exc:
+            except FAILING as exc:
                 yield Failure(exc)
 
     def _safe(self, row: Any) -> Any:
         try:
             return self._call.run(row)
-        except Exception as exc:
+        except FAILING as exc:
             return Failure(exc)
 
     def _ticker(self, total: int) -> Callable[[int], object] | None:
@@ -486,9 +396,9 @@ class Evaluator:
         try:
             value = self._call.run(part.copy() if end - start < len(points) else part)
             flat = self._stacked(value, end - start)
-        except Exception as exc:
+        except FAILING as exc:
             if end - start == 1:
-                out.values[start], out.errors[start] = np.nan, _text(exc)
+                out.values[start], out.errors[start] = np.nan, text_of(exc)
                 out.cause = out.cause or exc
                 out.done += 1
                 alike = len(out.errors) == ALIKE == out.done and _alike(out.errors)
@@ -530,102 +440,13 @@ class Evaluator:
         # A view of a buffer of fun's would change at its next call.
         return np.array(flat, dtype=self.dtype)
 
-    # -- workers -----------------------------------------------------------------------------
-
-    def _parallel(self, rows: Any) -> Iterator[Any]:
-        """Results in the order of the rows, whoever computes them."""
-        workers = self._workers
-        if isinstance(workers, Executor):
-            return self._gather(workers, rows)
-        if isinstance(workers, (int, np.integer)):
-            return self._gather(self._pool(int(workers)), rows)
-        return map(_unpack, self._mapped(workers, rows))
-
-    def _mapped(self, workers: Callable[..., Iterable[Any]], rows: Any) -> Iterator[Any]:
-        count = 0
-        results = workers(self._call, list(rows))
-        if not isinstance(results, Iterable):
-            raise TypeError(
-                f"workers(f, points) must return its results, as map does, got {results!r:.60}"
-            )
-        for result in results:
-            if not (type(result) is tuple and len(result) == 2):
-                raise TypeError(
-                    "workers(f, points) must return what f returned for each point, as map does, "
-                    f"got {result!r:.60}"
-                )
-            count += 1
-            if count > len(rows):
-                break
-            yield result
-        if count != len(rows):
-            raise EvaluationError(
-                f"workers(f, points) gave {'more than ' if count > len(rows) else ''}"
-                f"{min(count, len(rows))} results for {len(rows)} points; a map-like callable "
-                "returns one for each, in order"
-            )
-
-    def _pool(self, workers: int) -> ProcessPoolExecutor:
-        if self._own_pool is None:
-            try:
-                pickle.dumps(self._call)
-            except Exception as exc:
-                raise TypeError(
-                    f"fun cannot be sent to other processes ({exc}); define it (and its args) at "
-                    "the top level of a module, or pass workers=ThreadPoolExecutor(n) if it "
-                    "releases the GIL"
-                ) from exc
-            count = (os.cpu_count() or 1) if workers == -1 else workers
-            self._own_pool = ProcessPoolExecutor(count)
-        return self._own_pool
-
-    def _gather(self, pool: Executor, rows: Any) -> Iterator[Any]:
-        futures: list[Future[Any]] = []
-        try:
-            try:
-                for row in rows:
-                    futures.append(pool.submit(self._call, row))
-            except BrokenExecutor:
-                pass  # a worker died meanwhile: the rest runs alone
-            for i, row in enumerate(rows):
-                try:
-                    yield _unpack(futures[i].result()) if i < len(futures) else self._alone(row)
-                except BrokenExecutor:
-                    self._own_pool = None
-                    yield self._alone(row)
-                except (pickle.PicklingError, AttributeError, TypeError) as exc:
-                    # What fun raised came back as text: this was raised on the way.
-                    raise TypeError(
-                        f"fun or its result cannot be sent between processes ({exc}); define fun "
-                        "at the top level of a module and return arrays, or pass workers="
-                        "ThreadPoolExecutor(n) if it releases the GIL"
-                    ) from exc
-        finally:
-            for future in futures:
-                future.cancel()
-
-    def _alone(self, row: Any) -> Any:
-        """Run a row whose pool died, in a fresh pool of one, so that only the culprit fails."""
-        if isinstance(self._workers, Executor):
-            return Failure(None, "the executor broke (a worker died); give a fresh one")
-        with ProcessPoolExecutor(1) as pool:
-            try:
-                return _unpack(pool.submit(self._call, row).result())
-            except BrokenExecutor:
-                return Failure(None, "the worker process died in this run")
-
-
-def _unpack(result: tuple[Any, str | None]) -> Any:
-    value, error = result
-    return value if error is None else Failure(None, error)
-
 
 def is_jitted(fun: object) -> bool:
     """Whether ``fun`` is a Numba-jitted function, without importing Numba to find out."""
     return type(fun).__module__.startswith("numba.")
 
 
-def failed_at_x(exc: Exception | None, vectorized: bool = False) -> EvaluationError:
+def failed_at_x(exc: BaseException | None, vectorized: bool = False) -> EvaluationError:
     """The error for a run at x itself that raised."""
     what = "".join(traceback.format_exception_only(exc)).strip()
     return EvaluationError(

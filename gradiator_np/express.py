@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import checks
+from gradiator_np.calls import FAILING, Failure
 from gradiator_np.designs.stencil import CENTRAL, ORDERS, default_step
 from gradiator_np.estimator import JacobianEstimator
-from gradiator_np.evaluate import Failure
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import Samples
 from gradiator_np.solvers.solution import Solution
@@ -71,7 +71,7 @@ class Express:
         if value is None:
             try:
                 value = left.value = self.fun(x.copy(), *self.args, **self.kwargs)
-            except Exception as exc:
+            except FAILING as exc:
                 left.value = Failure(exc)
                 return left
             finally:
@@ -124,7 +124,7 @@ class Express:
                     return False
                 values[i] = value
                 i += 1
-        except Exception as exc:
+        except FAILING as exc:
             left.results = [*values[:i], Failure(exc)]
         except BaseException as exc:
             left.results, left.interrupt = list(values[:i]), exc

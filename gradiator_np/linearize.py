@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from gradiator_np import checks
 from gradiator_np.estimate import Options, drive, estimation, express, finish, running, start
-from gradiator_np.estimator import UNBOUNDED, JacobianEstimator
+from gradiator_np.estimator import JacobianEstimator
 from gradiator_np.evaluate import Evaluator
 from gradiator_np.results import JacobianEstimate, ProductEstimate
+from gradiator_np.settings import UNBOUNDED
 from gradiator_np.status import warn
 from gradiator_np.structure import Layout
 

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradiator_np import checks
 from gradiator_np import trust_region as tr
-from gradiator_np.estimator import UNBOUNDED
 from gradiator_np.evaluate import Evaluator, Run
 from gradiator_np.samples import EvaluationError, Samples
 from gradiator_np.search import FIRST, Search, default_scale
+from gradiator_np.settings import UNBOUNDED
 
 Array = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from gradiator_np import checks
 from gradiator_np.designs.ecnoise import Line, NoiseSearch
 from gradiator_np.designs.intervals import Found, StepSearch
-from gradiator_np.estimator import _scale as input_scale
 from gradiator_np.evaluate import Evaluator, Run
+from gradiator_np.settings import scale_of as input_scale
 from gradiator_np.solvers.taylor import Taylor
 from gradiator_np.status import GradiatorWarning, Status
 from gradiator_np.structure import Layout, blocks
