@@ -182,9 +182,8 @@ def profiles(data, path):
     for ax, level in zip(np.atleast_1d(axes), levels):
         for solver, row in data[level].items():
             needed = np.sort([v for v in row["needed"] if v < UNSOLVED])
-            share = np.arange(1, len(needed) + 1) / len(row["needed"])
-            ax.step(np.r_[1, needed, BUDGET], np.r_[0, share, [len(needed) / len(row["needed"])]], where="post",
-                    label=solver)  # fmt: skip
+            share = np.arange(len(needed) + 1) / len(row["needed"])
+            ax.step(np.r_[1, needed, BUDGET], np.r_[share, share[-1]], where="post", label=solver)
         ax.set(xscale="log", xlim=(1, BUDGET), ylim=(0, 1.02), title=f"noise {level}",
                xlabel="runs / (m + 1)")  # fmt: skip
         ax.grid(alpha=0.3)
