@@ -23,6 +23,7 @@ from gradiator_np.designs.stencil import CENTRAL, ORDERS, default_step
 from gradiator_np.estimator import JacobianEstimator
 from gradiator_np.results import JacobianEstimate
 from gradiator_np.samples import Samples
+from gradiator_np.settings import TINY
 from gradiator_np.solvers.solution import Solution
 from gradiator_np.solvers.stencil import solve_lines
 from gradiator_np.structure import Layout
@@ -66,7 +67,7 @@ class Express:
         """
         x = point.flat
         left = Left(value)
-        if not x.all():  # an input that is 0 has no scale of its own
+        if np.abs(x).min() < TINY:  # an input that is 0 has no scale of its own
             return left
         if value is None:
             try:

@@ -17,6 +17,9 @@ from gradiator_np.structure import Layout
 
 Array = NDArray[np.float64]
 
+#: An input below this is a 0 that rounding left: squares of weights 1 / h would overflow.
+TINY = 1e-138
+
 #: The default of ``bounds``.
 UNBOUNDED = (-np.inf, np.inf)
 
@@ -47,7 +50,7 @@ def scale_of(x: Array, x_scale: Any, layout: Layout) -> tuple[Array, NDArray[np.
         scale = checks.positive(x_scale, layout, "x_scale").reshape(x.shape)
         return scale, np.ones(x.shape, dtype=bool)
     scale = np.abs(x)
-    known = scale.astype(bool)
+    known = scale >= TINY
     if not known.all():
         for row, ok in zip(scale, known):
             row[~ok] = np.median(row[ok]) if ok.any() else 1.0

@@ -219,6 +219,14 @@ def test_nothing_is_floored_at_one():
     assert (estimate.step < 1e-3 * x).all()
 
 
+def test_denormal_inputs_are_zeros_and_huge_ones_are_not():
+    x = np.array([1e-310, 3.0, 2e-200])
+    for method in ("2-point", "5-point"):
+        estimate = jacobian(lambda z: 2 * z, x, method=method)
+        assert_allclose(estimate.jac, 2 * np.eye(3), atol=1e-9)
+        assert not np.isinf(estimate.stderr).any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), method=st.sampled_from(sorted(ORDERS)))
 def test_no_evaluation_leaves_the_bounds(data, method):
