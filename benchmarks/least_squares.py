@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks._common import RESULTS, quick, table, write
 from benchmarks.lsq_problems import problems
-from gradiator_np.least_squares import LeastSquares, least_squares
+from gradiator_np.lsq.driver import LeastSquares, least_squares
 
 BUDGET = 50
 UNSOLVED = 100.0

@@ -30,6 +30,7 @@ _ON_USE = {
     "check_jacobian": "verify",
     "estimate_noise": "diagnose",
     "gradiator": "differentiable",
+    "least_squares": "lsq",
     "optimal_step": "diagnose",
 }
 
@@ -52,6 +53,8 @@ __all__ = [
     "GradiatorWarning",
     "JacobianEstimate",
     "JacobianEstimator",
+    "LeastSquares",
+    "Modelled",
     "ProductEstimate",
     "Recurrence",
     "Run",
@@ -68,6 +71,7 @@ __all__ = [
     "gradient",
     "jacobian",
     "jvp",
+    "least_squares",
     "linearize",
     "optimal_step",
     "prepare",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from gradiator_np import trust_region as tr
-from gradiator_np.least_squares import LeastSquares, least_squares
+from gradiator_np.lsq import trust_region as tr
+from gradiator_np.lsq.driver import LeastSquares, least_squares
 from gradiator_np.samples import EvaluationError
 
 T = np.linspace(0, 4, 30)

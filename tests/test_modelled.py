@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from gradiator_np.modelled import Modelled
+from gradiator_np.lsq.modelled import Modelled
 from gradiator_np.samples import EvaluationError
 
 T = np.linspace(0, 4, 30)

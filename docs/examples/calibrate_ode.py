@@ -12,7 +12,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares as scipy_least_squares
 
-from gradiator_np.least_squares import least_squares
+from gradiator_np import least_squares
 
 TIMES = np.linspace(0.5, 12, 24)
 TRUTH = np.array([1.1, 0.5, 0.9, 0.35])  # growth, predation, death, conversion

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from gradiator_np.least_squares import least_squares
+from gradiator_np import least_squares
 
 PATHS = 500
 TIMES = np.arange(1, 9) * 0.5

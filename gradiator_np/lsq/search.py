@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiator_np import trust_region as tr
-from gradiator_np.neighbours import around
+from gradiator_np.lsq import trust_region as tr
+from gradiator_np.lsq.neighbours import around
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradiator_np import checks
-from gradiator_np import trust_region as tr
 from gradiator_np.evaluate import Evaluator, Run
+from gradiator_np.lsq import trust_region as tr
+from gradiator_np.lsq.search import FIRST, Search, default_scale
 from gradiator_np.samples import EvaluationError, Samples
-from gradiator_np.search import FIRST, Search, default_scale
 from gradiator_np.settings import UNBOUNDED
 
 Array = NDArray[np.float64]
@@ -56,7 +56,7 @@ class Modelled:
     Notes
     -----
     Optimisers compare values as if they were exact, so noise ends them too early: ``restart``
-    runs one again from its own end. `gradiator_np.least_squares.least_squares` solves more
+    runs one again from its own end. `gradiator_np.least_squares` solves more
     problems in fewer runs at every noise level and is to be preferred wherever the sum of squares
     is what counts; this is for other losses, constraints, roots and general minimisation.
 

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradiator_np import checks
 from gradiator_np.evaluate import Evaluator, Outcome, Run, output
+from gradiator_np.lsq.search import Search, default_scale
+from gradiator_np.lsq.trust_region import LocalModel, parameter_covariance, step
 from gradiator_np.samples import EvaluationError, Samples
-from gradiator_np.search import Search, default_scale
 from gradiator_np.settings import UNBOUNDED
 from gradiator_np.structure import Layout
-from gradiator_np.trust_region import LocalModel, parameter_covariance, step
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
