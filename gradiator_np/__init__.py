@@ -13,11 +13,11 @@ from gradiator_np.samples import EvaluationError, SampleError, Samples
 from gradiator_np.status import GradiatorWarning, Status
 
 if TYPE_CHECKING:
-    from gradiator_np.chain.chain import Chain
-    from gradiator_np.diagnose.check import check_jacobian
-    from gradiator_np.diagnose.noise import estimate_noise, optimal_step
-    from gradiator_np.differentiable.gradiator import gradiator
-    from gradiator_np.recurrence.recurrence import Recurrence
+    from gradiator_np.chain import Chain, ChainPlan, StageCosts, plan_chain
+    from gradiator_np.diagnose import check_jacobian, estimate_noise, optimal_step
+    from gradiator_np.differentiable import Gradiator, Reuse, gradiator
+    from gradiator_np.lsq import LeastSquares, Modelled, least_squares
+    from gradiator_np.recurrence import Recurrence
     from gradiator_np.streaming import StreamingJacobian
 
 __version__ = "0.1.0"
@@ -25,13 +25,20 @@ __version__ = "0.1.0"
 # Imported on first use, so that a script that only needs a Jacobian does not wait for the rest.
 _ON_USE = {
     "Chain": "chain",
+    "ChainPlan": "chain",
+    "Gradiator": "differentiable",
+    "LeastSquares": "lsq",
+    "Modelled": "lsq",
     "Recurrence": "recurrence",
+    "Reuse": "differentiable",
+    "StageCosts": "chain",
     "StreamingJacobian": "streaming",
-    "check_jacobian": "verify",
+    "check_jacobian": "diagnose",
     "estimate_noise": "diagnose",
     "gradiator": "differentiable",
     "least_squares": "lsq",
     "optimal_step": "diagnose",
+    "plan_chain": "chain",
 }
 
 
@@ -49,7 +56,9 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Chain",
+    "ChainPlan",
     "EvaluationError",
+    "Gradiator",
     "GradiatorWarning",
     "JacobianEstimate",
     "JacobianEstimator",
@@ -57,9 +66,11 @@ __all__ = [
     "Modelled",
     "ProductEstimate",
     "Recurrence",
+    "Reuse",
     "Run",
     "SampleError",
     "Samples",
+    "StageCosts",
     "Status",
     "StreamingJacobian",
     "check_jacobian",
@@ -74,6 +85,7 @@ __all__ = [
     "least_squares",
     "linearize",
     "optimal_step",
+    "plan_chain",
     "prepare",
     "vjp",
 ]
