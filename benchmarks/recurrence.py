@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import measure, quick, table, write
-from gradiator_np.differentiable.gradiator import gradiator
+from gradiator_np.differentiable.function import gradiator
 from gradiator_np.recurrence.recurrence import Recurrence
 from gradiator_np.recurrence.revolve import forward_steps
 

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 from gradiator_np.chain.chain import Chain
 from gradiator_np.chain.stages import StageCosts
-from gradiator_np.differentiable.gradiator import gradiator
+from gradiator_np.differentiable.function import gradiator
 
 # Products of up to six matrices with entries around 1 / sqrt(size), in float64.
 RTOL = 1e-12

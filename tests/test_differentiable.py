@@ -10,7 +10,7 @@ from scipy.optimize import least_squares, minimize, root
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import aslinearoperator
 
-from gradiator_np.differentiable.gradiator import Gradiator, gradiator
+from gradiator_np.differentiable.function import Gradiator, gradiator
 from gradiator_np.samples import SampleError
 
 RTOL = 1e-12  # exact derivatives: a few roundings

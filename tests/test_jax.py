@@ -9,7 +9,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 from gradiator_np.adapters import jax as adapter  # noqa: E402
-from gradiator_np.differentiable.gradiator import gradiator as plain  # noqa: E402
+from gradiator_np.differentiable.function import gradiator as plain  # noqa: E402
 
 A = np.random.default_rng(0).normal(size=(4, 3))
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}  # a few dozen roundings of numbers around 1

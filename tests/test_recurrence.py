@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gradiator_np.differentiable.gradiator import gradiator
+from gradiator_np.differentiable.function import gradiator
 from gradiator_np.recurrence.recurrence import Recurrence
 from gradiator_np.recurrence.revolve import forward_steps
 

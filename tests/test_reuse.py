@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradiator_np.differentiable.gradiator import gradiator
+from gradiator_np.differentiable.function import gradiator
 from gradiator_np.differentiable.reuse import Memory, Reuse
 
 M, N = 5, 4

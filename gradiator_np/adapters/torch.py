@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np.differentiable.gradiator import Gradiator
+from gradiator_np.differentiable.function import Gradiator
 from gradiator_np.differentiable.linearized import Argnums, Linearized
 
 try:

@@ -12,7 +12,7 @@ from gradiator_np import checks
 from gradiator_np.chain.errors import ChainEstimate, Part
 from gradiator_np.chain.plan import MULTIPLY_ADD, ChainPlan, plan_chain
 from gradiator_np.chain.stages import Stage, StageCosts, as_stage, product_costs
-from gradiator_np.differentiable.gradiator import Gradiator
+from gradiator_np.differentiable.function import Gradiator
 from gradiator_np.differentiable.inputs import own
 from gradiator_np.differentiable.linearized import Linearized
 from gradiator_np.structure import Layout, blocks

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from gradiator_np.differentiable.gradiator import Gradiator
+from gradiator_np.differentiable.function import Gradiator
 from gradiator_np.differentiable.linearized import Linearized
 
 #: Evaluations that a tangent costs beyond the value at x; an input of the Jacobian the same.

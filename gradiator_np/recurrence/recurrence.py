@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiator_np.differentiable.gradiator import Gradiator
+from gradiator_np.differentiable.function import Gradiator
 from gradiator_np.differentiable.linearized import Argnums, Linearized
 from gradiator_np.recurrence.revolve import schedule
 
