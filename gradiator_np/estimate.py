@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -36,6 +38,7 @@ PART_BYTES = 2**26
 
 # The express lane holds all points of a stencil at once, up to this many numbers.
 EXPRESS_SIZE = 2**20
+_is_none = partial(operator.is_, None)
 # Options that take a call off it.
 SPECIAL = (
     "rel_step", "abs_step", "x_scale", "noise", "max_evals", "tol", "rtol", "min_step",
@@ -285,7 +288,7 @@ def express(fun: Callable[..., Any], point: checks.Point, options: Options) -> E
         and options.get("workers", 1) == 1
         and type(options.get("args", ())) is tuple
         and callable(fun)
-        and all(options.get(name) is None for name in SPECIAL)
+        and all(map(_is_none, map(options.get, SPECIAL)))
         and not options.get("vectorized")
     ):
         return None

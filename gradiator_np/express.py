@@ -11,7 +11,7 @@ way, with all that was run so far.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,7 @@ class Express:
         self.fun, self.args, self.kwargs, self.method = fun, args, kwargs, method
         self.order = ORDERS[method]
         self.multiples = CENTRAL[self.order][:, None]
-        # Which number of all points laid flat each row moves.
-        self.moved = np.arange(self.order * m) * m + np.tile(np.arange(m), self.order)
+        self.moved = _moved(self.order, m)
         self.relative = checks.EPS64 ** (1 / (self.order + 1))
         self.run_all = self._compiled if jitted else self._python
 
@@ -147,6 +146,14 @@ class Express:
                 left.results[row] = Failure(exc)
             return None
         return found.steps, found.values, found.coef
+
+
+@lru_cache(maxsize=64)
+def _moved(order: int, m: int) -> NDArray[np.intp]:
+    """Which number of all points laid flat each row moves; shared, hence read-only."""
+    moved = np.arange(order * m) * m + np.tile(np.arange(m), order)
+    moved.flags.writeable = False
+    return moved
 
 
 class Left:

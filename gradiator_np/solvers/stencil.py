@@ -83,20 +83,23 @@ def solve_lines(
 
 def _combine(w: Array, values: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     """sum_q w_q (f_q - y) as (B, n, m)."""
-    total = np.empty_like(values[0])
-    m = len(total)
-    # Large stencils go through the cache in parts: one pass over memory in place of three.
-    part = m if total.size <= PART else max(1, PART * m // total.size)
-    for start in range(0, m, part):
-        lines = slice(start, start + part)
-        out = total[lines]
-        # f_q - y first: both are close, so the difference is exact and the weights act on it.
-        np.subtract(values[0, lines], y, out=out)
-        out *= w[0, lines, :, None]
-        for q in range(1, len(w)):
-            term = values[q, lines] - y
-            term *= w[q, lines, :, None]
-            out += term
+    first = values[0]
+    m = len(first)
+    if first.size > PART and m > 1:
+        # Large stencils go through the cache in parts: one pass over memory in place of three.
+        total = np.empty_like(first)
+        part = max(1, PART * m // first.size)
+        for start in range(0, m, part):
+            lines = slice(start, start + part)
+            total[lines] = _combine(w[:, lines], values[:, lines], y).transpose(2, 0, 1)
+        return np.asarray(total.transpose(1, 2, 0))
+    # f_q - y first: both are close, so the difference is exact and the weights act on it alone.
+    total = first - y
+    total *= w[0][..., None]
+    for q in range(1, len(w)):
+        term = values[q] - y
+        term *= w[q][..., None]
+        total += term
     return np.asarray(total.transpose(1, 2, 0))
 
 
