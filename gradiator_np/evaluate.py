@@ -6,6 +6,7 @@ A run that fails becomes a row of nan and a text; nothing that another run retur
 from __future__ import annotations
 
 import math
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -395,7 +396,10 @@ class Evaluator:
         part = points[start:end]
         try:
             value = self._call.run(part.copy() if end - start < len(points) else part)
-            flat = self._stacked(value, end - start)
+            # A view, or an array that fun holds as well, may change at its next call; one that
+            # nobody else refers to is ours as it is.
+            ours = type(value) is np.ndarray and value.flags.owndata and sys.getrefcount(value) <= 2
+            flat = self._stacked(value, end - start, ours)
         except FAILING as exc:
             if end - start == 1:
                 out.values[start], out.errors[start] = np.nan, text_of(exc)
@@ -416,7 +420,7 @@ class Evaluator:
             out.values[start:end] = flat
         return True
 
-    def _stacked(self, value: Any, k: int) -> NDArray[Any]:
+    def _stacked(self, value: Any, k: int, ours: bool) -> NDArray[Any]:
         """The values of a vectorized call, flat, of our own memory."""
         layout = self.y_layout
         assert layout is not None
@@ -437,8 +441,7 @@ class Evaluator:
             raise TypeError("fun returned complex values here but real ones at x")
         if self._complex_step and flat.dtype.kind != "c":
             raise TypeError("fun returned real values for a complex input; use method='3-point'")
-        # A view of a buffer of fun's would change at its next call.
-        return np.array(flat, dtype=self.dtype)
+        return np.array(flat, dtype=self.dtype, copy=None if ours else True)
 
 
 def is_jitted(fun: object) -> bool:

@@ -151,3 +151,29 @@ def test_f0_saves_its_evaluation():
 def test_fun_must_be_callable():
     with pytest.raises(TypeError, match="callable"):
         jacobian(3.0, X)
+
+
+def test_a_vectorized_buffer_that_is_used_again_is_copied():
+    buffer = np.empty((40, 6))
+
+    def reuses(p):
+        buffer[: len(p)] = p**2
+        return buffer[: len(p)]
+
+    kept = []
+
+    def keeps(p):
+        out = p**2
+        kept.append(out)
+        for old in kept[:-1]:
+            old[:] = 7.0
+        return out
+
+    for fun in (reuses, keeps):
+        estimate = jacobian(fun, X, method="3-point", vectorized=True)
+        np.testing.assert_allclose(estimate.jac, np.diag(2 * X), atol=1e-9)
+        buffer[:] = np.nan
+        for old in kept:
+            old[:] = np.nan
+        assert np.isfinite(estimate.samples.outputs).all()
+        np.testing.assert_allclose(estimate.jac, np.diag(2 * X), atol=1e-9)
