@@ -235,9 +235,14 @@ def test_float32_points_stay_within_float64_bounds(room, method):
         assert (z.astype(float) <= upper).all()
         return z**2
 
-    jacobian(guarded, x, method=method, bounds=(lower, upper), on_error="raise")
+    estimate = jacobian(guarded, x, method=method, bounds=(lower, upper), on_error="raise")
+    assert np.isfinite(estimate.jac).all()
     for u in ([1.0, 1], [-1, 2]):
-        jvp(guarded, x, u, method=method, bounds=(lower, upper), on_error="raise")
+        try:
+            jvp(guarded, x, u, method=method, bounds=(lower, upper), on_error="raise")
+        except ValueError as exc:
+            if "rounds to nothing" not in str(exc):  # a room of an ulp leaves no step: told
+                raise
 
 
 # -- tell --------------------------------------------------------------------------------------
