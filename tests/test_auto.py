@@ -13,10 +13,11 @@ from benchmarks.problems import PROBLEMS, by_name
 from gradiator_np.designs.auto import Auto
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.levels import Noise
-from gradiator_np.designs.lines import States
+from gradiator_np.designs.lines import States, likelihood
+from gradiator_np.designs.mixtures import mixture
 from gradiator_np.designs.moves import FreeMoves
 from gradiator_np.designs.pairs import Lines
-from gradiator_np.kernels import lines as kernels
+from gradiator_np.designs.search import best_steps
 
 EPS = np.finfo(float).eps
 
@@ -100,39 +101,42 @@ def test_the_kernel_equals_generalised_least_squares(seed):
     t = np.sort(rng.uniform(0.1, 0.5, 3))[None]
     odd = 1 + rng.standard_normal((1, 3, 2)) * 0.1
     noise, slope = np.array([0.01, 0.02]), np.array([[1.0, 0.7]])
-    shape = (1, 2, keep.size)
-    out_odd, out_even = np.empty(shape), np.empty(shape)
-    kernels.log_likelihood(
-        t, np.ones_like(t), np.ones_like(odd), odd, np.full_like(odd, np.nan), noise, slope,
-        states.sd_odd, states.sd_even, states.kappa, np.array([[0, 1]]), out_odd, out_even,
-    )  # fmt: skip
-    results = [np.empty((2, 1)) for _ in range(4)]
+    empty = np.full_like(odd, np.nan)
     logs = np.empty((keep.size, 2))
+    for i in range(2):
+        one = Lines(t, np.ones_like(t), np.ones((1, 3, 1)), odd[..., [i]], empty[..., [i]])
+        logs[:, i] = likelihood(one, states, noise[[i]], slope[:, [i]])[0][0]
+    view = Lines(t, np.ones_like(t), np.ones_like(odd), odd, empty)
     for s in range(keep.size):
-        one = np.zeros((1, keep.size))
-        one[0, s] = 1.0
-        kernels.estimate(
-            t,
-            np.ones_like(t),
-            np.ones_like(odd),
-            odd,
-            noise,
-            slope,
-            one,
-            states.sd_odd,
-            states.kappa,
-            *results,
-        )
+        weights = np.zeros((1, keep.size))
+        weights[0, s] = 1.0
+        mean, _, spread, half = mixture(view, states, noise, slope, weights)
         for i in range(2):
             g, var, log = dense(t[0], odd[0, :, i], noise[i], slope[0, i], states.sd_odd[s])
             # terms below 1e-4 of the noise are dropped: 1e-8 of a variance, times the 1e2 by which
             # two steps that differ little amplify it
-            np.testing.assert_allclose(results[0][i, 0], g, rtol=1e-5)
-            np.testing.assert_allclose(results[2][i, 0], var, rtol=1e-5)
-            np.testing.assert_allclose(results[3][i, 0], 1.959963984540054 * var**0.5, rtol=1e-5)
-            logs[s, i] = out_odd[0, i, s] - log
+            np.testing.assert_allclose(mean[i, 0], g, rtol=1e-5)
+            np.testing.assert_allclose(spread[i, 0], var, rtol=1e-5)
+            np.testing.assert_allclose(half[i, 0], 1.959963984540054 * var**0.5, rtol=1e-5)
+            logs[s, i] -= log
     # equal up to a constant
     np.testing.assert_allclose(logs, np.broadcast_to(logs[0], logs.shape), atol=1e-5)
+
+
+@pytest.mark.kernel
+def test_the_log_likelihood_of_many_pairs_does_not_overflow():
+    """150 pairs whose weights multiply to 1e450: equal to the twin up to a constant."""
+    states = States.grid()
+    states = states.take(np.flatnonzero((states.kappa == 0) & (states.rho == 15)))
+    t = np.linspace(0.1, 0.5, 150)[None]
+    noise, slope = np.array([1e-4]), np.ones((1, 1))
+    odd = 1 + 1e-4 * np.random.default_rng(0).standard_normal((1, 150, 1)) / t[..., None]
+    view = Lines(t, np.ones_like(t), np.ones_like(odd), odd, np.full_like(odd, np.nan))
+    logs = likelihood(view, states, noise, slope)[0][0]
+    logs -= [dense(t[0], odd[0, :, 0], noise[0], 1.0, sd)[2] for sd in states.sd_odd]
+    # the dense covariance is solved to 150 eps times its condition number, 1e8: 3e-6 of logs of
+    # 1e3
+    np.testing.assert_allclose(logs, logs[0], atol=3e-3)
 
 
 @pytest.mark.kernel
@@ -142,26 +146,15 @@ def test_the_mixture_interval_holds_95_percent():
     keep = np.array([np.flatnonzero((states.rho == r) & (states.kappa == 0))[0] for r in (12, 18)])
     states = states.take(keep)
     weights = np.array([[0.3, 0.7]])
-    t, odd = np.array([[0.1]]), np.ones((1, 1, 1))
-    out = [np.empty((1, 1)) for _ in range(4)]
-    noise, slope = np.array([1e-3]), np.ones((1, 1))
-    kernels.estimate(
-        t,
-        np.ones((1, 1)),
-        np.ones((1, 1, 1)),
-        odd,
-        noise,
-        slope,
-        weights,
-        states.sd_odd,
-        states.kappa,
-        *out,
-    )
+    t, one = np.array([[0.1]]), np.ones((1, 1, 1))
+    half = mixture(
+        Lines(t, np.ones((1, 1)), one, one, one), states, np.array([1e-3]), np.ones((1, 1)), weights
+    )[3]
     powers = 0.1 ** (2 * np.arange(1, 5))
     sd = np.sqrt(1e-6 / (2 * 0.01) + np.square(states.sd_odd * powers).sum(axis=1))
     from scipy.special import ndtr
 
-    outside = (weights[0] * 2 * ndtr(-out[3][0, 0] / sd)).sum()
+    outside = (weights[0] * 2 * ndtr(-half[0, 0] / sd)).sum()
     # 16 bisections of a range of at most e^25 leave the width good to 1e-3
     assert outside == pytest.approx(0.05, abs=2e-4)
 
@@ -171,12 +164,10 @@ def test_the_design_never_repeats_a_step_and_stays_between_its_limits():
     states = States.grid()
     states = states.take(np.flatnonzero(states.kappa == 0))
     prior = states.prior(0.0)[None]
-    out = np.empty((1, 3))
     for have in (np.array([[np.nan]]), np.array([[0.5]]), np.array([[0.02]])):
-        kernels.design(
-            have, np.ones_like(have), np.ones(1), np.array([1e-3]), prior, states.sd_odd,
-            states.kappa, np.linspace(0, 1, 20), np.array([0.01]), np.array([0.5]),
-            np.array([[1.0]]), 0.1, 1.24, out,
+        out = best_steps(
+            have, np.ones_like(have), 1.0, np.array([1e-3]), prior, states, np.array([0.01]),
+            np.array([0.5]), np.linspace(0, 1, 20), np.array([[1.0]]),
         )  # fmt: skip
         assert 0.01 <= out[0, 0] <= 0.5 * (1 + 4 * EPS)
         if np.isfinite(have[0, 0]):

@@ -11,22 +11,14 @@ from numpy.typing import NDArray
 
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.levels import Noise
-from gradiator_np.designs.lines import (
-    RHO,
-    States,
-    by_rho,
-    likelihood,
-    mixture,
-    posterior,
-    relative,
-    slopes,
-)
+from gradiator_np.designs.lines import RHO, States, by_rho, likelihood, posterior, relative
 from gradiator_np.designs.mending import CLEAR, TRUST, Index, Inference, Mending
+from gradiator_np.designs.mixtures import mix, slopes
 from gradiator_np.designs.moves import FreeMoves
 from gradiator_np.designs.pairs import SIDED_NOISE, SIDED_REACH, Lines, Pair, Pairs, round_digit
 from gradiator_np.designs.pilot import CAP, Learned, Pilot
+from gradiator_np.designs.search import best_steps
 from gradiator_np.designs.verdict import answer
-from gradiator_np.kernels import lines as kernels
 from gradiator_np.solvers.solution import Solution
 
 Array = NDArray[np.float64]
@@ -45,12 +37,6 @@ SHAPES: dict[int, list[list[float]]] = {
         [1, 0.5, 0.25, 0.1],
     ],
 }
-# Exponent of the variance that a design minimises the mean of: about the mean log error. The mean
-# variance itself lets the tail of rho choose steps five times too short.
-POWER = 0.1
-# No input's pairs all have one step: that costs 10 % where f is linear, and otherwise shows that
-# it is not (on Mancino's function, nearly linear, equal steps were wrong by 100 standard errors).
-APART = 1.24
 # Candidates of the largest step, per decade: a step 20 % off costs 2 % of the error.
 GRID = 6
 # Pairs of one input in all where only a tolerance is given.
@@ -311,8 +297,8 @@ class AutoPlan(Mending):
         self.short = left < 1 or not self.count.all()
         # what is left goes where the error is largest
         view, states, weights, slope, noise = self.infer()
-        spread = mixture(view, states, noise, slope, weights)[2]
-        worst = (spread / np.square(noise)[:, None]).mean(axis=0)
+        spread = mix(view, states, noise, slope, weights).spread
+        worst = (spread / np.square(noise)).mean(axis=1)
         order = wanted[np.argsort(-worst[wanted], kind="stable")]
         return np.sort(order[: max(int(left), 0)])
 
@@ -426,22 +412,17 @@ class AutoPlan(Mending):
         )
         _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
         pick = who[first]
-        best = np.empty((first.size, 3))
-        kernels.design(
-            np.ascontiguousarray(view.t[pick]),
-            np.ascontiguousarray(view.factor[pick]),
-            np.full(first.size, factor),
+        best = best_steps(
+            view.t[pick],
+            view.factor[pick],
+            factor,
             ratio[first],
-            np.ascontiguousarray(weights[pick]),
-            states.sd_odd,
-            states.kappa,
-            grid,
+            weights[pick],
+            states,
             low[first],
             cap[first],
+            grid,
             np.array(SHAPES[ahead], float),
-            POWER,
-            APART,
-            best,
         )
         out[open_] = best[inverse.ravel()]
         return out

@@ -25,6 +25,9 @@ TERMS = 4
 VOICES = 3.0
 # Outputs that are heard for one input; those where its slope stands out most.
 HEARD = 6
+# Share of the likeliest state's weight below which a state is neither seen in a 95 % interval nor
+# moves a decision.
+UNSEEN = 1e-3
 # Blur of what one line says about another, in log10 rho.
 BLUR = np.log10(2.5)
 
@@ -107,25 +110,73 @@ def heard(noise: Array, slope: Array) -> NDArray[np.intp]:
 def likelihood(lines: Lines, states: States, noise: Array, slope: Array) -> tuple[Array, Array]:
     """Log-likelihoods (L, S) of the odd and of the even parts, outputs weighed together."""
     picked = heard(noise, slope)
-    shape = (*picked.shape, states.rho.size)
-    odd, even = np.empty(shape), np.empty(shape)
-    kernels.log_likelihood(
-        lines.t,
-        lines.factor,
-        lines.size,
-        lines.odd,
-        lines.even,
-        noise,
-        slope,
-        states.sd_odd,
-        states.sd_even,
-        states.kappa,
-        picked,
-        odd,
-        even,
+    every = np.arange(picked.shape[0])[:, None]
+    # (L, c, P)
+    odd, even, size = (a[every, :, picked] for a in (lines.odd, lines.even, lines.size))
+    t, b, level = lines.t[:, None, :], slope[every, picked], noise[picked]
+    sharp = sharpness(level[..., None], b[..., None], states.kappa)
+    pick = np.broadcast_to(np.arange(states.rho.size), sharp.shape)
+    seen = np.isfinite(odd)
+    # one pair alone says nothing of the terms
+    some = seen.sum(axis=-1) > 1
+    logs = np.zeros((2, *sharp.shape))
+    weight = t * np.sqrt(2 / (lines.factor[:, None, :] * size))
+    base, _ = latest(odd, seen)
+    logs[0][some] = fit(
+        lines.t, weight, odd - base[..., None], b, 1.0, 0.0, sharp, states, pick, some
+    )[2]
+    weight, everything = np.sqrt(0.5 / size), np.ones(b.shape, bool)
+    logs[1][everything] = fit(
+        lines.t, weight, even, 2 * b, -2 * level, 1.0, sharp, states, pick, everything
+    )[2]
+    total = min(1.0, VOICES / picked.shape[1]) * logs.sum(axis=2)
+    return total[0], total[1]
+
+
+def sharpness(noise: Array, slope: Array, kappa: Array) -> Array:
+    """1 over the noise, jitter included."""
+    return np.asarray(1 / np.sqrt(np.square(noise) + np.square(slope * kappa)))
+
+
+def latest(values: Array, seen: NDArray[np.bool_]) -> tuple[Array, NDArray[np.intp]]:
+    """The last value that is seen along the last axis, and where it is."""
+    at = values.shape[-1] - 1 - np.argmax(seen[..., ::-1], axis=-1)
+    return np.take_along_axis(values, at[..., None], axis=-1)[..., 0], at
+
+
+def fit(
+    t: Array,
+    weight: Array,
+    y: Array,
+    amp: Array,
+    last: Array | float,
+    prior: float,
+    sharp: Array,
+    states: States,
+    pick: NDArray[np.intp],
+    rows: NDArray[np.bool_],
+) -> tuple[Array, Array, Array]:
+    """Mean, variance and log-likelihood (D, C) of the ``rows`` (L, n) that are picked."""
+    line = np.nonzero(rows)[0]
+    shape = (line.size, pick.shape[-1])
+    mean, variance, log = np.zeros((*shape, 1)), np.ones((*shape, 1)), np.zeros(shape)
+    kernels.fit(
+        np.square(t)[line],
+        weight[rows],
+        y[rows],
+        amp[rows],
+        np.ascontiguousarray(np.broadcast_to(last, rows.shape)[rows]),
+        prior,
+        sharp[rows],
+        states.sd_odd if prior == 0 else states.sd_even,
+        pick[rows],
+        t.shape[1],
+        0,
+        mean,
+        variance,
+        log,
     )
-    weight = min(1.0, VOICES / picked.shape[1])
-    return weight * odd.sum(axis=1), weight * even.sum(axis=1)
+    return mean[..., 0], variance[..., 0], log
 
 
 def posterior(prior: Array, odd: Array, even: Array, states: States, soft: bool = True) -> Array:
@@ -176,30 +227,11 @@ def first_slope(lines: Lines, noise: Array) -> Array:
     return np.asarray(out + noise)
 
 
-def mixture(
-    lines: Lines, states: States, noise: Array, slope: Array, weights: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Slopes (N, L), unit variances, variances and 95 % half-widths of the mixture of states."""
-    shape = (noise.size, lines.t.shape[0])
-    out = [np.empty(shape) for _ in range(4)]
-    kernels.estimate(
-        lines.t,
-        lines.factor,
-        lines.size,
-        lines.odd,
-        noise,
-        slope,
-        weights,
-        states.sd_odd,
-        states.kappa,
-        *out,
-    )
-    return out[0], out[1], out[2], out[3]
-
-
-def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
-    """Slopes (L, N) under the state of median rho of each line: good enough for a scale."""
-    middle = np.zeros_like(weights)
-    at = np.argmax(np.cumsum(weights, axis=1) >= 0.5, axis=1)
-    middle[np.arange(len(at)), at] = 1.0
-    return np.ascontiguousarray(mixture(lines, states, noise, slope, middle)[0].T)
+def likeliest(weights: Array) -> tuple[NDArray[np.intp], Array]:
+    """The states (L, C) of each line that matter, -1 for none, and their weights."""
+    matter = weights > UNSEEN * weights.max(axis=1, keepdims=True)
+    count = matter.sum(axis=1)
+    pick = np.argsort(~matter, axis=1, kind="stable")[:, : count.max()]
+    share = np.take_along_axis(weights, pick, axis=1)
+    none = np.arange(pick.shape[1]) >= count[:, None]
+    return np.where(none, -1, pick), np.where(none, 0.0, share)

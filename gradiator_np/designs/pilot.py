@@ -17,8 +17,8 @@ from gradiator_np.designs.lines import (
     likelihood,
     posterior,
     relative,
-    slopes,
 )
+from gradiator_np.designs.mixtures import slopes
 from gradiator_np.designs.pairs import CENTRE, PILOT, Lines, Pair, Pairs, round_digit
 from gradiator_np.designs.quarrel import SHORT, WIDE, Quarrel, Script
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.covariance import Covariance
-from gradiator_np.designs.lines import RHO, States, by_rho, mixture
+from gradiator_np.designs.lines import RHO, States, by_rho
+from gradiator_np.designs.mixtures import NORMAL_95, mixture
 from gradiator_np.designs.pairs import Lines
 from gradiator_np.designs.second_look import nearest
 from gradiator_np.solvers.solution import Solution
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-NORMAL_95 = 1.959963984540054
 # Error bars above this share of J say that there is no answer.
 NO_ANSWER = 0.7
 

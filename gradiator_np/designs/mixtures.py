@@ -1,0 +1,167 @@
+"""Slopes and their errors: mixtures of normals over the states of the line model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erfc
+
+from gradiator_np.designs.lines import TERMS, States, fit, latest, likeliest, normalise, sharpness
+from gradiator_np.designs.pairs import Lines
+
+Array = NDArray[np.float64]
+
+NORMAL_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Slopes of n outputs along L lines under C states each: a mixture of normals.
+
+    Attributes
+    ----------
+    pick, share : array, shape (L, C)
+        The states (-1 for none) and their weights.
+    seen : array of bool, shape (L, n, P)
+        Pairs that worked.
+    base : array, shape (L, n)
+        The slope of the latest pair.
+    mean, var : array, shape (L, n, C)
+        Slope, relative to ``base``, and its variance.
+    average, spread : array, shape (L, n)
+        Mean, relative to ``base``, and variance of the mixture; inf where nothing was measured.
+    """
+
+    pick: NDArray[np.intp]
+    share: Array
+    seen: NDArray[np.bool_]
+    base: Array
+    mean: Array
+    var: Array
+    average: Array
+    spread: Array
+
+
+def mix(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Mixture:
+    """Slopes of all outputs along all lines; ``weights`` (L, S) are common to the outputs."""
+    pick, share = likeliest(weights)
+    share = normalise(share)
+    odd, size = lines.odd.transpose(0, 2, 1), lines.size.transpose(0, 2, 1)
+    seen = np.isfinite(odd)
+    count = seen.sum(axis=-1)
+    base, at = latest(odd, seen)
+    base = np.where(count > 0, base, 0.0)
+    factor = lines.factor[:, None, :] * size
+    last = np.take_along_axis(lines.t, at, axis=1)
+    one = np.take_along_axis(factor, at[..., None], axis=-1)[..., 0] / (2 * np.square(last))
+    sharp = sharpness(noise[:, None], slope[..., None], states.kappa[pick][:, None])
+    # one pair: its noise and all the terms
+    terms = np.square(states.sd_odd[pick])
+    powers = (last**4)[..., None] ** np.arange(1, TERMS + 1)
+    var = one[..., None] / np.square(sharp)
+    var += np.square(slope)[..., None] * (powers @ terms.transpose(0, 2, 1))
+    mean = np.zeros(var.shape)
+    many = count > 1
+    if many.any():
+        weight = lines.t[:, None, :] * np.sqrt(2 / factor)
+        each = np.broadcast_to(pick[:, None], var.shape)
+        mean[many], var[many], _ = fit(
+            lines.t, weight, odd - base[..., None], slope, 1.0, 0.0, sharp, states, each, many
+        )
+    average = np.einsum("lnc,lc->ln", mean, share)
+    spread = np.einsum("lnc,lc->ln", var + np.square(mean - average[..., None]), share)
+    spread = np.where(count > 0, spread, np.inf)
+    return Mixture(pick, share, seen, base, mean, var, average, spread)
+
+
+def mixture(
+    lines: Lines, states: States, noise: Array, slope: Array, weights: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Slope of every output along every line: the mixture over states.
+
+    Returns
+    -------
+    mean, unit, spread, half : array, shape (N, L)
+        The slope; its variance from noise, at unit noise, under the likeliest state; its variance
+        in all; the half-width that holds 95 % of the mixture. inf where nothing was measured.
+    """
+    mixed = mix(lines, states, noise, slope, weights)
+    unit = _unit_variance(lines, states, noise, slope, weights, mixed.seen)
+    half = _half_widths(lines, noise, slope, mixed)
+    return (mixed.base + mixed.average).T, unit.T, mixed.spread.T, half.T
+
+
+def _unit_variance(
+    lines: Lines, states: States, noise: Array, slope: Array, weights: Array,
+    seen: NDArray[np.bool_],
+) -> Array:  # fmt: skip
+    """Variance (L, n) that noise leaves, at unit noise: every pair by its weight under the
+    likeliest state, found with one right-hand side at a time."""
+    top = weights.argmax(axis=1)
+    factor = lines.factor[:, None, :] * lines.size.transpose(0, 2, 1)
+    many = seen.sum(axis=-1) > 1
+    share = seen.astype(float)
+    if many.any():
+        sharp = sharpness(noise, slope, states.kappa[top][:, None])[..., None]
+        pick = np.broadcast_to(top[:, None, None], sharp.shape)
+        weight = lines.t[:, None, :] * np.sqrt(2 / factor)
+        for p in range(seen.shape[-1]):
+            y = np.where(seen, 0.0, np.nan)
+            y[..., p] = np.where(seen[..., p], 1.0, np.nan)
+            share[many, p] = fit(
+                lines.t, weight, y, slope, 1.0, 0.0, sharp, states, pick, many
+            )[0][:, 0]  # fmt: skip
+    parts = factor * np.square(share) / (2 * np.square(lines.t))[:, None, :]
+    return np.where(seen.any(axis=-1), np.where(seen, parts, 0.0).sum(axis=-1), np.inf)
+
+
+def _half_widths(lines: Lines, noise: Array, slope: Array, mixed: Mixture) -> Array:
+    """Half-width (L, n) that holds 95 % of each mixture: that of a normal where it is one."""
+    mean, var, share = mixed.mean - mixed.average[..., None], mixed.var, mixed.share
+    square = np.square(mean)
+    fourth = np.einsum("lnc,lc->ln", 3 * var**2 + 6 * var * square + square**2, share)
+    half = NORMAL_95 * np.sqrt(mixed.spread)
+    line, output = np.nonzero(
+        mixed.seen.any(axis=-1) & (fourth > 3.05 * np.square(mixed.spread))
+    )  # fmt: skip
+    if not line.size:
+        return half
+    # with one pair the width over b is a function of the noise over b alone: those within an
+    # eighth of an octave share one
+    seen = mixed.seen[line, output]
+    at = np.argmax(seen, axis=1)
+    ratio = noise[output] * np.sqrt(lines.factor[line, at] * lines.size[line, at, output])
+    octave = np.floor(8 * np.log2(ratio / (slope[line, output] * lines.t[line, at])))
+    key = (line * seen.shape[1] + at) * 2**16 + np.clip(octave, -(2**15), 2**15 - 1).astype(int)
+    key = np.where(seen.sum(axis=1) > 1, -1 - np.arange(line.size), key + 2**15)
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    j, i = line[first], output[first]
+    width = _bisect(mean[j, i], np.sqrt(2 * var[j, i]), share[j], 4 * half[j, i])
+    unit = np.sqrt(mixed.spread)
+    half[line, output] = (width / unit[j, i])[group] * unit[line, output]
+    return half
+
+
+def _bisect(mean: Array, sd: Array, share: Array, high: Array) -> Array:
+    """Half-widths (K,) that hold 95 % of mixtures of normals (K, C) about 0; ``sd`` times sqrt 2.
+
+    In logarithms: the widest state may be ten decades wider than the likeliest.
+    """
+    low = np.where(share > 0, sd, np.inf).min(axis=1) / np.sqrt(2)
+    for _ in range(16):
+        middle = np.sqrt(low * high)
+        tails = erfc((middle[:, None] - mean) / sd) + erfc((middle[:, None] + mean) / sd)
+        outside = 0.5 * np.einsum("kc,kc->k", tails, share) > 0.05
+        low, high = np.where(outside, middle, low), np.where(outside, high, middle)
+    return np.asarray(np.sqrt(low * high))
+
+
+def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
+    """Slopes (L, N) under the state of median rho of each line: good enough for a scale."""
+    middle = np.zeros_like(weights)
+    at = np.argmax(np.cumsum(weights, axis=1) >= 0.5, axis=1)
+    middle[np.arange(len(at)), at] = 1.0
+    mixed = mix(lines, states, noise, slope, middle)
+    return mixed.base + mixed.average
