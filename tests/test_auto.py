@@ -155,8 +155,8 @@ def test_the_mixture_interval_holds_95_percent():
     from scipy.special import ndtr
 
     outside = (weights[0] * 2 * ndtr(-half[0, 0] / sd)).sum()
-    # 16 bisections of a range of at most e^25 leave the width good to 1e-3
-    assert outside == pytest.approx(0.05, abs=2e-4)
+    # the width is solved for to 1e-6
+    assert outside == pytest.approx(0.05, abs=1e-6)
 
 
 @pytest.mark.kernel

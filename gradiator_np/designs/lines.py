@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiator_np.designs.few import contrast, normal, powers, two_normals
 from gradiator_np.designs.pairs import Lines
 from gradiator_np.kernels import lines as kernels
 
@@ -115,20 +116,41 @@ def likelihood(lines: Lines, states: States, noise: Array, slope: Array) -> tupl
     odd, even, size = (a[every, :, picked] for a in (lines.odd, lines.even, lines.size))
     t, b, level = lines.t[:, None, :], slope[every, picked], noise[picked]
     sharp = sharpness(level[..., None], b[..., None], states.kappa)
+    var = 1 / np.square(b[..., None] * sharp)
     pick = np.broadcast_to(np.arange(states.rho.size), sharp.shape)
-    seen = np.isfinite(odd)
-    # one pair alone says nothing of the terms
-    some = seen.sum(axis=-1) > 1
     logs = np.zeros((2, *sharp.shape))
-    weight = t * np.sqrt(2 / (lines.factor[:, None, :] * size))
-    base, _ = latest(odd, seen)
-    logs[0][some] = fit(
-        lines.t, weight, odd - base[..., None], b, 1.0, 0.0, sharp, states, pick, some
-    )[2]
-    weight, everything = np.sqrt(0.5 / size), np.ones(b.shape, bool)
-    logs[1][everything] = fit(
-        lines.t, weight, even, 2 * b, -2 * level, 1.0, sharp, states, pick, everything
-    )[2]
+    factor = lines.factor[:, None, :] * size
+
+    # one pair alone says nothing of the odd terms
+    count, ends = two_ends(odd, t, factor)
+    two, many = count == 2, count > 2
+    if two.any():
+        (y1, t1, f1), (y2, t2, f2) = (tuple(a[two] for a in end) for end in ends)
+        v1, v2 = (f[:, None] * var[two] / (2 * s[:, None] ** 2) for f, s in ((f1, t1), (f2, t2)))
+        spread = contrast(powers(t1, TERMS), powers(t2, TERMS), v1, v2, np.square(states.sd_odd).T)
+        logs[0][two] = normal((y1 - y2) / b[two], spread)
+    if many.any():
+        y = odd - ends[1][0][..., None]
+        weight = t * np.sqrt(2 / factor)
+        logs[0][many] = fit(lines.t, weight, y, b, 1.0, 0.0, sharp, states, pick, many)[2]
+
+    # the even parts share the error of f0
+    count, ends = two_ends(even, t, size)
+    few, many = (count == 1) | (count == 2), count > 2
+    if few.any():
+        (y1, t1, f1), (y2, t2, f2) = (tuple(a[few] for a in end) for end in ends)
+        p1, p2 = 2 * powers(t1, TERMS), 2 * powers(t2, TERMS)
+        v1, v2 = (2 * f[:, None] * var[few] for f in (f1, f2))
+        y1, y2, terms = y1 / b[few], y2 / b[few], np.square(states.sd_even).T
+        shared = 4 * np.square(level[few] / b[few])
+        single = normal(y1, v1 + shared[:, None] + np.square(p1) @ terms)
+        double = two_normals(y1, y2, p1, p2, v1, v2, shared, terms)
+        logs[1][few] = np.where((count[few] == 1)[:, None], single, double)
+    if many.any():
+        weight = np.sqrt(0.5 / size)
+        logs[1][many] = fit(
+            lines.t, weight, even, 2 * b, -2 * level, 1.0, sharp, states, pick, many
+        )[2]
     total = min(1.0, VOICES / picked.shape[1]) * logs.sum(axis=2)
     return total[0], total[1]
 
@@ -138,10 +160,22 @@ def sharpness(noise: Array, slope: Array, kappa: Array) -> Array:
     return np.asarray(1 / np.sqrt(np.square(noise) + np.square(slope * kappa)))
 
 
-def latest(values: Array, seen: NDArray[np.bool_]) -> tuple[Array, NDArray[np.intp]]:
-    """The last value that is seen along the last axis, and where it is."""
-    at = values.shape[-1] - 1 - np.argmax(seen[..., ::-1], axis=-1)
-    return np.take_along_axis(values, at[..., None], axis=-1)[..., 0], at
+def two_ends(
+    values: Array, t: Array, factor: Array
+) -> tuple[NDArray[np.intp], list[tuple[Array, Array, Array]]]:
+    """How many values are seen along the last axis; value, step and factor of the first and of
+    the last of them."""
+    seen = np.isfinite(values)
+    last = values.shape[-1] - 1 - np.argmax(seen[..., ::-1], axis=-1)
+    t = np.broadcast_to(t, values.shape)
+
+    def end(at: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+        v, s, f = (
+            np.take_along_axis(a, at[..., None], axis=-1)[..., 0] for a in (values, t, factor)
+        )
+        return v, s, f
+
+    return seen.sum(axis=-1), [end(np.argmax(seen, axis=-1)), end(last)]
 
 
 def fit(

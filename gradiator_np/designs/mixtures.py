@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfc
 
-from gradiator_np.designs.lines import TERMS, States, fit, latest, likeliest, normalise, sharpness
+from gradiator_np.designs.few import powers, two_slopes
+from gradiator_np.designs.lines import TERMS, States, fit, likeliest, normalise, sharpness, two_ends
 from gradiator_np.designs.pairs import Lines
 
 Array = NDArray[np.float64]
@@ -50,20 +51,25 @@ def mix(lines: Lines, states: States, noise: Array, slope: Array, weights: Array
     share = normalise(share)
     odd, size = lines.odd.transpose(0, 2, 1), lines.size.transpose(0, 2, 1)
     seen = np.isfinite(odd)
-    count = seen.sum(axis=-1)
-    base, at = latest(odd, seen)
-    base = np.where(count > 0, base, 0.0)
     factor = lines.factor[:, None, :] * size
-    last = np.take_along_axis(lines.t, at, axis=1)
-    one = np.take_along_axis(factor, at[..., None], axis=-1)[..., 0] / (2 * np.square(last))
+    count, ends = two_ends(odd, lines.t[:, None, :], factor)
+    (d1, t1, f1), (base, t2, f2) = ends
+    base = np.where(count > 0, base, 0.0)
     sharp = sharpness(noise[:, None], slope[..., None], states.kappa[pick][:, None])
+    terms = np.square(states.sd_odd[pick]).transpose(0, 2, 1)
+    b = slope[..., None]
+    p1, p2 = powers(t1, TERMS), powers(t2, TERMS)
+    unit = 1 / np.square(b * sharp)
+    v1, v2 = (f[..., None] * unit / (2 * np.square(s)[..., None]) for f, s in ((f1, t1), (f2, t2)))
     # one pair: its noise and all the terms
-    terms = np.square(states.sd_odd[pick])
-    powers = (last**4)[..., None] ** np.arange(1, TERMS + 1)
-    var = one[..., None] / np.square(sharp)
-    var += np.square(slope)[..., None] * (powers @ terms.transpose(0, 2, 1))
+    var = v2 + np.square(p2) @ terms
     mean = np.zeros(var.shape)
-    many = count > 1
+    two, many = count == 2, count > 2
+    if two.any():
+        weight, both = two_slopes(p1, p2, v1, v2, terms)
+        var = np.where(two[..., None], both, var)
+        mean = np.where(two[..., None], weight * (d1 - base)[..., None], mean)
+    var *= np.square(b)
     if many.any():
         weight = lines.t[:, None, :] * np.sqrt(2 / factor)
         each = np.broadcast_to(pick[:, None], var.shape)
@@ -138,24 +144,46 @@ def _half_widths(lines: Lines, noise: Array, slope: Array, mixed: Mixture) -> Ar
     key = np.where(seen.sum(axis=1) > 1, -1 - np.arange(line.size), key + 2**15)
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     j, i = line[first], output[first]
-    width = _bisect(mean[j, i], np.sqrt(2 * var[j, i]), share[j], 4 * half[j, i])
+    width = _widths(mean[j, i], np.sqrt(2 * var[j, i]), share[j], 4 * half[j, i])
     unit = np.sqrt(mixed.spread)
     half[line, output] = (width / unit[j, i])[group] * unit[line, output]
     return half
 
 
-def _bisect(mean: Array, sd: Array, share: Array, high: Array) -> Array:
+def _widths(mean: Array, sd: Array, share: Array, high: Array) -> Array:
     """Half-widths (K,) that hold 95 % of mixtures of normals (K, C) about 0; ``sd`` times sqrt 2.
 
-    In logarithms: the widest state may be ten decades wider than the likeliest.
+    Newton's iteration for the logarithm of what lies outside, in that of the width: the widest
+    state may be ten decades wider than the likeliest. It starts where a normal has its 95 %, and
+    halves the bracket where a step would leave it.
     """
     low = np.where(share > 0, sd, np.inf).min(axis=1) / np.sqrt(2)
-    for _ in range(16):
-        middle = np.sqrt(low * high)
-        tails = erfc((middle[:, None] - mean) / sd) + erfc((middle[:, None] + mean) / sd)
-        outside = 0.5 * np.einsum("kc,kc->k", tails, share) > 0.05
-        low, high = np.where(outside, middle, low), np.where(outside, high, middle)
-    return np.asarray(np.sqrt(low * high))
+    out = high / 4
+    todo = np.arange(out.size)
+    for _ in range(60):
+        w, m, d, p = out[todo], mean[todo], sd[todo], share[todo]
+        left = (w[:, None] - m) / d
+        right = (w[:, None] + m) / d
+        tails, density = erfc(left), np.exp(-np.square(left))
+        # with one pair all means are 0
+        tails, density = (
+            (tails + erfc(right), density + np.exp(-np.square(right)))
+            if m.any()
+            else (2 * tails, 2 * density)
+        )
+        outside = 0.5 * np.einsum("kc,kc->k", tails, p)
+        slope = w * np.einsum("kc,kc->k", density / d, p) / np.sqrt(np.pi)
+        wide = outside < 0.05
+        high[todo] = np.where(wide, w, high[todo])
+        low[todo] = np.where(wide, low[todo], w)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            step = w * np.exp(np.log(outside / 0.05) * outside / slope)
+        inside = (step > low[todo]) & (step < high[todo])
+        out[todo] = np.where(inside, step, np.sqrt(low[todo] * high[todo]))
+        todo = todo[np.abs(out[todo] / w - 1) > 1e-6]
+        if not todo.size:
+            break
+    return out
 
 
 def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
