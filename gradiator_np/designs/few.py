@@ -30,9 +30,7 @@ def _determinant(p1: Array, p2: Array, v1: Array, v2: Array, terms: Array) -> Ar
     return np.asarray(out + np.square(cross) @ (terms[..., q, :] * terms[..., r, :]))
 
 
-def two_slopes(
-    p1: Array, p2: Array, v1: Array, v2: Array, terms: Array
-) -> tuple[Array, Array]:  # fmt: skip
+def two_slopes(p1: Array, p2: Array, v1: Array, v2: Array, terms: Array) -> tuple[Array, Array]:
     """Weight of D1 in the estimate of g from D1 and D2, and its variance."""
     spread = contrast(p1, p2, v1, v2, terms)
     weight = (v2 - (p2 * (p1 - p2)) @ terms) / spread
