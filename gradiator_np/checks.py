@@ -106,10 +106,10 @@ def point(x: Any, batch_dims: int = 0) -> Point:
     """
     if type(x) is Point:
         return x
-    if callable(x):
-        raise TypeError(f"x is a function, {x!r:.60}: fun comes first, then x")
     if type(batch_dims) is not int or batch_dims < 0:
         raise ValueError(f"batch_dims must be a whole number, 0 or more, got {batch_dims!r:.60}")
+    if callable(x):
+        raise TypeError(f"x is a function, {x!r:.60}: fun comes first, then x")
     if type(x) is not np.ndarray and isinstance(x, Mapping):
         if not x:
             raise ValueError("x is an empty dict: there is nothing to differentiate by")

@@ -56,6 +56,8 @@ class Express:
         self.order = ORDERS[method]
         self.multiples = CENTRAL[self.order][:, None]
         self.moved = _moved(self.order, m)
+        self.rule = CENTRAL[self.order]
+        self.stencil: Callable[..., Any] | None = None  # imports Numba: only where it is used
         self.relative = checks.EPS64 ** (1 / (self.order + 1))
         self.run_all = self._compiled if jitted else self._python
 
@@ -66,7 +68,7 @@ class Express:
         """
         x = point.flat
         left = Left(value)
-        if np.abs(x).min() < TINY:  # an input that is 0 has no scale of its own
+        if np.minimum.reduce(np.abs(x)) < TINY:  # an input that is 0 has no scale of its own
             return left
         if value is None:
             try:
@@ -100,7 +102,8 @@ class Express:
         flat[self.moved] = there
         t = there.reshape(self.order, -1) - x
         values = np.empty((len(points), y.size))
-        if not (t.all() and self._loop(points, values, left)):
+        # Default steps are eps^(1/2) |x| at least: none rounds to nothing.
+        if not self._loop(points, values, left):
             return None
         if not checks.isfinite(values):
             left.results = list(values)
@@ -132,12 +135,16 @@ class Express:
 
     def _compiled(self, x: Array, y: Array, left: Left) -> Found | None:
         """Steps, values and J in one compiled call."""
-        from gradiator_np.kernels import sampling
-        from gradiator_np.kernels.stencil import stencil
+        if self.stencil is None:
+            from gradiator_np.kernels import sampling, stencil
 
+            try:
+                self.args = sampling.positional(self.fun, self.args, self.kwargs)
+            except TypeError:  # names that compiled calls do not take
+                return None
+            self.stencil, self.kwargs = stencil.stencil, {}
         try:
-            args = sampling.positional(self.fun, self.args, self.kwargs)
-            found = stencil(self.fun, x, y, self.multiples[:, 0], self.relative, args)
+            found = self.stencil(self.fun, x, y, self.rule, self.relative, self.args)
         except TypeError:  # what Numba cannot call, Python may
             return None
         if found.errors or not checks.isfinite(found.values):
