@@ -319,6 +319,11 @@ def start(
             "fun has no value"
         )
     estimator.nfev = evaluate.nfev
+    if evaluate.counts and estimator.small_steps:
+        warn(
+            "fun(x) is of whole numbers, which steps for smooth functions cannot move: J is 0 "
+            "wherever no count changes; give abs_step, or take method='auto'"
+        )
     kept, layout = evaluate.keep(y)
     estimator.set_value(kept, layout, evaluate.precision)
 

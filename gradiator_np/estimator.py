@@ -453,6 +453,11 @@ class JacobianEstimator:
         return self._bounds
 
     @property
+    def small_steps(self) -> bool:
+        """Whether the steps are those for smooth functions, whatever fun is like."""
+        return isinstance(self._design, Stencil) and self._design.step is None
+
+    @property
     def point_size(self) -> int:
         """Numbers in one point, batch axes included."""
         return self._x.size

@@ -89,6 +89,8 @@ class Evaluator:
         Of the first value; a later one of another shape is a failed run.
     nfev : int
         Runs so far, failed ones included.
+    counts : bool
+        Whether the first value was of whole numbers.
     precision : float
         Machine epsilon of the coarsest type in the first value.
     """
@@ -121,6 +123,7 @@ class Evaluator:
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
         self.precision = 0.0
         self.nfev = 0
+        self.counts = False
         self.vectorized = vectorized
         self.run = run
         self.outcome = NOTHING
@@ -177,6 +180,7 @@ class Evaluator:
         self._like = value if self._jitted else None
         self.y_layout, flat = output(value, batch_dims)
         self.precision = max(self.precision, checks.precision(value))
+        self.counts = np.asarray(value).dtype.kind in "biu"
         if self.y_layout.batch != self.x_layout.batch:
             raise ValueError(
                 f"fun(x) has shape {np.shape(value)}, but batch_dims={batch_dims} makes its "

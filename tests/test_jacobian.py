@@ -376,6 +376,19 @@ def test_weights_differentiate_polynomials():
         assert_allclose(b @ t**power, 1.0 if power == 1 else 0.0, atol=1e4 * EPS)
 
 
+def test_whole_numbers_are_not_differentiated_silently():
+    def counts(x):
+        return np.floor(100 * x).astype(int)
+
+    with pytest.warns(GradiatorWarning, match="whole numbers"):
+        jacobian(counts, [0.505, 0.705], method="3-point")
+    with pytest.warns(GradiatorWarning, match="whole numbers"):
+        gradient(lambda x: int(100 * x.sum()), [0.505, 0.705], method="2-point")
+    # Steps that clear the lattice: one count over a step of 0.2.
+    wide = jacobian(counts, [0.505, 0.705], method="3-point", abs_step=0.1)
+    assert_allclose(wide.jac, 100 * np.eye(2), atol=1 / 0.2)
+
+
 def test_warning_names_the_callers_line():
     def fails(x):
         if x[0] > 1:
