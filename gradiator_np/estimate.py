@@ -156,6 +156,7 @@ def jacobian(
     workers : int, callable or concurrent.futures.Executor
         1: a plain loop. Another int: processes (-1: one for each core). A map-like callable.
         An executor, of threads where ``fun`` releases the GIL. Results are the same bit for bit.
+        Not used with ``vectorized``, where one call takes all points.
     vectorized : bool
         ``fun`` takes points (k, *x.shape) and returns (k, *y.shape). (SciPy's are columns.)
     batch_dims : int
