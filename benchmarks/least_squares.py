@@ -1,172 +1,55 @@
 """Fits of noisy simulators: share of problems solved, and runs that it took, beside the peers.
 
 Solved: the noise-free sum of squares at some run fell by 1 - tol of the best decrease that any
-solver reached. Runs are counted in m + 1, at most 50 (m + 1); unsolved counts as 100.
+solver reached. Runs are counted in m + 1, at most 50 (m + 1); unsolved counts as 100. The problems
+are in two groups: those that the driver was made on, and those that its constants never saw.
 
-    python -m benchmarks.least_squares [--quick] [--only=name,name]
+    python -m benchmarks.least_squares [--quick] [--only=name,name] [--noise=level,level]
+        [--seeds=3] [--store=FILE] [--again=name,name]
+
+All peers take hours. ``--store`` keeps every run in a file and makes none twice; with ``--again``
+those of the named solvers are made anew.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 import time
-import warnings
 
 import numpy as np
 
 from benchmarks._common import RESULTS, quick, table, write
+from benchmarks.lsq_held_out import held_out
 from benchmarks.lsq_problems import problems
-from gradiator_np.lsq.driver import LeastSquares, least_squares
+from benchmarks.lsq_runs import BUDGET, LEVELS, SOLVERS, Store, available
+from gradiator_np.lsq.driver import LeastSquares
 
-BUDGET = 50
 UNSOLVED = 100.0
-LEVELS = {
-    "0": ("additive", 0.0),
-    "1e-6": ("additive", 1e-6),
-    "1e-4": ("additive", 1e-4),
-    "1e-2": ("additive", 1e-2),
-    "multiplicative 1e-3": ("multiplicative", 1e-3),
-    "deterministic 1e-3": ("deterministic", 1e-3),
-}
+#: Seeds and problems for solvers whose own work takes a minute a run at m = 30.
+SEEDS = {"Py-BOBYQA": 1}
+LARGEST = {"Py-BOBYQA": 12}
 
 
-class Spent(Exception):
-    """The budget is used up."""
-
-
-class Recorder:
-    """The problem with noise; remembers the noise-free sum of squares of every run."""
-
-    def __init__(self, problem, kind, level, seed):
-        self.problem, self.kind, self.level = problem, kind, level
-        self.rng = np.random.default_rng([seed, 7])
-        first = problem.fun(problem.x0)
-        self.unit = level * np.sqrt(np.mean(first**2))
-        self.budget = BUDGET * (problem.x0.size + 1)
-        self.log: list[float] = []
-
-    def __call__(self, x):
-        if len(self.log) >= self.budget:
-            raise Spent
-        x = np.asarray(x, float)
-        r = self.problem.fun(x)
-        size = float(r @ r)
-        self.log.append(size if np.isfinite(size) else np.inf)
-        if self.kind == "additive":
-            return r + self.unit * self.rng.normal(size=r.shape)
-        if self.kind == "multiplicative":
-            return r * (1 + self.level * self.rng.normal(size=r.shape))
-        wiggle = np.sin(1e4 * x.sum() * np.arange(1, r.size + 1))
-        return r * (1 + self.level * wiggle)
-
-    def scalar(self, x):
-        r = self(x)
-        return float(r @ r)
-
-
-def driver(fun):
-    result = least_squares(fun, fun.problem.x0, max_evals=fun.budget)
-    return result.x, result.status != "budget"
-
-
-def dfols(fun, has_noise=False):
-    import dfols
-
-    s = dfols.solve(
-        fun, fun.problem.x0.copy(), maxfun=fun.budget, objfun_has_noise=has_noise,
-        do_logging=False, print_progress=False,
-    )  # fmt: skip
-    return s.x, len(fun.log) < fun.budget
-
-
-def pounders(fun):
-    import optimagic as om
-
-    def marked(x):
-        return fun(x)
-
-    s = om.minimize(om.mark.least_squares(marked), fun.problem.x0, algorithm="pounders",
-                    algo_options={"stopping_maxiter": fun.budget})  # fmt: skip
-    return s.params, True
-
-
-def scipy_differences(fun, jac):
-    from scipy.optimize import least_squares as trf
-
-    return trf(fun, fun.problem.x0, jac=jac, x_scale="jac").x, True
-
-
-def bobyqa(fun):
-    import pybobyqa
-
-    s = pybobyqa.solve(fun.scalar, fun.problem.x0.copy(), maxfun=fun.budget, do_logging=False,
-                       print_progress=False, objfun_has_noise=fun.level > 0)  # fmt: skip
-    return s.x, len(fun.log) < fun.budget
-
-
-SOLVERS = {
-    "least_squares": driver,
-    "DFO-LS": dfols,
-    "DFO-LS noise": lambda fun: dfols(fun, has_noise=True),
-    "POUNDERS": pounders,
-    "SciPy 2-point": lambda fun: scipy_differences(fun, "2-point"),
-    "SciPy 3-point": lambda fun: scipy_differences(fun, "3-point"),
-    "Py-BOBYQA": bobyqa,
-}
-
-
-def available(names):
-    """Solvers whose packages are installed."""
-    modules = {"DFO-LS": "dfols", "DFO-LS noise": "dfols", "POUNDERS": "optimagic",
-               "Py-BOBYQA": "pybobyqa"}  # fmt: skip
-    found = []
-    for name in names:
-        try:
-            __import__(modules.get(name, "numpy"))
-            found.append(name)
-        except ImportError:
-            print(f"{name}: not installed, left out")
-    return found
-
-
-def one(problem, kind, level, seed, solver):
-    """Noise-free sums of squares of all runs, and of the point returned where it stopped."""
-    fun = Recorder(problem, kind, level, seed)
-    final, stopped = np.inf, False
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            x, stopped = SOLVERS[solver](fun)
-            r = problem.fun(np.asarray(x, float))
-            final = float(r @ r)
-        except Exception:  # a peer's failure is a figure, not an end
-            stopped = False
-    return np.array(fun.log), final, stopped
-
-
-def summarise(runs, best, tol):
+def summarise(runs, group, best, tol):
     """Share solved, mean runs, share of the stops that are solved, runs used per runs needed."""
     needed, right, used = [], [], []
-    for problem, log, final, stopped in runs:
+    for ran in runs:
+        problem = group[ran.problem]
         start = float(np.square(problem.fun(problem.x0)).sum())
         target = start - (1 - tol) * (start - best[problem.name])
-        hits = np.flatnonzero(log <= target)
-        unit = problem.x0.size + 1
-        needed.append((hits[0] + 1) / unit if len(hits) else UNSOLVED)
-        if stopped:
-            right.append(final <= target)
-            if len(hits):
-                used.append(len(log) / (hits[0] + 1))
-    needed = np.array(needed)
+        hit = ran.needed(target)
+        needed.append(UNSOLVED if hit is None else hit / (problem.x0.size + 1))
+        if ran.stopped:
+            right.append(ran.final <= target)
+            if hit is not None:
+                used.append(ran.used / hit)
     return {
-        "solved": float(np.mean(needed < UNSOLVED)),
+        "solved": float(np.mean(np.array(needed) < UNSOLVED)),
         "runs": float(np.exp(np.mean(np.log(needed)))),
         "stopped": len(right) / len(runs),
         "stops_right": float(np.mean(right)) if right else float("nan"),
         "used": float(np.median(used)) if used else float("nan"),
-        "needed": needed.tolist(),
+        "needed": needed,
     }
 
 
@@ -212,47 +95,73 @@ def own_time():
     return float(np.median(spent[1:]))
 
 
-def main():
-    chosen = problems()
-    levels, seeds, solvers = dict(LEVELS), 3, available(SOLVERS)
-    for arg in sys.argv[1:]:
-        if arg.startswith("--only="):
-            solvers = [s for s in solvers if s in arg[7:].split(",")]
-        if arg.startswith("--noise="):
-            levels = {k: v for k, v in levels.items() if k in arg[8:].split(",")}
-        if arg.startswith("--seeds="):
-            seeds = int(arg[8:])
-    if quick():
-        chosen, seeds = chosen[:6], 1
-        levels = {k: LEVELS[k] for k in ("0", "1e-2")}
-    best = {p.name: np.inf for p in chosen}
+def options():
+    """Arguments of the command line."""
+    given = dict(arg[2:].split("=", 1) for arg in sys.argv[1:] if "=" in arg)
+    solvers = available(SOLVERS)
+    if "only" in given:
+        solvers = [s for s in solvers if s in given["only"].split(",")]
+    levels = list(LEVELS)
+    if "noise" in given:
+        levels = [v for v in levels if v in given["noise"].split(",")]
+    store = Store(given.get("store"), given.get("again", "").split(","))
+    return solvers, levels, int(given.get("seeds", 3)), store
+
+
+def collect(groups, levels, seeds, solvers, store):
+    """All runs, the first seed of every level first."""
     raw = {}
-    for level, (kind, size) in levels.items():
-        for solver in solvers:
-            runs = []
-            for problem in chosen:
-                for seed in range(seeds if size else 1):
-                    log, final, stopped = one(problem, kind, size, seed, solver)
-                    best[problem.name] = min([best[problem.name], final, *log])
-                    runs.append((problem, log, final, stopped))
-            raw[level, solver] = runs
-            print(f"noise {level}: {solver} done", flush=True)
+    for seed in range(seeds):
+        for level in levels:
+            for solver in solvers:
+                if seed >= (SEEDS.get(solver, seeds) if LEVELS[level][1] else 1):
+                    continue
+                for name, group in groups.items():
+                    rows = raw.setdefault((name, level, solver), [])
+                    for problem in group.values():
+                        if problem.x0.size <= LARGEST.get(solver, np.inf):
+                            rows.append(store.get(problem, level, seed, solver))
+            print(f"seed {seed}, noise {level} done", flush=True)
+    return raw
+
+
+def main():
+    solvers, levels, seeds, store = options()
+    groups = {
+        "made on": {p.name: p for p in problems()},
+        "held out": {p.name: p for p in held_out()},
+    }
+    if quick():
+        groups = {k: dict(list(g.items())[:4]) for k, g in groups.items()}
+        seeds, levels = 1, ["0", "1e-2"]
+    raw = collect(groups, levels, seeds, solvers, store)
+    best = {}
+    for ran in store.runs.values():
+        least = min([ran.final] + [value for _, value in ran.best])
+        best[ran.problem] = min(best.get(ran.problem, np.inf), least)
     results = {}
-    for tol in (1e-3, 1e-5):
-        rows, results[f"{tol:g}"] = [], {level: {} for level in levels}
-        for (level, solver), runs in raw.items():
-            row = summarise(runs, best, tol)
-            results[f"{tol:g}"][level][solver] = row
-            rows.append([level, solver] + [row[k] for k in
-                        ("solved", "runs", "stopped", "stops_right", "used")])  # fmt: skip
-        print(f"\nSolved to {tol:g}: {len(chosen)} problems, runs/(m + 1) as geometric mean\n")
-        print(table(["noise", "solver", "solved", "runs", "stopped itself", "of these right",
-                     "runs used / needed"], rows))  # fmt: skip
+    everything = groups["made on"] | groups["held out"]
+    for name in (*groups, "all"):
+        for tol in (1e-3, 1e-5):
+            rows = []
+            for level in levels:
+                for solver in solvers:
+                    runs = [r for g in groups if name in (g, "all")
+                            for r in raw[g, level, solver]]  # fmt: skip
+                    row = summarise(runs, everything, best, tol)
+                    cells = results.setdefault(name, {}).setdefault(f"{tol:g}", {})
+                    cells.setdefault(level, {})[solver] = row
+                    rows.append([level, solver] + [row[k] for k in
+                                ("solved", "runs", "stopped", "stops_right", "used")])  # fmt: skip
+            size = len(groups.get(name, everything))
+            print(f"\n{size} problems ({name}), solved to {tol:g}: runs/(m + 1), geometric mean\n")
+            print(table(["noise", "solver", "solved", "runs", "stopped itself", "of these right",
+                         "runs used / needed"], rows))  # fmt: skip
     results["own_time"] = own_time()
     print(f"\nown time per iteration, m = 10, n = 50: {1e3 * results['own_time']:.2f} ms")
     print(write("least_squares", results))
     try:
-        profiles(results["0.001"], RESULTS / "least_squares.png")
+        profiles(results["all"]["0.001"], RESULTS / "least_squares.png")
     except ImportError:
         print("matplotlib is not installed: no plot")
 

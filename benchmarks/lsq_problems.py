@@ -12,16 +12,14 @@ from benchmarks.problems import PROBLEMS as CLASSICAL
 
 @dataclass(frozen=True)
 class Problem:
-    """min |fun(x)|^2 from x0; ``low``, ``high`` where the model has bounds."""
+    """min |fun(x)|^2 from x0."""
 
     name: str
     fun: Callable[[np.ndarray], np.ndarray]
     x0: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
 
 
-def _rk4(rate, y, times, per=10):
+def rk4(rate, y, times, per=10):
     """Solution of y' = rate(y) at ``times`` by classical Runge-Kutta steps."""
     out, t = [], 0.0
     y = np.asarray(y, float)
@@ -38,7 +36,7 @@ def _rk4(rate, y, times, per=10):
     return np.array(out)
 
 
-def _fit(model, truth, rough=0.0, seed=0):
+def fit(model, truth, rough=0.0, seed=0):
     """Residuals of a model against data of its own, with a misfit ``rough`` of its rms."""
     data = model(np.asarray(truth, float))
     noise = np.random.default_rng(seed).normal(size=data.shape)
@@ -46,7 +44,6 @@ def _fit(model, truth, rough=0.0, seed=0):
     return lambda x: (model(np.asarray(x, float)) - data).ravel()
 
 
-T20 = np.linspace(0.1, 5, 20)
 T40 = np.linspace(0, 8, 40)
 
 
@@ -88,7 +85,7 @@ def _damped(x):
 
 def _series(x):
     k1, k2 = x
-    return _rk4(lambda y: np.array([-k1 * y[0], k1 * y[0] - k2 * y[1], k2 * y[1]]),
+    return rk4(lambda y: np.array([-k1 * y[0], k1 * y[0] - k2 * y[1], k2 * y[1]]),
                 [1.0, 0, 0], np.linspace(0.5, 6, 8)).ravel()  # fmt: skip
 
 
@@ -99,24 +96,24 @@ def _reversible(x):
         f, g = a * y[0] - b * y[1], c * y[1] - d * y[2]
         return np.array([-f, f - g, g])
 
-    return _rk4(rate, [1.0, 0.2, 0], np.linspace(0.4, 6, 10)).ravel()
+    return rk4(rate, [1.0, 0.2, 0], np.linspace(0.4, 6, 10)).ravel()
 
 
 def _lotka(x):
     a, b, c, d = x
-    return _rk4(lambda y: np.array([a * y[0] - b * y[0] * y[1], d * y[0] * y[1] - c * y[1]]),
+    return rk4(lambda y: np.array([a * y[0] - b * y[0] * y[1], d * y[0] * y[1] - c * y[1]]),
                 [1.0, 0.5], np.linspace(0.5, 8, 16), 8).ravel()  # fmt: skip
 
 
 def _van_der_pol(x):
     mu, y0, v0 = x
-    return _rk4(lambda y: np.array([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]]),
+    return rk4(lambda y: np.array([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]]),
                 [y0, v0], np.linspace(0.3, 6, 20), 5)[:, 0]  # fmt: skip
 
 
 def _sir(x):
     beta, gamma, i0 = x
-    return _rk4(lambda y: np.array([-beta * y[0] * y[1], beta * y[0] * y[1] - gamma * y[1]]),
+    return rk4(lambda y: np.array([-beta * y[0] * y[1], beta * y[0] * y[1] - gamma * y[1]]),
                 [1 - i0, i0], np.linspace(1, 20, 20), 4)[:, 1]  # fmt: skip
 
 
@@ -127,7 +124,7 @@ def _monod(x):
         g = mu * y[1] / (ks + y[1]) * y[0]
         return np.array([g, -g / yld])
 
-    return _rk4(rate, [x0, 5.0], np.linspace(0.5, 8, 12), 8).ravel()
+    return rk4(rate, [x0, 5.0], np.linspace(0.5, 8, 12), 8).ravel()
 
 
 def _arrhenius(x):
@@ -185,7 +182,7 @@ def _rational(x):
 
 def _bateman(x):
     k1, k2, k3, dose = x
-    return _rk4(lambda y: np.array([-k1 * y[0], k1 * y[0] - (k2 + k3) * y[1], k3 * y[1]]),
+    return rk4(lambda y: np.array([-k1 * y[0], k1 * y[0] - (k2 + k3) * y[1], k3 * y[1]]),
                 [dose, 0, 0], np.linspace(0.5, 10, 12), 8)[:, 1:].ravel()  # fmt: skip
 
 
@@ -199,48 +196,44 @@ def _thermal(x):
 
 
 def _chain20(x):
-    return _rk4(lambda y: np.concatenate([[-x[0] * y[0]], x[:-1] * y[:-1] - x[1:] * y[1:]]),
+    return rk4(lambda y: np.concatenate([[-x[0] * y[0]], x[:-1] * y[:-1] - x[1:] * y[1:]]),
                 np.r_[1.0, np.zeros(19)], np.linspace(2, 30, 6), 20).ravel()  # fmt: skip
 
 
 def _own() -> list[Problem]:
     rows = [
-        ("exp2", _fit(_exponentials(2), [2, 1, 0.4, 2]), [1, 2, 1, 1.5], 0.0),
-        ("exp2_misfit", _fit(_exponentials(2), [2, 1, 0.4, 2], 0.05), [1, 2, 1, 1.5], 0.0),
-        ("exp3", _fit(_exponentials(3), [2, 1, 0.5, 0.3, 1, 3]), [1, 1, 1, 0.2, 1.2, 4], 0.0),
-        ("michaelis", _fit(_michaelis, [5, 2], 0.02), [1, 1], 0.0),
-        ("hill", _fit(_hill, [0.2, 3, 1.5, 2], 0.02), [1, 2, 1, 1], 0.0),
-        ("gompertz", _fit(_gompertz, [4, 3, 0.8], 0.02), [2, 2, 0.5], 0.0),
-        ("logistic", _fit(_logistic, [4, 1.5, 3], 0.02), [2, 1, 2], 0.0),
-        ("peaks", _fit(_peaks, [2, 3, 1, 2, 5, 8, 0.5, 1, 0.7, 0.3], 0.02),
-         [1, 2, 2, 2.4, 5.5, 7.5, 0.7, 0.7, 0.7, 0.1], 0.0),
-        ("damped", _fit(_damped, [2, 0.3, 2, 0.5], 0.02), [1, 0.5, 2.2, 0.2], 0.0),
-        ("series", _fit(_series, [1.2, 0.5]), [0.5, 1], 0.0),
-        ("series_misfit", _fit(_series, [1.2, 0.5], 0.05), [0.5, 1], 0.0),
-        ("reversible", _fit(_reversible, [1, 0.4, 0.8, 0.2], 0.01), [0.5, 0.5, 0.5, 0.5], 0.0),
-        ("lotka", _fit(_lotka, [1, 0.6, 0.8, 0.5], 0.02), [0.8, 0.8, 0.6, 0.4], 0.0),
-        ("van_der_pol", _fit(_van_der_pol, [1.5, 1, 0], 0.01), [1, 0.8, 0.2], 0.0),
-        ("sir", _fit(_sir, [0.9, 0.3, 0.01], 0.02), [0.7, 0.2, 0.02], 0.0),
-        ("monod", _fit(_monod, [0.8, 1.5, 0.5, 0.2], 0.01), [0.5, 1, 0.4, 0.3], 0.0),
-        ("arrhenius", _fit(_arrhenius, [1e6, 5e4], 0.01), [1e5, 4e4], 0.0),
-        ("antoine", _fit(_antoine, [8, 1700, 230], 0.001), [7, 1300, 200], 0.0),
-        ("beam", _fit(_beam, [2e11, 0.05, 0.1, 1e3], 0.01), [1e11, 0.08, 0.08, 8e2], 0.0),
-        ("layers", _fit(_diffusion, np.linspace(1, 2, 10), 0.005), np.full(10, 1.2), 0.0),
-        ("network30", _fit(_network, np.sin(np.arange(30.0)), 0.05), np.zeros(30) + 0.1, 0.0),
-        ("valley5", _valley(5, 5.0), np.full(5, -0.5), 0.0),
-        ("valley2_steep", _valley(2, 30.0), [-1.2, 1], 0.0),
-        ("banana_sum", _banana_sum, [2, -1, 1], 0.0),
-        ("power_law", _fit(_power_law, [2, 0.7, 1], 0.01), [1, 1, 0.5], 0.0),
-        ("rational", _fit(_rational, [1, 2, 0.5, 0.8], 0.02), [0.5, 1, 0.2, 0.5], 0.0),
-        ("bateman", _fit(_bateman, [1, 0.3, 0.4, 2], 0.01), [0.5, 0.5, 0.2, 1.5], 0.0),
-        ("thermal", _fit(_thermal, np.linspace(0.5, 1.5, 8), 0.01), np.ones(8), 0.0),
-        ("chain20", _fit(_chain20, 0.8 + 0.4 * np.sin(np.arange(20.0)), 0.01), np.ones(20), 0.0),
+        ("exp2", fit(_exponentials(2), [2, 1, 0.4, 2]), [1, 2, 1, 1.5]),
+        ("exp2_misfit", fit(_exponentials(2), [2, 1, 0.4, 2], 0.05), [1, 2, 1, 1.5]),
+        ("exp3", fit(_exponentials(3), [2, 1, 0.5, 0.3, 1, 3]), [1, 1, 1, 0.2, 1.2, 4]),
+        ("michaelis", fit(_michaelis, [5, 2], 0.02), [1, 1]),
+        ("hill", fit(_hill, [0.2, 3, 1.5, 2], 0.02), [1, 2, 1, 1]),
+        ("gompertz", fit(_gompertz, [4, 3, 0.8], 0.02), [2, 2, 0.5]),
+        ("logistic", fit(_logistic, [4, 1.5, 3], 0.02), [2, 1, 2]),
+        ("peaks", fit(_peaks, [2, 3, 1, 2, 5, 8, 0.5, 1, 0.7, 0.3], 0.02),
+         [1, 2, 2, 2.4, 5.5, 7.5, 0.7, 0.7, 0.7, 0.1]),
+        ("damped", fit(_damped, [2, 0.3, 2, 0.5], 0.02), [1, 0.5, 2.2, 0.2]),
+        ("series", fit(_series, [1.2, 0.5]), [0.5, 1]),
+        ("series_misfit", fit(_series, [1.2, 0.5], 0.05), [0.5, 1]),
+        ("reversible", fit(_reversible, [1, 0.4, 0.8, 0.2], 0.01), [0.5, 0.5, 0.5, 0.5]),
+        ("lotka", fit(_lotka, [1, 0.6, 0.8, 0.5], 0.02), [0.8, 0.8, 0.6, 0.4]),
+        ("van_der_pol", fit(_van_der_pol, [1.5, 1, 0], 0.01), [1, 0.8, 0.2]),
+        ("sir", fit(_sir, [0.9, 0.3, 0.01], 0.02), [0.7, 0.2, 0.02]),
+        ("monod", fit(_monod, [0.8, 1.5, 0.5, 0.2], 0.01), [0.5, 1, 0.4, 0.3]),
+        ("arrhenius", fit(_arrhenius, [1e6, 5e4], 0.01), [1e5, 4e4]),
+        ("antoine", fit(_antoine, [8, 1700, 230], 0.001), [7, 1300, 200]),
+        ("beam", fit(_beam, [2e11, 0.05, 0.1, 1e3], 0.01), [1e11, 0.08, 0.08, 8e2]),
+        ("layers", fit(_diffusion, np.linspace(1, 2, 10), 0.005), np.full(10, 1.2)),
+        ("network30", fit(_network, np.sin(np.arange(30.0)), 0.05), np.zeros(30) + 0.1),
+        ("valley5", _valley(5, 5.0), np.full(5, -0.5)),
+        ("valley2_steep", _valley(2, 30.0), [-1.2, 1]),
+        ("banana_sum", _banana_sum, [2, -1, 1]),
+        ("power_law", fit(_power_law, [2, 0.7, 1], 0.01), [1, 1, 0.5]),
+        ("rational", fit(_rational, [1, 2, 0.5, 0.8], 0.02), [0.5, 1, 0.2, 0.5]),
+        ("bateman", fit(_bateman, [1, 0.3, 0.4, 2], 0.01), [0.5, 0.5, 0.2, 1.5]),
+        ("thermal", fit(_thermal, np.linspace(0.5, 1.5, 8), 0.01), np.ones(8)),
+        ("chain20", fit(_chain20, 0.8 + 0.4 * np.sin(np.arange(20.0)), 0.01), np.ones(20)),
     ]  # fmt: skip
-    inf = np.inf
-    return [
-        Problem(name, fun, np.array(x0, float), np.full(len(x0), -inf), np.full(len(x0), inf))
-        for name, fun, x0, _ in rows
-    ]
+    return [Problem(name, fun, np.array(x0, float)) for name, fun, x0 in rows]
 
 
 #: Classical problems whose optimum a good solver reaches from the usual start.
@@ -248,13 +241,9 @@ SKIPPED = {"brown_badly_scaled", "powell_badly_scaled", "meyer", "osborne2", "pe
 
 
 def _classical() -> list[Problem]:
-    return [
-        Problem(p.name, p.fun, p.x0.astype(float), np.full(p.m, -np.inf), np.full(p.m, np.inf))
-        for p in CLASSICAL
-        if p.name not in SKIPPED
-    ]
+    return [Problem(p.name, p.fun, p.x0) for p in CLASSICAL if p.name not in SKIPPED]
 
 
 def problems() -> list[Problem]:
-    """All problems, own first."""
+    """The problems that the driver was made on, own first."""
     return _own() + _classical()
