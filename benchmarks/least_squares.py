@@ -26,7 +26,7 @@ from gradiator_np.lsq.driver import LeastSquares
 
 UNSOLVED = 100.0
 #: Seeds and problems for solvers whose own work takes a minute a run at m = 30.
-SEEDS = {"Py-BOBYQA": 1}
+SEEDS = {"Py-BOBYQA": 1, "POUNDERS": 1}
 LARGEST = {"Py-BOBYQA": 12}
 
 

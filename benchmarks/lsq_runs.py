@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +26,28 @@ LEVELS = {
 }
 
 
-class Spent(Exception):
-    """The budget is used up."""
+#: CPU seconds for one run of one solver: one of the peers goes round in circles now and then.
+PATIENCE = 60
+
+
+class Spent(BaseException):
+    """The budget or the time is used up; no peer's ``except Exception`` may hide it."""
+
+
+@contextlib.contextmanager
+def patience():
+    """Raise Spent after the CPU seconds allowed."""
+
+    def spent(*_):
+        raise Spent
+
+    before = signal.signal(signal.SIGVTALRM, spent)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 class Recorder:
@@ -159,10 +180,11 @@ def one(problem, level, seed, solver):
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
-            x, stopped = SOLVERS[solver](fun)
+            with patience():
+                x, stopped = SOLVERS[solver](fun)
             r = problem.fun(np.asarray(x, float))
             final = float(r @ r)
-        except Exception:  # a peer's failure is a figure, not an end
+        except (Exception, Spent):  # a peer's failure is a figure, not an end
             stopped = False
     best: list[tuple[int, float]] = []
     for i, value in enumerate(fun.log, 1):
