@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import RHO, States, by_rho, likelihood, posterior, relative
 from gradiator_np.designs.mending import CLEAR, TRUST, Index, Inference, Mending
-from gradiator_np.designs.mixtures import mix, slopes
+from gradiator_np.designs.mixtures import slopes, spreads
 from gradiator_np.designs.moves import FreeMoves
 from gradiator_np.designs.pairs import SIDED_NOISE, SIDED_REACH, Lines, Pair, Pairs, round_digit
 from gradiator_np.designs.pilot import CAP, Learned, Pilot
@@ -180,8 +180,8 @@ class AutoPlan(Mending):
         slope = self._scale_of_slopes(slopes(view, states, noise, slope, prior), view)
         if self.jitter.any():
             # an input on a grid of its own: its rounding adds to the noise of its pairs
-            ratio = np.array([relative(noise, s) for s in slope])
-            view.factor[:] *= 1 + np.square(self.jitter / ratio)[:, None]
+            grown = 1 + np.square(self.jitter / relative(noise, slope))
+            view = replace(view, factor=view.factor * grown[:, None])
         odd, even = likelihood(view, states, noise, slope)
         return view, states, posterior(prior, odd, even, states), slope, noise
 
@@ -297,7 +297,7 @@ class AutoPlan(Mending):
         self.short = left < 1 or not self.count.all()
         # what is left goes where the error is largest
         view, states, weights, slope, noise = self.infer()
-        spread = mix(view, states, noise, slope, weights).spread
+        spread = spreads(view, states, noise, slope, weights)
         worst = (spread / np.square(noise)).mean(axis=1)
         order = wanted[np.argsort(-worst[wanted], kind="stable")]
         return np.sort(order[: max(int(left), 0)])
@@ -354,7 +354,7 @@ class AutoPlan(Mending):
     def _choose(self, who: Index, ahead: int) -> tuple[Array, Index, list[list[float]]]:
         """Step, side and shape of the next pairs of these inputs."""
         view, states, weights, slope, noise = self.infer()
-        ratio = np.array([relative(noise, slope[k]) for k in who])
+        ratio = relative(noise, slope[who])
         low = np.maximum(self.floor[who], 1e-9)
         pair = self._design(view, states, weights, ratio, who, ahead, self.cap[who], low, 1.0)
         up, down = self.book.up[self.inputs[who]], self.book.down[self.inputs[who]]
@@ -402,7 +402,7 @@ class AutoPlan(Mending):
             return out
         who, ratio, cap, low = who[open_], ratio[open_], cap[open_], low[open_]
         # no state that counts wants less than a third of its own best step
-        near = np.array([RHO[np.argmax(by_rho(states, weights[k]) > 0.01)] for k in who])
+        near = RHO[np.argmax(by_rho(states, weights[who]) > 0.01, axis=1)]
         low = np.minimum(np.maximum(low, 0.3 * np.cbrt(ratio) * near), cap)
         decades = np.log10(np.max(cap / low))
         grid = np.linspace(0.0, 1.0, int(GRID * decades) + 2)
@@ -410,7 +410,9 @@ class AutoPlan(Mending):
         key = np.column_stack(
             [np.nan_to_num(view.t[who]), ratio, cap, low, view.factor[who], weights[who]]
         )
-        _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        seen: dict[bytes, int] = {}
+        inverse = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in key])
+        first = np.unique(inverse, return_index=True)[1]
         pick = who[first]
         best = best_steps(
             view.t[pick],
@@ -424,5 +426,5 @@ class AutoPlan(Mending):
             grid,
             np.array(SHAPES[ahead], float),
         )
-        out[open_] = best[inverse.ravel()]
+        out[open_] = best[inverse]
         return out

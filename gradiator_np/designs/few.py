@@ -1,54 +1,220 @@
-"""The line model with one or two pairs, in closed form: sums of positive terms, which lose nothing.
+"""The line model with up to three pairs, in closed form.
 
-All variances are in units of b^2. Shapes: ... rows, Q terms, S states; p = t^2, t^4, .. (..., Q),
-``terms`` are the prior variances (..., Q, S), v the variances of the noise (..., S).
+Pairs y_i = g 1_i + sum_q a_q p_iq + e_i, with Var a_q = T_q and Var e_i = 1 / (w omega_i), leave
+for g a mean and a variance that are ratios of determinants, and so is their likelihood. By the
+formula of Cauchy and Binet each is a polynomial in w whose coefficients are sums over the minors of
+[1 | p], rows scaled by sqrt(omega_i), times products of the T_q: positive terms only (but for the
+mean), which lose nothing where covariances would lose everything. The coefficients hold neither y
+nor w, so that all outputs of a line share them.
+
+Shapes: L lines, N outputs, P pairs (rows of zeros where there is none), Q terms, S states.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+#: Pairs that minors are used for; beyond there are too many of them.
+MOST = 3
+# Noise below 1e-20 of the slope changes nothing, and cubes of 1 / noise^2 would overflow.
+SHARPEST = 1e40
 
 
-def powers(t: Array, terms: int) -> Array:
-    """t^2, t^4, .. along a new last axis."""
-    return np.asarray(np.square(t)[..., None] ** np.arange(1, terms + 1))
+class Expansion(NamedTuple):
+    """Minors of order k by those of order k - 1, along the first column.
+
+    Attributes
+    ----------
+    rows, columns : array of int, shape (A, k), (k, K)
+        All sets of k rows and of k columns, in lexicographic order.
+    without : array of int, shape (A, k)
+        Which set of k - 1 rows is left where one is taken out.
+    rest : array of int, shape (K,)
+        Which set of k - 1 columns is left without the first.
+    signs : array, shape (k, 1)
+    """
+
+    rows: Index
+    columns: Index
+    without: Index
+    rest: Index
+    signs: Array
 
 
-def contrast(p1: Array, p2: Array, v1: Array, v2: Array, terms: Array) -> Array:
-    """Variance of D1 - D2."""
-    return np.asarray(v1 + v2 + np.square(p1 - p2) @ terms)
+@lru_cache(maxsize=64)
+def _expansion(rows: int, columns: int, k: int) -> Expansion:
+    def place(n: int, sets: list[tuple[int, ...]]) -> list[int]:
+        smaller = {s: i for i, s in enumerate(combinations(range(n), k - 1))}
+        return [smaller[s] for s in sets]
+
+    of_rows, of_columns = (list(combinations(range(n), k)) for n in (rows, columns))
+    left = [a[:r] + a[r + 1 :] for a in of_rows for r in range(k)]
+    return Expansion(
+        np.array(of_rows, np.intp),
+        np.array(of_columns, np.intp).T,
+        np.array(place(rows, left), np.intp).reshape(-1, k),
+        np.array(place(columns, [b[1:] for b in of_columns]), np.intp),
+        np.array([1.0, -1.0] * k)[:k, None],
+    )
 
 
-def _determinant(p1: Array, p2: Array, v1: Array, v2: Array, terms: Array) -> Array:
-    """Determinant of the covariance of two sums of terms and noise (Cauchy and Binet)."""
-    q, r = np.triu_indices(p1.shape[-1], 1)
-    cross = p1[..., q] * p2[..., r] - p1[..., r] * p2[..., q]
-    out = v1 * v2 + v1 * (np.square(p2) @ terms) + v2 * (np.square(p1) @ terms)
-    return np.asarray(out + np.square(cross) @ (terms[..., q, :] * terms[..., r, :]))
+def _minors(x: Array) -> list[Array]:
+    """Minors (.., A, K) of x (.., P, C), by their order 0 .. P."""
+    p, c = x.shape[-2:]
+    out = [np.ones((*x.shape[:-2], 1, 1)), x]
+    for k in range(2, p + 1):
+        e = _expansion(p, c, k)
+        parts = (
+            x[..., e.rows[:, :, None], e.columns[0]] * out[-1][..., e.without[:, :, None], e.rest]
+        )
+        out.append((parts * e.signs).sum(axis=-2))
+    return out
 
 
-def two_slopes(p1: Array, p2: Array, v1: Array, v2: Array, terms: Array) -> tuple[Array, Array]:
-    """Weight of D1 in the estimate of g from D1 and D2, and its variance."""
-    spread = contrast(p1, p2, v1, v2, terms)
-    weight = (v2 - (p2 * (p1 - p2)) @ terms) / spread
-    return weight, _determinant(p1, p2, v1, v2, terms) / spread
+def _products(terms: Array, k: int) -> Array:
+    """Products (.., K, S) of k of the terms (.., Q, S)."""
+    if k == 0:
+        return np.ones((*terms.shape[:-2], 1, terms.shape[-1]))
+    sets = _expansion(k, terms.shape[-2], k).columns
+    out = terms[..., sets[0], :]
+    for at in sets[1:]:
+        out = out * terms[..., at, :]
+    return out
 
 
-def normal(y: Array, variance: Array) -> Array:
-    """Log-likelihood of y (...), up to a constant."""
-    return np.asarray(-0.5 * (np.log(variance) + np.square(y)[..., None] / variance))
+def coefficients(minors: list[Array], terms: Array, held: int, spare: int = 0) -> list[Array]:
+    """Coefficients (.., S) of w^held, w^(held + 1), .. of one determinant.
+
+    It is the sum over all minors that have the first ``held`` columns and none of the ``spare``
+    ones after them, squared, times the terms of their other columns; terms (.., Q, S).
+    """
+    q, out = terms.shape[-2], []
+    for k, each in enumerate(minors[held : held + q + 1]):
+        # in lexicographic order those with the first columns come first
+        end, count = comb(spare + q, k), comb(q, k)
+        square = np.square(each[..., end - count : end]).sum(axis=-2)
+        out.append(square @ _products(terms, k))
+    return out
 
 
-def two_normals(
-    y1: Array, y2: Array, p1: Array, p2: Array, v1: Array, v2: Array, shared: Array, terms: Array
-) -> Array:  # fmt: skip
-    """The same of two sums of terms and noise, of which the variance ``shared`` (...) is common."""
-    y1, y2, shared = y1[..., None], y2[..., None], shared[..., None]
-    square = v2 * np.square(y1) + v1 * np.square(y2) + shared * np.square(y1 - y2)
-    square = square + np.square(p2 * y1 - p1 * y2) @ terms
-    det = _determinant(p1, p2, v1, v2, terms)
-    det = det + shared * contrast(p1, p2, v1, v2, terms)
-    return np.asarray(-0.5 * (np.log(det) + square / det))
+def polynomial(coefficients: list[Array], w: Array) -> Array:
+    """c_0 + c_1 w + .. by Horner's rule."""
+    out = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        out = out * w + c
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    """At most ``MOST`` pairs of every line and output.
+
+    Attributes
+    ----------
+    y : array, shape (L, N, P)
+        Values, 0 where there is none.
+    root : array, shape (L, N or 1, P, 1)
+        sqrt(omega), 0 where there is none; one for all outputs of a line where they share it.
+    p : array, shape (L, N or 1, P, Q)
+        t^2, t^4, .., scaled by root.
+    count : array of int, shape (L, N, 1)
+    """
+
+    y: Array
+    root: Array
+    p: Array
+    count: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, values: Array, t: Array, root: Array, terms: int) -> Few:
+        """From values (L, N, P), nan for none, steps (L, P) and sqrt(omega) (L, N, P)."""
+        seen = np.isfinite(values)
+        t = np.broadcast_to(t[:, None], values.shape)
+        if values.shape[-1] > MOST:
+            first = np.argsort(~seen, axis=-1, kind="stable")[..., :MOST]
+            seen, values, t, root = (
+                np.take_along_axis(a, first, axis=-1) for a in (seen, values, t, root)
+            )
+        y, root = np.where(seen, values, 0.0), np.where(seen, root, 0.0)
+        if (root == root[:, :1]).all():
+            root, t, some = root[:, :1], t[:, :1], seen[:, :1]
+        else:
+            some = seen
+        square, root = np.square(np.where(some, t, 0.0)), root[..., None]
+        p = np.empty((*square.shape, terms))
+        p[..., 0] = square
+        for q in range(1, terms):
+            p[..., q] = p[..., q - 1] * square
+        return cls(y, root, p * root, seen.sum(axis=-1, keepdims=True))
+
+    def slope(self, terms: Array, w: Array) -> tuple[Array, Array]:
+        """Mean and variance (L, N, S) of g; terms (L, Q, S) and w (L, N, S)."""
+        minors = _minors(np.concatenate([self.root, self.p], axis=-1))
+        below = self._some(polynomial(coefficients(minors, terms, 1), w))
+        variance = polynomial(coefficients(minors, terms, 0, 1), w) / (w * below)
+        shares = self._shares(minors, terms[:, None])
+        if self.root.shape[1] == 1:
+            mean = [self.y @ h[:, 0] for h in shares]
+        else:
+            mean = [(self.y[..., None, :] @ h)[..., 0, :] for h in shares]
+        return polynomial(mean, w) / below, variance
+
+    def shares(self, terms: Array, w: Array) -> Array:
+        """What g takes of each pair, (L, N, P), under one state: terms (L, Q, 1), w (L, N, 1)."""
+        minors = _minors(np.concatenate([self.root, self.p], axis=-1))
+        below = self._some(polynomial(coefficients(minors, terms, 1), w))
+        shares = [h[..., 0] for h in self._shares(minors, terms[:, None])]
+        return polynomial(shares, w) / below
+
+    def _shares(self, minors: list[Array], terms: Array) -> list[Array]:
+        """Coefficients (L, N or 1, P, S) of w, w^2, .. of the numerators of ``shares``."""
+        pairs, q, out = self.root.shape[-2], terms.shape[-2], []
+        for k in range(1, min(pairs, q + 1) + 1):
+            e, count = _expansion(pairs, 1 + q, k), comb(q, k - 1)
+            rest = minors[k - 1][..., e.without, -count:]
+            parts = self.root[..., e.rows, :] * rest * e.signs * minors[k][..., None, :count]
+            flat = parts.reshape(*parts.shape[:-3], -1, count)
+            each = (np.arange(pairs)[:, None] == e.rows.ravel()).astype(float) @ flat
+            out.append(each @ _products(terms, k - 1))
+        return out
+
+    def _some(self, below: Array) -> Array:
+        """1 in place of the 0 that no pair at all leaves."""
+        return np.where(self.count > 0, below, 1.0)
+
+    def likelihood_of_slopes(self, terms: Array, w: Array) -> Array:
+        """Log-likelihood (L, N, S) of the states, g being unknown, up to a constant."""
+        if self.y.shape[-1] == 1:
+            return np.zeros((*self.count.shape[:-1], terms.shape[-1]))
+        minors = self._with_values(self.root, self.p)
+        below = self._some(polynomial(coefficients(minors, terms, 1, 1), w))
+        square = w * polynomial(coefficients(minors, terms, 2), w) / below
+        return np.asarray(
+            -0.5 * (np.log(below) - np.maximum(self.count - 1, 0) * np.log(w) + square)
+        )
+
+    def likelihood_of_bends(self, terms: Array, w: Array, shared: Array) -> Array:
+        """The same of values without g, of which an error of deviation ``shared`` (L, N) is
+        common."""
+        minors = self._with_values(self.root * shared[..., None, None], 2 * self.p, first=True)
+        terms = np.concatenate([np.ones((1, terms.shape[1])), terms])
+        below = polynomial(coefficients(minors, terms, 0, 1), w)
+        square = w * polynomial(coefficients(minors, terms, 1), w) / below
+        return np.asarray(-0.5 * (np.log(below) - self.count * np.log(w) + square))
+
+    def _with_values(self, column: Array, p: Array, first: bool = False) -> list[Array]:
+        """Minors of a column, the values and the terms."""
+        values = self.root * self.y[..., None]
+        both = [values, column] if first else [column, values]
+        parts = [np.broadcast_to(a, (*values.shape[:-1], a.shape[-1])) for a in (*both, p)]
+        return _minors(np.concatenate(parts, axis=-1))

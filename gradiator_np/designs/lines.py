@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiator_np.designs.few import contrast, normal, powers, two_normals
+from gradiator_np.designs.few import MOST, SHARPEST, Few
 from gradiator_np.designs.pairs import Lines
 from gradiator_np.kernels import lines as kernels
 
@@ -29,6 +29,8 @@ HEARD = 6
 # Share of the likeliest state's weight below which a state is neither seen in a 95 % interval nor
 # moves a decision.
 UNSEEN = 1e-3
+# Lines at a time, so that what is between stays in the cache.
+PART = 16
 # Blur of what one line says about another, in log10 rho.
 BLUR = np.log10(2.5)
 
@@ -114,45 +116,45 @@ def likelihood(lines: Lines, states: States, noise: Array, slope: Array) -> tupl
     every = np.arange(picked.shape[0])[:, None]
     # (L, c, P)
     odd, even, size = (a[every, :, picked] for a in (lines.odd, lines.even, lines.size))
-    t, b, level = lines.t[:, None, :], slope[every, picked], noise[picked]
-    sharp = sharpness(level[..., None], b[..., None], states.kappa)
-    var = 1 / np.square(b[..., None] * sharp)
-    pick = np.broadcast_to(np.arange(states.rho.size), sharp.shape)
-    logs = np.zeros((2, *sharp.shape))
-    factor = lines.factor[:, None, :] * size
+    b, level = slope[every, picked], noise[picked]
+    odd = odd - latest(odd)[..., None]
+    weights = lines.t[:, None] * np.sqrt(2 / (lines.factor[:, None] * size)), np.sqrt(0.5 / size)
+    few = has_few(lines)
+    out = np.zeros((2, picked.shape[0], states.rho.size))
+    closed = np.flatnonzero(few)
+    terms = np.square(states.sd_odd).T, np.square(states.sd_even).T
+    for start in range(0, closed.size, PART):
+        k = closed[start : start + PART]
+        w = sharpness_squared(level[k] / b[k], states.kappa)
+        one = Few.of(odd[k] / b[k][..., None], lines.t[k], weights[0][k], TERMS)
+        out[0, k] = one.likelihood_of_slopes(terms[0], w).sum(axis=1)
+        # the even parts share the error of f0
+        one = Few.of(even[k] / b[k][..., None], lines.t[k], weights[1][k], TERMS)
+        out[1, k] = one.likelihood_of_bends(terms[1], w, 2 * level[k] / b[k]).sum(axis=1)
+    if not few.all():
+        rows = np.broadcast_to(~few[:, None], b.shape)
+        sharp = sharpness(level[..., None], b[..., None], states.kappa)
+        pick = np.broadcast_to(np.arange(states.rho.size), sharp.shape)
+        shape = (-1, *b.shape[1:], states.rho.size)
+        part = fit(lines.t, weights[0], odd, b, 1.0, 0.0, sharp, states, pick, rows)[2]
+        out[0, ~few] = part.reshape(shape).sum(axis=1)
+        part = fit(lines.t, weights[1], even, 2 * b, -2 * level, 1.0, sharp, states, pick, rows)[2]
+        out[1, ~few] = part.reshape(shape).sum(axis=1)
+    out *= min(1.0, VOICES / picked.shape[1])
+    return out[0], out[1]
 
-    # one pair alone says nothing of the odd terms
-    count, ends = two_ends(odd, t, factor)
-    two, many = count == 2, count > 2
-    if two.any():
-        (y1, t1, f1), (y2, t2, f2) = (tuple(a[two] for a in end) for end in ends)
-        v1, v2 = (f[:, None] * var[two] / (2 * s[:, None] ** 2) for f, s in ((f1, t1), (f2, t2)))
-        spread = contrast(powers(t1, TERMS), powers(t2, TERMS), v1, v2, np.square(states.sd_odd).T)
-        logs[0][two] = normal((y1 - y2) / b[two], spread)
-    if many.any():
-        y = odd - ends[1][0][..., None]
-        weight = t * np.sqrt(2 / factor)
-        logs[0][many] = fit(lines.t, weight, y, b, 1.0, 0.0, sharp, states, pick, many)[2]
 
-    # the even parts share the error of f0
-    count, ends = two_ends(even, t, size)
-    few, many = (count == 1) | (count == 2), count > 2
-    if few.any():
-        (y1, t1, f1), (y2, t2, f2) = (tuple(a[few] for a in end) for end in ends)
-        p1, p2 = 2 * powers(t1, TERMS), 2 * powers(t2, TERMS)
-        v1, v2 = (2 * f[:, None] * var[few] for f in (f1, f2))
-        y1, y2, terms = y1 / b[few], y2 / b[few], np.square(states.sd_even).T
-        shared = 4 * np.square(level[few] / b[few])
-        single = normal(y1, v1 + shared[:, None] + np.square(p1) @ terms)
-        double = two_normals(y1, y2, p1, p2, v1, v2, shared, terms)
-        logs[1][few] = np.where((count[few] == 1)[:, None], single, double)
-    if many.any():
-        weight = np.sqrt(0.5 / size)
-        logs[1][many] = fit(
-            lines.t, weight, even, 2 * b, -2 * level, 1.0, sharp, states, pick, many
-        )[2]
-    total = min(1.0, VOICES / picked.shape[1]) * logs.sum(axis=2)
-    return total[0], total[1]
+def has_few(lines: Lines) -> NDArray[np.bool_]:
+    """Lines with so few pairs that the closed form will do."""
+    return np.asarray(np.isfinite(lines.t).sum(axis=1) <= MOST)
+
+
+def sharpness_squared(ratio: Array, kappa: Array) -> Array:
+    """b^2 over the variance of the noise, jitter included: (.., S), or (.., 1) where all states
+    have one; ``ratio`` (..) is noise over b."""
+    if kappa.ndim == 1 and (kappa == kappa[0]).all():
+        kappa = kappa[:1]
+    return np.minimum(1 / (np.square(ratio)[..., None] + np.square(kappa)), SHARPEST)
 
 
 def sharpness(noise: Array, slope: Array, kappa: Array) -> Array:
@@ -160,22 +162,12 @@ def sharpness(noise: Array, slope: Array, kappa: Array) -> Array:
     return np.asarray(1 / np.sqrt(np.square(noise) + np.square(slope * kappa)))
 
 
-def two_ends(
-    values: Array, t: Array, factor: Array
-) -> tuple[NDArray[np.intp], list[tuple[Array, Array, Array]]]:
-    """How many values are seen along the last axis; value, step and factor of the first and of
-    the last of them."""
+def latest(values: Array) -> Array:
+    """The last finite value along the last axis, 0 where there is none."""
     seen = np.isfinite(values)
     last = values.shape[-1] - 1 - np.argmax(seen[..., ::-1], axis=-1)
-    t = np.broadcast_to(t, values.shape)
-
-    def end(at: NDArray[np.intp]) -> tuple[Array, Array, Array]:
-        v, s, f = (
-            np.take_along_axis(a, at[..., None], axis=-1)[..., 0] for a in (values, t, factor)
-        )
-        return v, s, f
-
-    return seen.sum(axis=-1), [end(np.argmax(seen, axis=-1)), end(last)]
+    out = np.take_along_axis(values, last[..., None], axis=-1)[..., 0]
+    return np.asarray(np.where(seen.any(axis=-1), out, 0.0))
 
 
 def fit(
@@ -239,13 +231,12 @@ def by_rho(states: States, weights: Array, total: bool = True) -> Array:
     return share.cumsum(axis=-1) if total else share
 
 
-def relative(noise: Array, slope: Array) -> float:
-    """Noise over slope, all outputs together: each counts by its own noise."""
+def relative(noise: Array, slope: Array) -> Array:
+    """Noise over slopes (.., N), all outputs together: each counts by its own noise."""
     ratio = np.square(slope / noise)
-    ratio = ratio[np.isfinite(ratio)]
-    if not ratio.size or ratio.max() == 0:
-        return 1.0
-    return float(1 / np.sqrt(np.mean(ratio)))
+    good = np.isfinite(ratio)
+    ratio = np.where(good, ratio, 0.0).sum(axis=-1) / np.maximum(good.sum(axis=-1), 1)
+    return np.asarray(1 / np.sqrt(np.where(ratio > 0, ratio, 1.0)))
 
 
 def first_slope(lines: Lines, noise: Array) -> Array:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfc
 
-from gradiator_np.designs.few import powers, two_slopes
-from gradiator_np.designs.lines import TERMS, States, fit, likeliest, normalise, sharpness, two_ends
+from gradiator_np.designs.few import Few
+from gradiator_np.designs.lines import (
+    TERMS,
+    States,
+    fit,
+    has_few,
+    latest,
+    likeliest,
+    normalise,
+    sharpness,
+    sharpness_squared,
+)
 from gradiator_np.designs.pairs import Lines
 
 Array = NDArray[np.float64]
 
 NORMAL_95 = 1.959963984540054
+# Entries of J at a time: some 18 states of 1000 entries are 144 kB.
+PART = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +63,28 @@ def mix(lines: Lines, states: States, noise: Array, slope: Array, weights: Array
     pick, share = likeliest(weights)
     share = normalise(share)
     odd, size = lines.odd.transpose(0, 2, 1), lines.size.transpose(0, 2, 1)
-    seen = np.isfinite(odd)
-    factor = lines.factor[:, None, :] * size
-    count, ends = two_ends(odd, lines.t[:, None, :], factor)
-    (d1, t1, f1), (base, t2, f2) = ends
-    base = np.where(count > 0, base, 0.0)
-    sharp = sharpness(noise[:, None], slope[..., None], states.kappa[pick][:, None])
-    terms = np.square(states.sd_odd[pick]).transpose(0, 2, 1)
-    b = slope[..., None]
-    if ((t1 == t1[:, :1]) & (t2 == t2[:, :1])).all():
-        # nothing failed: the outputs of a line share what depends on steps alone
-        t1, t2 = t1[:, :1], t2[:, :1]
-    p1, p2 = powers(t1, TERMS), powers(t2, TERMS)
-    unit = 1 / np.square(b * sharp)
-    v1, v2 = ((f / (2 * np.square(s)))[..., None] * unit for f, s in ((f1, t1), (f2, t2)))
-    # one pair: its noise and all the terms
-    var = v2 + np.square(p2) @ terms
-    mean = np.zeros(var.shape)
-    two, many = count == 2, count > 2
-    if two.any():
-        weight, both = two_slopes(p1, p2, v1, v2, terms)
-        var = np.where(two[..., None], both, var)
-        mean = np.where(two[..., None], weight * (d1 - base)[..., None], mean)
-    var *= np.square(b)
-    if many.any():
-        weight = lines.t[:, None, :] * np.sqrt(2 / factor)
+    seen, base = np.isfinite(odd), latest(odd)
+    weight = lines.t[:, None] * np.sqrt(2 / (lines.factor[:, None] * size))
+    odd = odd - base[..., None]
+    mean, var = np.zeros((2, *base.shape, pick.shape[1]))
+    few = has_few(lines)
+    if few.any():
+        b = slope[few][..., None]
+        w = sharpness_squared(noise / slope[few], states.kappa[pick[few]][:, None])
+        one = Few.of(odd[few], lines.t[few], weight[few], TERMS)
+        terms = np.square(states.sd_odd[pick[few]]).transpose(0, 2, 1)
+        mean[few], var[few] = one.slope(terms, w)
+        var[few] *= np.square(b)
+    if not few.all():
+        rows = np.broadcast_to(~few[:, None], base.shape)
+        sharp = sharpness(noise[:, None], slope[..., None], states.kappa[pick][:, None])
         each = np.broadcast_to(pick[:, None], var.shape)
-        mean[many], var[many], _ = fit(
-            lines.t, weight, odd - base[..., None], slope, 1.0, 0.0, sharp, states, each, many
+        mean[rows], var[rows], _ = fit(
+            lines.t, weight, odd, slope, 1.0, 0.0, sharp, states, each, rows
         )
     average = np.einsum("lnc,lc->ln", mean, share)
     spread = np.einsum("lnc,lc->ln", var + np.square(mean - average[..., None]), share)
-    spread = np.where(count > 0, spread, np.inf)
+    spread = np.where(seen.any(axis=2), spread, np.inf)
     return Mixture(pick, share, seen, base, mean, var, average, spread)
 
 
@@ -96,10 +99,28 @@ def mixture(
         The slope; its variance from noise, at unit noise, under the likeliest state; its variance
         in all; the half-width that holds 95 % of the mixture. inf where nothing was measured.
     """
-    mixed = mix(lines, states, noise, slope, weights)
-    unit = _unit_variance(lines, states, noise, slope, weights, mixed.seen)
-    half = _half_widths(lines, noise, slope, mixed)
-    return (mixed.base + mixed.average).T, unit.T, mixed.spread.T, half.T
+    parts = []
+    for part, b, p in _parts(lines, slope, weights):
+        mixed = mix(part, states, noise, b, p)
+        unit = _unit_variance(part, states, noise, b, p, mixed.seen)
+        half = _half_widths(part, noise, b, mixed)
+        parts.append((mixed.base + mixed.average, unit, mixed.spread, half))
+    mean, unit, spread, half = (np.concatenate(a).T for a in zip(*parts))
+    return mean, unit, spread, half
+
+
+def spreads(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
+    """Variances (L, N) of these mixtures; inf where nothing was measured."""
+    parts = _parts(lines, slope, weights)
+    return np.concatenate([mix(part, states, noise, b, p).spread for part, b, p in parts])
+
+
+def _parts(lines: Lines, slope: Array, weights: Array) -> Iterator[tuple[Lines, Array, Array]]:
+    """The same for some lines at a time, so that what is between stays in the cache."""
+    step = max(1, PART // slope.shape[1])
+    for start in range(0, slope.shape[0], step):
+        at = slice(start, start + step)
+        yield lines.take(at), slope[at], weights[at]
 
 
 def _unit_variance(
@@ -110,20 +131,26 @@ def _unit_variance(
     likeliest state, found with one right-hand side at a time."""
     top = weights.argmax(axis=1)
     factor = lines.factor[:, None, :] * lines.size.transpose(0, 2, 1)
-    many = seen.sum(axis=-1) > 1
-    share = seen.astype(float)
-    if many.any():
+    weight = lines.t[:, None] * np.sqrt(2 / factor)
+    out = np.zeros(slope.shape)
+    few = has_few(lines)
+    if few.any():
+        w = sharpness_squared(noise / slope[few], states.kappa[top[few]][:, None, None])
+        one = Few.of(np.where(seen[few], 0.0, np.nan), lines.t[few], weight[few], TERMS)
+        terms = np.square(states.sd_odd[top[few]])[..., None]
+        parts = one.shares(terms, w)
+        parts /= np.where(one.root > 0, one.root, np.inf)[..., 0]
+        out[few] = np.square(parts).sum(axis=2)
+    if not few.all():
+        rows = np.broadcast_to(~few[:, None], slope.shape)
         sharp = sharpness(noise, slope, states.kappa[top][:, None])[..., None]
         pick = np.broadcast_to(top[:, None, None], sharp.shape)
-        weight = lines.t[:, None, :] * np.sqrt(2 / factor)
-        for p in range(seen.shape[-1]):
+        for k in range(seen.shape[-1]):
             y = np.where(seen, 0.0, np.nan)
-            y[..., p] = np.where(seen[..., p], 1.0, np.nan)
-            share[many, p] = fit(
-                lines.t, weight, y, slope, 1.0, 0.0, sharp, states, pick, many
-            )[0][:, 0]  # fmt: skip
-    parts = factor * np.square(share) / (2 * np.square(lines.t))[:, None, :]
-    return np.where(seen.any(axis=-1), np.where(seen, parts, 0.0).sum(axis=-1), np.inf)
+            y[..., k] = np.where(seen[..., k], 1.0, np.nan)
+            part = fit(lines.t, weight, y, slope, 1.0, 0.0, sharp, states, pick, rows)[0][:, 0]
+            out[rows] += np.square(part / np.where(seen[rows][:, k], weight[rows][:, k], np.inf))
+    return np.where(seen.any(axis=-1), out, np.inf)
 
 
 def _half_widths(lines: Lines, noise: Array, slope: Array, mixed: Mixture) -> Array:
@@ -183,7 +210,8 @@ def _widths(mean: Array, sd: Array, share: Array, high: Array) -> Array:
             step = w * np.exp(np.log(outside / 0.05) * outside / slope)
         inside = (step > low[todo]) & (step < high[todo])
         out[todo] = np.where(inside, step, np.sqrt(low[todo] * high[todo]))
-        todo = todo[np.abs(out[todo] / w - 1) > 1e-6]
+        # the error of a step is about the square of its length
+        todo = todo[np.abs(out[todo] / w - 1) > 1e-4]
         if not todo.size:
             break
     return out

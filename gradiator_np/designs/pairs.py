@@ -67,6 +67,10 @@ class Lines:
     odd: Array
     even: Array
 
+    def take(self, lines: slice | NDArray[Any]) -> Lines:
+        """Some of the lines."""
+        return Lines(*(getattr(self, a)[lines] for a in self.__slots__))
+
 
 def flat(values: NDArray[Any]) -> Array:
     """Outputs of all points of a batch, (..., B, n), as real numbers (..., N)."""
@@ -100,6 +104,9 @@ class Pairs:
         #: Size of each output that its noise is relative to; None where noise is absolute.
         self.reference: Array | None = None
         self.n_rows = 0
+        #: The pairs of each line, in the order of their rows.
+        self._of: dict[int, list[int]] = {}
+        self._views: tuple[Any, dict[tuple[int, ...], Lines]] = (None, {})
 
     def shorten(self, most: Array) -> None:
         """Allow no input (m,) to be moved further than ``most``, in units of t."""
@@ -107,24 +114,36 @@ class Pairs:
 
     def request(self, wanted: Sequence[Pair]) -> Array:
         """Offsets (k, B, m) of the runs of these pairs, which are entered into the book."""
-        out = np.zeros((2 * len(wanted), self.batch, self.m))
-        row = 0
+        p, row = self.problem, 0
+        moves: list[tuple[int, int, float]] = []
         for pair in wanted:
-            self.pairs.append(pair)
-            self.first.append(self.n_rows + row)
+            self._enter(pair, self.n_rows + row)
             if pair.line == CENTRE:
                 row += 1
                 continue
             for multiple in (1.0, -1.0) if pair.side == 0 else (1.0 * pair.side, 2.0 * pair.side):
-                self._move(out[row], pair.line, multiple * pair.t)
+                moves.append((row, pair.line, multiple * pair.t))
                 row += 1
         self.n_rows += row
-        return out[:row]
+        out = np.zeros((row, self.batch, self.m))
+        if moves:
+            at, line, t = (np.array(a) for a in zip(*moves))
+            own = line != PILOT
+            out[at[own], :, line[own]] = t[own, None] * self.scale[:, line[own]].T
+            out[at[~own]] = t[~own, None, None] * self.direction * self.scale
+        if p.bounded:
+            # x + t s may round to just outside of a bound that t s just reaches
+            np.clip(out, p.lower - p.x, p.upper - p.x, out=out)
+        return out
+
+    def _enter(self, pair: Pair, row: int) -> None:
+        self._of.setdefault(pair.line, []).append(len(self.pairs))
+        self.pairs.append(pair)
+        self.first.append(row)
 
     def request_group(self, inputs: NDArray[np.intp], t: Array) -> Array:
         """Offset (1, B, m) of a run that moves these inputs at once, upwards where that is open."""
-        self.pairs.append(Pair(GROUP, float(t.max())))
-        self.first.append(self.n_rows)
+        self._enter(Pair(GROUP, float(t.max())), self.n_rows)
         self.n_rows += 1
         out = np.zeros((1, self.batch, self.m))
         sign = np.where(self.up[inputs] >= t, 1.0, -1.0)
@@ -139,7 +158,7 @@ class Pairs:
 
     def last(self, rows: Rows, line: int) -> Last:
         """The latest pair of a line."""
-        at = max(i for i, p in enumerate(self.pairs) if p.line == line)
+        at = self._of[line][-1]
         pair, first = self.pairs[at], self.first[at]
         alive = np.isfinite(self.f0)
         ends = np.isfinite(self.values(rows)[first : first + 2][:, alive])
@@ -149,30 +168,20 @@ class Pairs:
 
     def answers(self, rows: Rows, line: int) -> bool:
         """Whether the latest pair of a line differs from x anywhere."""
-        at = max(i for i, p in enumerate(self.pairs) if p.line == line)
-        ends = self.values(rows)[self.first[at] : self.first[at] + 2]
+        first = self.first[self._of[line][-1]]
+        ends = self.values(rows)[first : first + 2]
         return not bool(((ends == self.f0) | ~np.isfinite(self.f0)).all())
 
     def forget(self, line: int, below: float) -> None:
         """Leave the pairs of a line with steps below a limit out of every answer."""
-        self.left_out |= {i for i, p in enumerate(self.pairs) if p.line == line and p.t < below}
-
-    def _move(self, out: Array, line: int, t: float) -> None:
-        """Write the displacement t along a line into ``out`` (B, m), inside the bounds."""
-        p = self.problem
-        if line == PILOT:
-            out[:] = t * self.direction * self.scale
-        else:
-            out[:, line] = t * self.scale[:, line]
-        # x + t s may round to just outside of a bound that t s just reaches
-        np.clip(out, p.lower - p.x, p.upper - p.x, out=out)
+        self.left_out |= {i for i in self._of[line] if self.pairs[i].t < below}
 
     def forget_steps(self, line: int, steps: tuple[float, ...]) -> None:
         """Leave some pairs of a line out of every answer."""
         self.left_out |= {
             i
-            for i, p in enumerate(self.pairs)
-            if p.line == line and any(abs(p.t / t - 1) < SAME_STEP for t in steps)
+            for i in self._of[line]
+            if any(abs(self.pairs[i].t / t - 1) < SAME_STEP for t in steps)
         }
 
     def values(self, rows: Rows) -> Array:
@@ -183,20 +192,27 @@ class Pairs:
 
     def steps(self, line: int) -> list[float]:
         """Steps already asked for on a line."""
-        return [p.t for p in self.pairs if p.line == line]
+        return [self.pairs[i].t for i in self._of.get(line, ())]
 
     def lines(self, rows: Rows, lines: Sequence[int]) -> Lines:
-        """What the pairs of these lines gave, one pair a row of the book."""
-        index = {line: k for k, line in enumerate(lines)}
-        fill = [0] * len(lines)
-        known = len(rows.done)
+        """What the pairs of these lines gave, one pair a row of the book; kept until more is
+        known, and not to be written to."""
+        key = (len(rows.done), int(rows.done.sum()), len(self.left_out), self.reference is None)
+        if self._views[0] != key:
+            self._views = (key, {})
+        views, which = self._views[1], tuple(lines)
+        if which not in views:
+            views[which] = self._lines(rows, which)
+        return views[which]
+
+    def _lines(self, rows: Rows, lines: tuple[int, ...]) -> Lines:
+        known, width = len(rows.done), 1
         chosen: list[tuple[int, int, int, Pair]] = []
-        for i, (pair, first) in enumerate(zip(self.pairs, self.first)):
-            k = index.get(pair.line)
-            if k is not None and first + 1 < known and i not in self.left_out:
-                chosen.append((k, fill[k], first, pair))
-                fill[k] += 1
-        width = max(fill, default=0) or 1
+        for k, line in enumerate(lines):
+            of = [i for i in self._of.get(line, ()) if i not in self.left_out]
+            of = [i for i in of if self.first[i] + 1 < known]
+            chosen += [(k, slot, self.first[i], self.pairs[i]) for slot, i in enumerate(of)]
+            width = max(width, len(of))
         t = np.full((len(lines), width), np.nan)
         factor = np.ones((len(lines), width))
         odd = np.full((len(lines), width, self.f0.size), np.nan)
@@ -236,7 +252,12 @@ class Pairs:
         information on g in states that bend early.
         """
         view = self.lines(rows, lines)
-        t, factor, size, odd, even = view.t, view.factor, view.size, view.odd, view.even
+        twins = np.abs(view.t[:, :, None] / view.t[:, None] - 1) < SAME_STEP
+        if twins.sum() == np.isfinite(view.t).sum():
+            return view
+        t, factor, size, odd, even = (
+            a.copy() for a in (view.t, view.factor, view.size, view.odd, view.even)
+        )
         for a in range(1, t.shape[1]):
             for b in range(a):
                 twin = np.abs(t[:, a] / t[:, b] - 1) < SAME_STEP

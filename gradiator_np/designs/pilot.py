@@ -243,7 +243,7 @@ class Pilot(Quarrel):
     def _loud(self) -> Script:
         book = self.book
         noise, _ = self._level()
-        r = min(relative(noise, self.host.noise.size), 1.0)
+        r = min(float(relative(noise, self.host.noise.size)), 1.0)
         # wide enough to clear the noise of a slope, short enough to hide curvature in it
         tau = float(np.clip(0.1 * r ** (1 / 3), 1e-5, 0.02))
         wide = 30 * r ** (1 / 3)
