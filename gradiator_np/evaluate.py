@@ -296,7 +296,10 @@ class Evaluator:
             if tick is not None:
                 tick(i + 1)
             if stop == "first" and not np.isfinite(values[i]).all():
-                return
+                if self._workers is None:
+                    return
+                self._workers.end()
+                stop = "never"
             if stop == "alike" and len(out.errors) == ALIKE == i + 1 and _alike(out.errors):
                 return
 

@@ -42,6 +42,11 @@ class Workers:
             raise ValueError(f"workers={workers} must be positive, or -1 for one for each core")
         self.workers, self.call = workers, call
         self._own_pool: ProcessPoolExecutor | None = None
+        self._ending = False
+
+    def end(self) -> None:
+        """Begin no further run; those that have begun still come back."""
+        self._ending = True
 
     def close(self) -> None:
         """End the processes that are our own."""
@@ -52,6 +57,7 @@ class Workers:
     def __call__(self, rows: Any) -> Iterator[Any]:
         """Results in the order of the rows, whoever computes them."""
         workers = self.workers
+        self._ending = False
         if isinstance(workers, Executor):
             return self._gather(workers, rows)
         if isinstance(workers, (int, np.integer)):
@@ -75,6 +81,8 @@ class Workers:
             if count > len(rows):
                 break
             yield result
+            if self._ending:
+                return
         if count != len(rows):
             raise EvaluationError(
                 f"workers(f, points) gave {'more than ' if count > len(rows) else ''}"
@@ -105,6 +113,9 @@ class Workers:
             except BrokenExecutor:
                 pass  # a worker died meanwhile: the rest runs alone
             for i, row in enumerate(rows):
+                # an executor starts runs in their order: after the first that had not begun, none had
+                if self._ending and (i >= len(futures) or futures[i].cancel()):
+                    return
                 try:
                     yield _unpack(futures[i].result()) if i < len(futures) else self._alone(row)
                 except BrokenExecutor:

@@ -1,5 +1,8 @@
 """Runs that fail: nothing else is lost, nothing is silently wrong."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -98,6 +101,30 @@ def test_raise_stops_at_the_first_and_keeps_the_rest(how):
     if how == "raise":
         assert "did not converge" in samples.errors[3]
         assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_raise_keeps_what_the_other_workers_had_begun():
+    """The second of eight runs fails while the first and the third to fourth are under way: these
+    come back, and every run that fun saw is in the samples."""
+    x = np.arange(1.0, 9.0)
+    begun, failed = [], threading.Event()
+
+    def fun(point):
+        moved = np.flatnonzero(point != x)
+        begun.append(point.copy())
+        if moved.size and moved[0] == 1:
+            failed.set()
+            raise ValueError("did not converge")
+        if moved.size:
+            assert failed.wait(30)
+        return point**2
+
+    with ThreadPoolExecutor(4) as pool, pytest.raises(EvaluationError) as caught:
+        jacobian(fun, x, method="2-point", on_error="raise", workers=pool)
+    samples = caught.value.samples
+    assert len(samples) == len(begun) >= 5
+    assert samples.ok.tolist().count(False) == 1
+    assert {p.tobytes() for p in samples.points} == {p.tobytes() for p in begun}
 
 
 def test_a_bug_in_fun_is_raised_at_once():
