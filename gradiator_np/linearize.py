@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
@@ -167,11 +168,7 @@ class Linearization:
         inner = JacobianEstimator(
             checks.Point(np.zeros((*batch, p), self._x.dtype), Layout((p,), batch)), **options
         )
-
-        def view(flat: NDArray[Any]) -> Any:
-            out = self._y_layout.unflatten(np.moveaxis(flat, -1, 0) * reach[..., None])
-            return out if lead else _first(out)
-
+        view = _View(self._y_layout, -1, reach[..., None], several=bool(lead))
         return self._product(inner, view, lift=_Lift(self._x, unit, limits))
 
     def _ends(self, tangents: Array, limits: Any) -> tuple[Any, Any]:
@@ -207,11 +204,7 @@ class Linearization:
             )
         cotangents = flat.reshape(-1, *self._y_layout.batch, self._y_layout.size)
         inner = JacobianEstimator(self._point, **self._options | self._noise(flat))
-
-        def view(flat: NDArray[Any]) -> Any:
-            out = self._layout.unflatten(np.moveaxis(flat, -2, 0))
-            return out if lead else _first(out)
-
+        view = _View(self._layout, -2, 1.0, several=bool(lead))
         return self._product(inner, view, contract=_Contract(cotangents))
 
     def _noise(self, cotangents: NDArray[Any]) -> dict[str, Any]:
@@ -233,6 +226,23 @@ class Linearization:
         self.nfev += inner.nfev
         inner.nfev = self.nfev
         return ProductEstimate(finish(inner), view, self.y)
+
+
+@dataclass(frozen=True)
+class _View:
+    """From the flat Jacobian of what was estimated to products of the user's shape.
+
+    Along ``axis`` lie the tangents or cotangents; each is multiplied by ``factor``.
+    """
+
+    layout: Layout
+    axis: int
+    factor: Array | float
+    several: bool
+
+    def __call__(self, flat: NDArray[Any]) -> Any:
+        out = self.layout.unflatten(np.moveaxis(flat, self.axis, 0) * self.factor)
+        return out if self.several else _first(out)
 
 
 class _Lift:

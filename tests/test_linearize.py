@@ -1,5 +1,7 @@
 """Products: cost, accuracy, linearity, the adjoint identity, error bars."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,3 +191,15 @@ def test_limits_of_the_default_hold_along_tangents():
     assert (noisy.stderr <= 2e3).all()
     with pytest.raises(ValueError, match="whole Jacobian"):
         jvp(fun, X, u, solver="pinv", jac0=A)
+
+
+def test_products_survive_pickling():
+    """Results of workers and journals: the same numbers after the round trip, bit for bit."""
+    for estimate in (
+        vjp(fun, X, np.ones(4)),
+        jvp(fun, X, np.stack([X, 2 * X]), method="3-point"),
+    ):
+        back = pickle.loads(pickle.dumps(estimate))
+        assert np.array_equal(back.value, estimate.value)
+        assert np.array_equal(back.stderr, estimate.stderr)
+        assert back.nfev == estimate.nfev
