@@ -29,8 +29,8 @@ HEARD = 6
 # Share of the likeliest state's weight below which a state is neither seen in a 95 % interval nor
 # moves a decision.
 UNSEEN = 1e-3
-# Lines at a time, so that what is between stays in the cache.
-PART = 16
+# Lines at a time: six outputs of 100 states are half a megabyte.
+PART = 128
 # Blur of what one line says about another, in log10 rho.
 BLUR = np.log10(2.5)
 
