@@ -207,6 +207,37 @@ def test_targets_far_from_the_start_are_reached():
     assert r.nfev < 100
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_targets_that_only_noise_shows_at_first_are_reached(seed):
+    """Noise of a hundred first moves: nothing answers before the step has grown."""
+    rng = np.random.default_rng(seed)
+    target = np.array([1e6, 3e6])
+    r = least_squares(
+        lambda x: (
+            np.concatenate([x - target, x - target, [x.sum() - 4e6]]) + 50.0 * rng.normal(size=5)
+        ),
+        np.array([1.0, 1.0]),
+    )
+    assert r.success
+    # Five values of 50: one run alone knows x to 50; 1e-3 of the way is 20 times that.
+    np.testing.assert_allclose(r.x, target, atol=1e3)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-5])
+def test_a_narrow_peak_is_no_noise(sigma):
+    """The first moves pass over the peak: what the model cannot follow is not what runs scatter."""
+    t = np.linspace(400, 500, 35)
+
+    def peak(x):
+        return x[0] / x[1] * np.exp(-0.5 * ((t - x[2]) / x[1]) ** 2)
+
+    truth, start = np.array([1.55, 4.09, 451.5]), np.array([1.0, 10.0, 465.0])
+    rng = np.random.default_rng(0)
+    r = least_squares(lambda x: peak(x) - peak(truth) + sigma * rng.normal(size=35), start)
+    # Slopes of the peak are 0.05 to 0.3: with 35 values of 1e-5 x is known to 1e-4; 1e-2 of slack.
+    np.testing.assert_allclose(r.x, truth, rtol=1e-2)
+
+
 def test_where_only_noise_answers_it_says_so():
     rng = np.random.default_rng(6)
     r = least_squares(lambda x: rng.normal(size=20), START)

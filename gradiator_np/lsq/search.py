@@ -110,7 +110,6 @@ class Search:
         self.tries = np.zeros(self.m, np.intp)
         self.limit = np.inf
         self.grain = 0.0  # |x - centre| / scale at which noise equals curvature
-        self.moved = False
 
     # -- samples -----------------------------------------------------------------------------
 
@@ -328,21 +327,32 @@ class Search:
         stale = runs - self.since > max(STALE, STALE * (self.m + 1) // 3)
         patience = CALM if state.noise > LOUD * size else CALM // 2
         limited = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
+        tired = self.calm >= patience or self.idle >= 2 * patience or stale
+        quiet = 8.0 * state.model.ratio > 1.0  # noise exceeds curvature up to the radius
         if size <= 1e-20 * self.limit or self.radius < LEAST:
             self.status = "converged"
-        elif not self.moved and 8.0 * state.model.ratio > 1.0 and self._blind(state):
-            self.calm, self.radius = 0, 4.0 * self.radius  # only noise answers
+        elif quiet and not self._gained(state) and (tired or self._blind(state)):
+            self.calm = self.idle = 0  # only noise answers
+            self.since, self.radius = runs, 4.0 * self.radius
             if self.radius > FARTHEST:
                 self.status = "no signal"
-        elif self.calm >= patience or self.idle >= 2 * patience or stale:
+        elif tired:
             if not self.checked:
                 self.checked = self.repeat = True
             elif self.x_tol is None or self._reached(state, self.x_tol):
                 self.status = limited
             else:
                 self.fine = True
-                if 8.0 * state.model.ratio > 1.0:
+                if quiet:
                     self.radius *= 1.5  # runs tell most where curvature equals noise
+
+    def _gained(self, state: State) -> bool:
+        """Whether the sum of squares fell by more than noise since the first run."""
+        sigma, n = state.model.sigma, len(state.model.c)
+        first = self.limit / RUNAWAY
+        noise = 2 * sigma * np.sqrt(first) + sigma**2 * np.sqrt(2 * n)
+        size = float(state.model.c @ state.model.c)
+        return bool(first - n * sigma**2 - size > 4.0 * noise)
 
     def _blind(self, state: State) -> bool:
         _, lost = tr.parameter_covariance(state.model, state.held)
@@ -392,16 +402,15 @@ class Search:
         sizes = np.square(ahead).sum(1)
         here = float(model.c @ model.c)
         noise = 2 * model.sigma * np.sqrt(here) + model.sigma**2 * np.sqrt(2 * len(model.c))
-        limit = self.size(self.centre) + 3.0 * noise
+        limit = self.size(self.centre) + 3.0 * noise  # beyond it no noise is to blame
         best = int(np.argmin(sizes))
         # While intervals are narrowed, only a clear gain moves the centre.
         gain = noise if self.fine else 0.0
         if sizes[best] < here - gain and self.size(ok[best]) < limit:
             self.centre = ok[best]
-            self.moved = self.moved or sizes[best] < here - 4.0 * noise
         if proposal.kind == "trial":
             ratio = (here - float(sizes.min())) / proposal.predicted
-            if proposal.ids[0] not in ok:
+            if proposal.ids[0] not in ok or min(self.size(i) for i in ok) > limit:
                 self.radius *= 0.5
             elif ratio > 0.7:
                 self.radius *= 2.0 if proposal.length > 0.9 else 1.0
