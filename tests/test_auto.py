@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -183,7 +185,7 @@ def test_noise_is_shrunk_towards_the_hypothesis_that_scatters_less(relative):
     n = 40
     size = 10.0 ** rng.uniform(-3, 3, n)
     truth = 0.1 * size if relative else np.full(n, 0.1)
-    level = Noise(np.zeros(n), np.zeros(n), size, 1e-12 * size)
+    level = replace(Noise.empty(n), size=size, least=1e-12 * size)
     level.add(truth * rng.standard_normal((2, n)), 1.0)
     found, dof = level.level()
     # two contrasts alone scatter by a factor of 2; pooled over 40 outputs, 80 degrees of freedom,
@@ -211,11 +213,11 @@ def test_the_noise_level_is_found(level):
 @pytest.mark.parametrize("p", PROBLEMS, ids=lambda p: p.name)
 def test_deterministic_functions_cost_2m_plus_9(p):
     d = Driven(p.fun, p.x0)
-    # one group run, two at most for inputs to which nothing answers at x; a slope that cannot be
-    # told from a wiggle costs four more, a suspected kink two: none of these problems has either
-    # but for the starting points named
-    extra = 4 if d.solution.status != "ok" else 1
-    assert d.nfev <= 2 * p.m + 9 + extra + (2 if p.name == "heart8" else 0) * p.m
+    # one group run for inputs to which nothing answers at x; a slope that cannot be told from a
+    # wiggle (Osborne 2 bends at 0.08 x) costs four, and a wide pair for each input
+    extra = 4 + 2 * p.m if d.solution.status != "ok" else 1
+    assert d.solution.status == "ok" or p.name == "osborne2"
+    assert d.nfev <= 2 * p.m + 9 + extra
     # SciPy's 3-point rule is good to eps^(2/3) = 4e-11 times how fast f bends; the worst of these
     # (Osborne 2, Chebyquad) bend on a tenth of their scale, where that is 4e-9, and Brown's badly
     # scaled one rounds at 1e6 times its slopes

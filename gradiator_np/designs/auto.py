@@ -105,6 +105,7 @@ class AutoPlan(Mending):
         self._known: tuple[tuple[int, ...], Learned | None, Inference] | None = None
         self.each = 1
         self.kinks = np.zeros((m, self.book.f0.size), bool)
+        self.wide = np.full(self.kinks.shape, np.nan)
         self._script: Generator[Array, None, None] | None = self._run()
 
     # -- the contract ------------------------------------------------------------------------
@@ -218,13 +219,14 @@ class AutoPlan(Mending):
                 return
             self.noise.clear()
             self.learned, self.count = None, np.zeros_like(self.count)
-        pilot = Pilot(self, self._pilot_evals())
+        pilot = Pilot(self, self._pilot_evals(), self._most_evals() - 2 * self.inputs.size)
         learned = yield from pilot.run()
         self.learned = self._ignorant() if learned is None else learned
         self.cap = np.minimum(self.cap, pilot.cap)
         self.floor = np.maximum(self.floor, np.minimum(CLEAR * self.learned.floor, self.cap))
         yield from self._rounds()
         yield from self._look_again()
+        yield from self._look_wide()
 
     def _fits(self, learned: Learned) -> bool:
         """Whether what was learned elsewhere is about as many outputs."""
@@ -256,16 +258,12 @@ class AutoPlan(Mending):
         m = self.inputs.size
         twice = self.learned.noisy or self.learned.two_scales
         each = 2 if twice else 1
-        left: float = m * each
+        left: float = m * each if again else (self._most_evals() - self._evals()) // 2
         if self.options.max_evals is not None:
-            left = (self.options.max_evals - self._evals()) // 2
             # a noise-free answer gets no better than rounding allows
             each = max(min(int(left // m), 1 << 30 if self.learned.noisy else 4), 1)
-        elif self.options.tol is not None or self.options.rtol is not None:
+        elif self._wanted_error:
             left = PATIENCE * m
-        elif twice and not again:
-            # what is left of five evaluations an input goes where the error is largest
-            left = max(left, (self._most_evals() - self._evals()) // 2)
         self.each = each
         while True:
             who = self._next(left)
@@ -283,10 +281,8 @@ class AutoPlan(Mending):
     def _next(self, left: float) -> Index:
         """The inputs that get a pair now."""
         wanted = np.flatnonzero((self.count < self.each) & ~self.inert)
-        if wanted.size and self.options.max_evals is None:
-            return wanted
         if not wanted.size:
-            if self.options.tol is not None or self.options.rtol is not None:
+            if self._wanted_error:
                 wanted = self._over_tolerance()
             elif self.learned.noisy:  # type: ignore[union-attr]
                 wanted = np.flatnonzero(~self.inert)
@@ -294,13 +290,17 @@ class AutoPlan(Mending):
                     return wanted[:0]
         if wanted.size <= left:
             return wanted
-        self.short = left < 1 or not self.count.all()
+        self.short = not self.count.all() or (self._wanted_error and left < 1)
         # what is left goes where the error is largest
         view, states, weights, slope, noise = self.infer()
         spread = spreads(view, states, noise, slope, weights)
         worst = (spread / np.square(noise)).mean(axis=1)
         order = wanted[np.argsort(-worst[wanted], kind="stable")]
         return np.sort(order[: max(int(left), 0)])
+
+    @property
+    def _wanted_error(self) -> bool:
+        return self.options.tol is not None or self.options.rtol is not None
 
     def _over_tolerance(self) -> Index:
         solution = answer(self, finished=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,14 @@ class Noise:
     count: Array
     size: Array
     least: Array
+    #: The contrasts at unit variance (K, N), nan where there is none.
+    rows: Array
     relative: bool = False
 
     @classmethod
     def empty(cls, n: int) -> Noise:
         """Nothing known yet."""
-        return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n))
+        return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.empty((0, n)))
 
     def reference(self, size: Array) -> Array:
         """Sizes that relative noise refers to: none is 0."""
@@ -37,26 +39,40 @@ class Noise:
 
     def empty_like(self) -> Noise:
         """Nothing known yet of the same outputs."""
-        zero = np.zeros(self.count.size)
-        return Noise(zero, zero.copy(), self.size, self.least)
+        return replace(self.empty(self.count.size), size=self.size, least=self.least)
 
     def clear(self) -> None:
         """Forget all contrasts."""
         self.squares = np.zeros(self.count.size)
         self.count = np.zeros(self.count.size)
+        self.rows = np.empty((0, self.count.size))
 
     def merge(self, other: Noise) -> None:
         """Add the contrasts of another."""
         self.squares = self.squares + other.squares
         self.count = self.count + other.count
+        self.rows = np.concatenate([self.rows, other.rows])
 
     def add(self, contrast: Array, variance: Array | float) -> None:
         """Contrasts (..., N) whose variance is ``variance`` at unit noise; nan is left out."""
-        terms = np.square(contrast) / variance
-        good = np.isfinite(terms)
-        axes = tuple(range(terms.ndim - 1))
-        self.squares = self.squares + np.where(good, terms, 0.0).sum(axis=axes)
-        self.count = self.count + good.sum(axis=axes)
+        rows = contrast / np.sqrt(variance)
+        rows = np.where(np.isfinite(rows), rows, np.nan).reshape(-1, self.count.size)
+        self.squares = self.squares + np.nansum(np.square(rows), axis=0)
+        self.count = self.count + np.isfinite(rows).sum(axis=0)
+        self.rows = np.concatenate([self.rows, rows])
+
+    def independent(self, sd: Array) -> float:
+        """How many outputs of independent noise are worth as much as these: 1 where all wiggle in
+        unison. Contrasts of N independent outputs have a squared cosine of 1 / N in the mean."""
+        n = self.count.size
+        z = np.nan_to_num(self.rows / sd)
+        norm = np.sqrt(np.square(z).sum(axis=1))
+        z = z[norm > 0] / norm[norm > 0, None]
+        k = len(z)
+        if k < 2:
+            return float(n)
+        together = (np.square(z @ z.T).sum() - k) / (k * (k - 1))
+        return float(np.clip(1 / max(together, 1e-12), 1.0, n))
 
     def level(self) -> tuple[Array, Array]:
         """Noise and degrees of freedom, shrunk over outputs.
@@ -94,12 +110,10 @@ class Noise:
         d0 = min(d0, MOST_DOF)
         own = np.where(known, self.count, 0.0)
         shrunk = (d0 * common_var + own * var) / (d0 + own)
-        return np.maximum(np.sqrt(shrunk), self.least), _pooled_dof(d0, own)
-
-
-def _pooled_dof(d0: float, own: Array) -> Array:
-    # the common value itself rests on all outputs together
-    return np.asarray(np.minimum(d0, own.sum()) + own)
+        # the common value itself rests on all the other outputs together
+        share = (self.independent(np.sqrt(shrunk)) - 1) / (own.size - 1)
+        others = (own.sum() - own.mean()) * share
+        return np.maximum(np.sqrt(shrunk), self.least), np.minimum(d0, others) + own
 
 
 def _trigamma_inverse(y: float) -> float:

@@ -13,6 +13,7 @@ from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import States
 from gradiator_np.designs.pairs import Lines, Pair, Pairs
 from gradiator_np.designs.pilot import Learned
+from gradiator_np.designs.quarrel import WIDE
 from gradiator_np.designs.second_look import (
     broken,
     nearest,
@@ -58,6 +59,7 @@ class Mending:
     count: Index
     each: int
     kinks: NDArray[np.bool_]
+    wide: Array
 
     def infer(self) -> Inference:
         """What is known of every input."""
@@ -103,6 +105,9 @@ class Mending:
         pooled.merge(self.noise)
         pool(pooled, noise, view, states, weights, slope)
         level, dof = pooled.level()
+        if learned.two_scales:
+            # neighbouring steps see one wiggle alike
+            level, dof = np.maximum(level, learned.noise), learned.dof
         self.learned = replace(learned, noise=level, dof=dof)
 
     def _look_again(self) -> Generator[Array, None, None]:
@@ -115,7 +120,7 @@ class Mending:
         bend = bending(self.states, self.learned.prior[None])[0]
         short = SHORT * bend if self.learned.noisy else SHORT
         slow = shrinks_slowly(view, noise)
-        suspect &= (nearest(view)[0] < short)[:, None] | slow
+        suspect &= (nearest(view)[0] < short)[:, None] | slow | self.learned.corner
         who = np.flatnonzero(suspect.any(axis=1) & (self.side == 0) & ~self.inert)
         if not who.size:
             return
@@ -130,6 +135,24 @@ class Mending:
         before = Lines(*(getattr(view, a)[who] for a in ("t", "factor", "size", "odd", "even")))
         after = self.book.lines(self.rows, inputs)
         self.kinks[who] = suspect[who] & stays_broken(before, after, noise)
+
+    def _look_wide(self) -> Generator[Array, None, None]:
+        """Slopes at the scale of the trend, where nobody knows which scale is meant."""
+        learned = self.learned
+        assert learned is not None
+        if learned.doubt is None:
+            return
+        left = max(self._most_evals() - self._evals(), 0) // 2
+        who = np.flatnonzero(~self.inert & (self.side == 0) & (self.cap >= WIDE))[:left]
+        if not who.size:
+            return
+        inputs = [int(j) for j in self.inputs[who]]
+        # the book holds the latest pair of a line last
+        yield self.book.request([Pair(j, WIDE) for j in inputs])
+        view = self.book.lines(self.rows, inputs)
+        latest = np.isfinite(view.t).sum(axis=1) - 1
+        self.wide[who] = view.odd[np.arange(who.size), latest]
+        self.book.leave_latest_out(who.size)
 
     def _mend(self, who: Index) -> Generator[Array, None, None]:
         """Ask again where a run failed: nearer, or on the side that works."""

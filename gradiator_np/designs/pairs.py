@@ -184,6 +184,10 @@ class Pairs:
             if any(abs(self.pairs[i].t / t - 1) < SAME_STEP for t in steps)
         }
 
+    def leave_latest_out(self, count: int) -> None:
+        """Leave the latest pairs out of every answer."""
+        self.left_out |= set(range(len(self.pairs) - count, len(self.pairs)))
+
     def values(self, rows: Rows) -> Array:
         """Real outputs (k, N) of the rows so far; nan where not done."""
         out = flat(rows.values)

@@ -57,6 +57,8 @@ class Learned:
         preferred.
     relative : bool
         Whether noise grows with the size of an output.
+    corner : bool
+        Whether there is a kink or a jump at x.
     """
 
     noise: Array
@@ -69,6 +71,7 @@ class Learned:
     two_scales: bool = False
     doubt: Array | None = None
     relative: bool = False
+    corner: bool = False
 
 
 class Host(Protocol):
@@ -89,13 +92,15 @@ class Pilot(Quarrel):
     host : AutoPlan
     budget : int
         Evaluations that may have been used when it ends, the one at x included.
+    most : int
+        The same where slopes at two scales quarrel.
     """
 
-    def __init__(self, host: Host, budget: int) -> None:
+    def __init__(self, host: Host, budget: int, most: int) -> None:
         self.host, self.book = host, host.book
-        self.budget = budget
+        self.budget, self.most = budget, most
         self.side = 0
-        self.noisy = self.random = self.two_scales = False
+        self.noisy = self.random = self.two_scales = self.corner = False
         self.doubt: Array | None = None
         self.floor = 0.0
         self.cap = CAP
@@ -239,6 +244,7 @@ class Pilot(Quarrel):
 
     def _clean(self) -> Script:
         yield from self._pairs([SHORT, WIDE, WIDE / 2])
+        self.corner = self._corner(SHORT, WIDE / 2)
 
     def _loud(self) -> Script:
         book = self.book
@@ -255,7 +261,31 @@ class Pilot(Quarrel):
         self.random = bool((again != book.f0)[np.isfinite(again + book.f0)].any())
         if self.random:
             self.host.noise.add(again - book.f0, 2.0)
+        elif self._corner(tau, 2 * tau):
+            # what looked like noise at the smallest step is a corner of a quiet function
+            self.noise.clear()
+            self.noise.add(self.noise.least, 1.0)
+            self.noisy, self.corner = False, True
+            return
         self._contrasts(tau, 2 * tau)
+
+    def _corner(self, t: float, twice: float) -> bool:
+        """Whether the even part at x is that of a jump (the same at every step) or of a kink (in
+        proportion to the step, and a curvature)."""
+        view = self._view()
+        at = [int(np.nanargmin(view.t[0])), self._at(view, t), self._at(view, twice)]
+        t0, t1, t2 = view.t[0, at]
+        even = view.even[0, at] / np.maximum(self.noise.size, 1e-300)
+        if t0 == t1 or t1 == t2:
+            return False
+
+        def small(a: Array, b: Array) -> bool:
+            return bool(np.nansum(np.square(a)) < 0.01 * np.nansum(np.square(b)))
+
+        kink = even[0] / t0
+        bend = (even[1] - kink * t1) / t1**2
+        jump = np.concatenate([even[1] - even[0], even[2] - even[0]])
+        return small(even[2] - kink * t2 - bend * t2**2, kink * t2) or small(jump, even[0])
 
     def _coarse(self) -> Script:
         """Printed digits, rounded or integer inputs: nothing answers below the floor."""
@@ -328,4 +358,5 @@ class Pilot(Quarrel):
             self.two_scales,
             self.doubt,
             book.reference is not None,
+            self.corner,
         )

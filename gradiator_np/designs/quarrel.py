@@ -23,6 +23,12 @@ SMOOTH = 0.25
 # Share of the quarrel by which the wide pairs may differ among themselves (ignition of hydrogen,
 # a sigmoid, has 0.33).
 SHARED = 0.25
+# Share of that which a term of fifth order does not explain.
+FIFTH = 0.1
+# Relative error of a slope below which no error bar is at stake that the status could save.
+AT_STAKE = 1e-4
+# Wiggles of fewer radians per unit t are seen by the wide pairs themselves.
+FASTEST = 30.0
 # The pilot's widest pair: where a function bends on the scale of x, this shows it.
 WIDE = 0.2
 
@@ -32,6 +38,7 @@ class Quarrel:
 
     book: Pairs
     budget: int
+    most: int
     cap: float
     floor: float
     noisy: bool
@@ -87,30 +94,22 @@ class Quarrel:
             return
         small = int(usable[np.argmin(t[usable])])
         wanted = [w for w in (WIDE / 2, WIDE) if not np.isclose(t, w, rtol=0.01).any()]
-        self.budget += 2 * len(wanted)
+        self._allow(2 * len(wanted))
         yield from self._pairs(wanted)
         if self._smooth(small):
             return
-        self.budget += 4
+        self._allow(4)
         yield from self._pairs([WIDE / 4, 2 * WIDE])
         g = self._view().odd[0, small]
         if self._window(WIDE / 4, g) or self._window(WIDE / 2, g):
             return
-        if not self._grows(g):
-            d = self._view().odd[0, self._at(self._view(), WIDE / 2)]
-            # signs are random: what m slopes differ by together, each does by 1 / sqrt(m) of
-            self.doubt = np.nan_to_num(np.abs(g - d)) / self._length()
+        d = self._view().odd[0, self._at(self._view(), WIDE / 2)]
+        # signs are random: what m slopes differ by together, each does by 1 / sqrt(m) of
+        self.doubt = np.nan_to_num(np.abs(g - d)) / self._length()
         self.book.forget_steps(self.book.pilot, (WIDE / 4, WIDE / 2, 2 * WIDE))
 
-    def _grows(self, g: Array) -> bool:
-        """Whether what a cubic leaves grows with the step, as a term in t^5 does (16 times from
-        one window to the next) and a wiggle does not (it halves)."""
-        view = self._view()
-        weight = self._weights(g, view.odd[0, self._at(view, WIDE)])
-        near, far = (
-            _sum(weight * np.square(self._residual(view, short))) for short in (WIDE / 4, WIDE / 2)
-        )
-        return bool(far > 16 * near)
+    def _allow(self, more: int) -> None:
+        self.budget = min(self.budget + more, self.most)
 
     def _residual(self, view: Lines, short: float) -> Array:
         """What pairs at t, 2t, 4t leave when a slope and a cubic term are taken out."""
@@ -124,21 +123,44 @@ class Quarrel:
         return np.asarray(1 / (size + 1e-4 * size.mean() + 1e-100))
 
     def _smooth(self, small: int) -> bool:
-        """Whether the wide pairs, extrapolated, meet the slope at a small step."""
+        """Whether slope, second and third derivative at a small step are those of the wide pairs.
+
+        A wiggle of w radians per unit t changes f'' by w times what it changes the slope, and
+        f''' by w^2 times: where these agree, so do the slopes. Over 148 points of 37 classical
+        problems only Osborne's second, which bends at 0.08, is taken for a wiggle.
+        """
         view = self._view()
-        t, g = view.t[0], view.odd[0, small]
+        t, odd, even = view.t[0], view.odd[0], view.even[0]
         a, b = self._at(view, WIDE / 2), self._at(view, WIDE)
-        if a == b or not np.isfinite(view.odd[0, [a, b]]).any():
+        if a == b or not np.isfinite(odd[[a, b]]).any():
             return True
-        r2 = (t[b] / t[a]) ** 2
-        trend = (r2 * view.odd[0, a] - view.odd[0, b]) / (r2 - 1)
-        weight = self._weights(g, view.odd[0, b])
-        sd = np.square(self._level()[0]) * (1 / t[small] ** 2 + 2 / t[a] ** 2)
-        off = _sum(weight * np.maximum(np.square(g - trend) - 9 * sd, 0.0))
-        change = _sum(weight * np.square(view.odd[0, b] - view.odd[0, a]))
-        # a function that bends at rho leaves (0.1 / rho)^2 of the change; below 1e-4 of the slope
-        # no error bar is at stake that the status could save
-        return bool(off < SMOOTH**2 * change or off < 1e-8 * _sum(weight * g**2))
+        noise, g = self._level()[0], odd[small]
+        weight = self._weights(g, odd[b])
+        ta, tb, ts, tiny = t[a] ** 2, t[b] ** 2, t[small] ** 2, int(np.nanargmin(t))
+        least = AT_STAKE**2 * _sum(weight * g**2)
+
+        def quarrel(off: Array, sd: Array, change: Array, share: float, tell: float) -> bool:
+            seen = _sum(weight * np.maximum(np.square(off) - 9 * sd**2, 0.0))
+            return bool(seen > share**2 * _sum(weight * change**2) and seen > tell**2 * least)
+
+        # the wide pairs extrapolated to 0 with a cubic term, against what is there; a function
+        # that bends at rho leaves (0.1 / rho)^2 of the change from one to the other
+        third = (odd[b] - odd[a]) / (tb - ta)
+        off = g - (odd[a] - third * ta)
+        if quarrel(off, noise * np.sqrt(1 / ts + 2 / ta), odd[b] - odd[a], SMOOTH, 1.0):
+            return False
+        bend, wider = even[a] / (2 * ta), even[b] / (2 * tb)
+        off_even = even[small] / (2 * ts) - (tb * bend - ta * wider) / (tb - ta)
+        if quarrel(off_even, np.sqrt(1.5) * noise / ts, wider - bend, SMOOTH, FASTEST / 2):
+            return False
+        if tiny == small:
+            return True
+        # what a fifth-order term leaves in the slope follows from what it leaves in f'''
+        share = ta * tb / (ta + tb)
+        # three times over: the noise is a guess from one contrast, and is divided by 1e-14 here
+        sd = 3 * share * noise / (np.sqrt(2.0) * t[tiny] * ts)
+        off_third = share * (third - (g - odd[tiny]) / ts)
+        return not quarrel(off - off_third, sd, off, FIFTH, 5.0)
 
     def _window(self, short: float, g: Array) -> bool:
         """Whether pairs at t, 2t, 4t agree on a trend that the small steps contradict."""
@@ -153,7 +175,9 @@ class Quarrel:
         # are small, and 1.2 and 2.04 bring them to the noise of one run
         even = (e1 - 0.3125 * e2 + e4 / 64) / 2.04
         noise, _ = self._level()
-        level = np.sqrt(np.maximum((np.square(1.2 * short * res) + even**2) / 2, noise**2))
+        # a wiggle that repeats within ``short`` is this loud at least
+        least = np.maximum(noise, 0.1 * short * np.abs(g - trend))
+        level = np.sqrt(np.maximum((np.square(1.2 * short * res) + even**2) / 2, least**2))
         sd = 0.475 * level / short
         weight = self._weights(g, view.odd[0, self._at(view, WIDE)])
         quarrel = weight * np.square(g - trend)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+# The pilot's slope is a sum of all inputs' with random signs, which cancel: in one case of eight to
+# a quarter.
+UNSEEN_DOUBT = 4.0
 # Error bars above this share of J say that there is no answer.
 NO_ANSWER = 0.7
 
@@ -45,7 +48,9 @@ def answer(plan: AutoPlan, finished: bool) -> Solution:
             total[:, plan.inputs] += np.square(half_gap).T
     if plan.learned is not None and plan.learned.doubt is not None:
         # small steps say this, wide ones say that
-        total += np.square(plan.learned.doubt)[:, None]
+        gap, doubt = np.abs(coef[:, plan.inputs] - plan.wide.T), plan.learned.doubt[:, None]
+        gap = np.where(np.isfinite(gap), np.hypot(gap, doubt), UNSEEN_DOUBT * doubt)
+        total[:, plan.inputs] += np.square(gap)
     known = np.isfinite(total)
     noise_part = np.square(noise)[:, None] * diag
     extra = np.where(known, np.maximum(total - noise_part, 0.0), 0.0)
