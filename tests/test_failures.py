@@ -236,3 +236,41 @@ def test_random_failures_keep_full_rank():
     assert not np.isinf(estimate.stderr).any()
     # Lines that lost points are of lower order: h^2 f'''/6 at h = 1e-3 x 4, f''' = 6.
     assert_allclose(estimate.jac, EXACT, atol=1e-4)
+
+
+X6 = np.array([1.2, 0.7, 2.0, 1.5, 0.3, 1.1])
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
+@pytest.mark.parametrize("level", [0.0, 1e-4])
+@pytest.mark.parametrize("side", [1, -1])
+def test_every_output_fails_on_a_side_of_its_own_input(side, level):
+    """No direction at random works at both ends: the pilot goes all up or all down.
+
+    One-sided rules of second order balance noise and curvature at an error of some level^(2/3).
+    """
+    noise = np.random.default_rng(0)
+
+    def fun(z):
+        return np.where(side * z > side * X6, np.nan, z**2 + level * noise.standard_normal(6))
+
+    estimate = jacobian(fun, X6)
+    error = estimate.jac - np.diag(2 * X6)
+    assert np.abs(error).max() < max(10 * level ** (2 / 3), 1e-9)
+    # 36 entries within 5 standard errors: a false alarm in 2e-3 with ten degrees of freedom
+    assert (np.abs(error) <= 5 * estimate.stderr).all()
+    assert estimate.nfev <= 9 * 6 + 10
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
+def test_one_input_that_fails_on_one_side():
+    estimate = jacobian(lambda z: np.where(z > 1.0, np.nan, z**2), 1.0)
+    assert abs(estimate.jac - 2) < 1e-9
+    assert abs(estimate.jac - 2) <= 4 * estimate.stderr
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
+def test_infinite_outputs_count_as_failed():
+    estimate = jacobian(lambda z: np.array([np.inf, z[0] * z[1]]), [1.0, 2.0])
+    assert np.isinf(estimate.stderr[0]).all()
+    np.testing.assert_allclose(estimate.jac[1], [2, 1], rtol=1e-9)

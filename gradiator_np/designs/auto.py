@@ -18,6 +18,7 @@ from gradiator_np.designs.moves import FreeMoves
 from gradiator_np.designs.pairs import SIDED_NOISE, SIDED_REACH, Lines, Pair, Pairs, round_digit
 from gradiator_np.designs.pilot import CAP, Learned, Pilot
 from gradiator_np.designs.search import best_steps
+from gradiator_np.designs.second_look import nearest
 from gradiator_np.designs.verdict import answer
 from gradiator_np.solvers.solution import Solution
 
@@ -153,11 +154,17 @@ class AutoPlan(Mending):
         scale = self.problem.scale
         if self.options.max_step is not None:
             self.book.shorten((self.options.max_step / scale).min(axis=0))
+            lost = np.flatnonzero(self.book.free & (self.book.room < 2 * self.book.least))
+            if lost.size:
+                raise ValueError(
+                    f"the max_step of input {lost[0]} is less than two units in the last place of x"
+                )
         cap = np.minimum(np.minimum(self.book.up, self.book.down), CAP)
-        floor = np.zeros(cap.size)
+        cap = np.where(cap < self.book.least, 0.0, cap)
+        floor = 4 * self.book.least
         if self.options.min_step is not None:
-            floor = (self.options.min_step / scale).max(axis=0)
-        floor = np.minimum(np.broadcast_to(floor, cap.shape), cap)
+            floor = np.maximum(floor, (self.options.min_step / scale).max(axis=0))
+        floor = np.minimum(floor, np.where(cap > 0, cap, self.book.room / 2))
         return cap[self.inputs], floor[self.inputs]
 
     def infer(self) -> Inference:
@@ -225,8 +232,26 @@ class AutoPlan(Mending):
         self.cap = np.minimum(self.cap, pilot.cap)
         self.floor = np.maximum(self.floor, np.minimum(CLEAR * self.learned.floor, self.cap))
         yield from self._rounds()
+        if learned is None:
+            self._learn_from_pairs()
         yield from self._look_again()
         yield from self._look_wide()
+
+    def _learn_from_pairs(self) -> None:
+        """Noise where no pilot could be run: from second differences at steps so small that
+        curvature does not reach them, and one that did would pass for noise."""
+        assert self.learned is not None
+        if self.known_noise is not None:
+            return
+        view = self.book.lines(self.rows, [int(j) for j in self.inputs])
+        self.noise.size = np.nan_to_num(np.abs(self.book.f0))
+        self.noise.least = self.learned.noise
+        even, k = nearest(view)[2], np.arange(1, self.inputs.size)[:, None]
+        # all share the noise of f0: what they differ by, and their mean
+        self.noise.add((np.cumsum(even, axis=0)[:-1] - k * even[1:]) / np.sqrt(k * (k + 1)), 2.0)
+        self.noise.add(even.mean(axis=0), 4 + 2 / self.inputs.size)
+        level, dof = self.noise.level()
+        self.learned = replace(self.learned, noise=level, dof=dof)
 
     def _fits(self, learned: Learned) -> bool:
         """Whether what was learned elsewhere is about as many outputs."""
@@ -347,7 +372,7 @@ class AutoPlan(Mending):
         used = self.book.steps(j) + taken
         while True:
             rounded = float(round_digit(np.array(t * scale))) / scale
-            if all(abs(rounded / other - 1) > 1e-6 for other in used):
+            if all(abs(rounded / other - 1) > 1e-6 for other in used) or t < self.book.least[j]:
                 return rounded
             t *= 0.85
 

@@ -169,6 +169,8 @@ class Mending:
                     self.side[k] = works
                     self.reach[k] = t / 2
                     t = t / 2
+                elif last.side != 0 and self.book.is_open(j, -last.side, 2 * t):
+                    self.side[k] = -last.side
                 else:
                     t = t / SHRINK
                     self.reach[k] = t
@@ -181,7 +183,7 @@ class Mending:
         view = self.book.lines(self.rows, [int(self.inputs[k]) for k in who])
         alive = np.isfinite(self.book.f0)
         if not alive.any():
-            alive = np.isfinite(view.odd).any(axis=(0, 1))
+            alive = np.asarray(np.isfinite(view.odd).any(axis=(0, 1)))
         missing = np.asarray(~np.isfinite(view.odd).any(axis=1))
         return who[missing[:, alive].any(axis=1)]
 

@@ -85,7 +85,8 @@ class Pairs:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.scale = problem.scale
-        self.f0 = flat(problem.y[None])[0]
+        f0 = flat(problem.y[None])[0]
+        self.f0: Array = np.where(np.isfinite(f0), f0, np.nan)
         self.batch, self.m = problem.x.shape
         # complex outputs count twice: their real and imaginary parts are outputs of their own
         self.per_point = self.f0.size // self.batch
@@ -93,7 +94,10 @@ class Pairs:
         down = (problem.x - problem.lower) / self.scale
         #: How far each input may be moved up and down at every point, in units of t.
         self.up, self.down = up.min(axis=0), down.min(axis=0)
-        self.free = np.maximum(self.up, self.down) > 0
+        #: The least change of each input that floating-point numbers allow, in units of t.
+        self.least = np.max(np.spacing(np.abs(problem.x)) / self.scale, axis=0)
+        # a rule needs two points
+        self.free = self.room >= 2 * self.least
         self.direction = np.zeros((self.batch, self.m))
         only = np.flatnonzero(self.free)
         #: The line that the pilot's pairs belong to: the input itself where there is only one.
@@ -107,6 +111,11 @@ class Pairs:
         #: The pairs of each line, in the order of their rows.
         self._of: dict[int, list[int]] = {}
         self._views: tuple[Any, dict[tuple[int, ...], Lines]] = (None, {})
+
+    @property
+    def room(self) -> Array:
+        """How far each input may be moved to the side that is more open, in units of t."""
+        return np.asarray(np.maximum(self.up, self.down))
 
     def shorten(self, most: Array) -> None:
         """Allow no input (m,) to be moved further than ``most``, in units of t."""
@@ -130,7 +139,10 @@ class Pairs:
             at, line, t = (np.array(a) for a in zip(*moves))
             own = line != PILOT
             out[at[own], :, line[own]] = t[own, None] * self.scale[:, line[own]].T
-            out[at[~own]] = t[~own, None, None] * self.direction * self.scale
+            offset = t[~own, None, None] * self.direction * self.scale
+            # what would round to nothing stays where it is
+            moves = (p.x + offset) - p.x != 0
+            out[at[~own]] = np.where(moves, offset, 0.0)
         if p.bounded:
             # x + t s may round to just outside of a bound that t s just reaches
             np.clip(out, p.lower - p.x, p.upper - p.x, out=out)
@@ -149,6 +161,12 @@ class Pairs:
         sign = np.where(self.up[inputs] >= t, 1.0, -1.0)
         out[0][:, inputs] = sign * t * self.scale[:, inputs]
         return out
+
+    def is_open(self, line: int, side: int, reach: float) -> bool:
+        """Whether a side of an input has room and was not tried by itself yet."""
+        room = self.up[line] if side > 0 else self.down[line]
+        tried = {self.pairs[i].side for i in self._of.get(line, ())}
+        return bool(room >= reach and side not in tried)
 
     def group_answers(self, rows: Rows) -> bool:
         """Whether the latest row differs from x anywhere."""
@@ -191,7 +209,7 @@ class Pairs:
     def values(self, rows: Rows) -> Array:
         """Real outputs (k, N) of the rows so far; nan where not done."""
         out = flat(rows.values)
-        out[~rows.done] = np.nan
+        out[~(np.isfinite(out) & rows.done[:, None])] = np.nan
         return out
 
     def steps(self, line: int) -> list[float]:

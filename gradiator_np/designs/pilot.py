@@ -142,19 +142,21 @@ class Pilot(Quarrel):
         """Pairs that the budget still allows."""
         return (self.budget - self.book.n_rows - 1) // 2
 
-    def _aim(self) -> None:
-        """Draw the direction."""
+    def _aim(self, way: int = 0) -> None:
+        """Draw the direction; a one-sided one leads all inputs up (``way`` 1) or down (-1) where
+        there is room, or (0) to where there is more."""
         book, rng = self.book, self.book.problem.rng
         gap = np.minimum(book.up, book.down)
         if self.side == 0 and not (gap > 0).any():
             self.side = 1
         if self.side:
-            gap = np.maximum(book.up, book.down) / 2
+            side = np.where(book.up >= book.down, 1.0, -1.0)
+            if way:
+                side = np.where((book.up if way > 0 else book.down) > 0, way, -way)
+            gap = np.where(side > 0, book.up, book.down) / 2
         # no input may be led out of its bounds by the widest pair
         size = rng.uniform(0.5, 1.0, book.m) * np.minimum(1.0, np.maximum(gap, 0.0) / CAP)
-        sign = rng.choice([-1.0, 1.0], book.m)
-        if self.side:
-            sign = np.where(book.up >= book.down, 1.0, -1.0)
+        sign = side if self.side else rng.choice([-1.0, 1.0], book.m)
         if book.pilot != PILOT:
             size = np.where(book.free, 1.0, 0.0)
             self.cap = float(min(CAP, gap[book.pilot]))
@@ -177,9 +179,12 @@ class Pilot(Quarrel):
 
     def _wake(self, start: float) -> Generator[Array, None, bool]:
         """Grow the first pair until something answers; False where every run fails."""
-        book, t = self.book, start
+        book, tries = self.book, 0
         self._aim()
-        tries = 0
+        # some input has to move by more than floating-point numbers round to
+        size = np.abs(book.direction).max(axis=0)
+        seen = np.where(size > 0, book.least / np.where(size > 0, size, 1.0), np.inf)
+        t = start = min(max(start, 4 * float(seen.min())), self.cap)
         while self._spare() > 0:
             yield from self._pairs([t])
             view = self._view()
@@ -192,9 +197,12 @@ class Pilot(Quarrel):
                 if last.side == 0 and last.works != 0:
                     # the domain ends at x: the side that works will do
                     book.direction = book.direction * last.works
-                    self.side = 1
-                elif tries > 1:
-                    self._aim()
+                    self.side = 1 if book.pilot == PILOT else last.works
+                elif book.pilot == PILOT and tries > 1:
+                    # each output may have a side of its own: all up, all down, at random again
+                    way = (0, 1, -1)[tries % 3 - 1]
+                    self.side = abs(way)
+                    self._aim(way)
                 t = t / 8 if book.pilot == PILOT else t
                 continue
             if np.nan_to_num(odd).any() or np.nan_to_num(even).any():
@@ -208,11 +216,12 @@ class Pilot(Quarrel):
     def _replace_wide(self) -> Script:
         """Where the wide pairs failed, the domain ends there: stay inside."""
         view = self._view()
-        failed = ~np.isfinite(view.odd[0]).any(axis=1)
+        worked = np.isfinite(view.odd[0]).any(axis=1)
+        failed = ~worked & (view.t[0] > np.min(view.t[0][worked], initial=np.inf))
         if not failed.any():
             return
         wide = view.t[0][failed].min()
-        good = view.t[0][~failed]
+        good = view.t[0][worked]
         self.cap = min(self.cap, wide / 2)
         if not (good > wide / 10).any():
             yield from self._pairs([wide / 4])
