@@ -22,7 +22,7 @@ from benchmarks._common import RESULTS, quick, table, write
 from benchmarks.lsq_held_out import held_out
 from benchmarks.lsq_problems import problems
 from benchmarks.lsq_runs import BUDGET, LEVELS, SOLVERS, Store, available
-from gradiator_np.lsq.driver import LeastSquares
+from gradiator_np.lsq import LeastSquares
 
 UNSOLVED = 100.0
 #: Seeds and problems for solvers whose own work takes a minute a run at m = 30.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gradiator_np.lsq.driver import least_squares
+from gradiator_np.lsq import least_squares
 
 #: Runs allowed, in m + 1.
 BUDGET = 50

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from gradiator_np.lsq import LeastSquares, least_squares
 from gradiator_np.lsq import trust_region as tr
-from gradiator_np.lsq.driver import LeastSquares, least_squares
 from gradiator_np.samples import EvaluationError
 
 T = np.linspace(0, 4, 30)
@@ -33,26 +33,32 @@ def size(x, model=decay, data=None):
 # -- the pure parts --------------------------------------------------------------------------
 
 
-def test_the_local_model_is_generalised_least_squares():
+@pytest.mark.parametrize("sigma", [np.full(4, 0.3), np.array([0.1, 0.5, 0.1, 2.0])])
+def test_the_local_model_is_generalised_least_squares(sigma):
     rng = np.random.default_rng(0)
     u, y = rng.normal(size=(11, 3)), rng.normal(size=(11, 4))
-    model = tr.fit(u, y, sigma=0.3)
+    model = tr.fit(u, y, sigma)
     t = u @ u.T
-    s = model.kappa**2 * (t**2 / 2 + t**3 / 6) + 0.09 * np.eye(11)
     x = np.hstack([np.ones((11, 1)), u])
-    cov = np.linalg.inv(x.T @ np.linalg.solve(s, x))
-    beta = cov @ x.T @ np.linalg.solve(s, y)
-    # The inverse of s loses eps times its condition number, on either route.
-    tol = 1e3 * np.finfo(float).eps * np.linalg.cond(s)
-    np.testing.assert_allclose(model.cov, cov, rtol=tol, atol=tol * cov.max())
-    np.testing.assert_allclose(np.vstack([model.c, model.jac.T]), beta, rtol=tol, atol=tol)
-    # Kriging mean at another point.
     v = rng.normal(size=(2, 3))
     tv = v @ u.T
-    alpha = np.linalg.solve(s, y - x @ beta)
-    want = np.hstack([np.ones((2, 1)), v]) @ beta
-    want = want + model.kappa**2 * (tv**2 / 2 + tv**3 / 6) @ alpha
-    np.testing.assert_allclose(model.predict(v), want, rtol=tol, atol=100 * tol)
+    for i, level in enumerate(sigma):
+        s = model.kappa**2 * (t**2 / 2 + t**3 / 6) + level**2 * np.eye(11)
+        cov = np.linalg.inv(x.T @ np.linalg.solve(s, x))
+        beta = cov @ x.T @ np.linalg.solve(s, y[:, i])
+        # The inverse of s loses eps times its condition number, on either route.
+        tol = 1e3 * np.finfo(float).eps * np.linalg.cond(s)
+        got = model.covs[model.group[i]]
+        np.testing.assert_allclose(got, cov, rtol=tol, atol=tol * cov.max())
+        np.testing.assert_allclose(np.r_[model.c[i], model.jac[i]], beta, rtol=tol, atol=tol)
+        # Kriging mean at another point.
+        alpha = np.linalg.solve(s, y[:, i] - x @ beta)
+        want = np.hstack([np.ones((2, 1)), v]) @ beta
+        want = want + model.kappa**2 * (tv**2 / 2 + tv**3 / 6) @ alpha
+        np.testing.assert_allclose(model.predict(v)[:, i], want, rtol=tol, atol=100 * tol)
+    each = model.covs[model.group]
+    weights = np.arange(4.0)
+    np.testing.assert_allclose(model.summed(weights), np.tensordot(weights, each, 1), rtol=1e-14)
 
 
 def test_curvature_and_noise_are_found():
@@ -68,7 +74,7 @@ def test_curvature_and_noise_are_found():
     )
     model = tr.fit(u, y)
     assert 1.0 < model.kappa < 4.0
-    assert 0.05 < model.sigma < 0.2
+    assert 0.05 < model.sigma[0] < 0.2
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -146,6 +152,34 @@ def test_a_wanted_width_is_reached_with_more_runs():
     assert r.status == "noise"
     assert np.all(high - low <= 0.06)
     assert r.nfev > short.nfev
+
+
+def test_relative_widths_and_inputs_whose_width_does_not_matter():
+    data = decay(TRUTH)
+    half = {}
+    for rtol in (np.array([0.02, np.inf, np.inf]), np.array([np.inf, np.inf, 0.05])):
+        r = least_squares(noisy(decay, data, 0.01, 4), START, x_tol=0.0, x_rtol=rtol)
+        low, high = r.confidence
+        half[r.nfev] = 0.5 * (high - low)
+        sure = rtol < np.inf
+        assert r.status == "noise"
+        assert np.all(half[r.nfev][sure] <= rtol[sure] * np.abs(r.x[sure]) * (1 + 1e-9))
+
+
+def test_noise_that_differs_between_residuals_is_used():
+    """Half of the residuals 30 times noisier: told so, x is closer than by one common figure."""
+    sigma = np.where(np.arange(30) % 2, 0.3, 0.01)
+    data = decay(TRUTH)
+    known, common = [], []
+    for seed in range(4):
+        r = least_squares(noisy(decay, data, sigma, seed), START, noise=sigma)
+        np.testing.assert_allclose(r.noise, sigma, rtol=1e-9)
+        known.append(np.linalg.norm(r.x - TRUTH))
+        one = least_squares(noisy(decay, data, sigma, seed), START)
+        assert isinstance(one.noise, float)
+        common.append(np.linalg.norm(one.x - TRUTH))
+        assert r.jac_stderr[1].min() > 3 * r.jac_stderr[0].max()
+    assert np.median(known) < np.median(common)
 
 
 def test_no_point_leaves_the_bounds_and_an_active_bound_is_found():
@@ -254,6 +288,10 @@ def test_errors_of_fun_are_told():
         LeastSquares(START, max_evals=0)
     with pytest.raises(ValueError, match="noise must be"):
         LeastSquares(START, noise=-1)
+    with pytest.raises(ValueError, match=r"noise has shape \(5,\), fun returned \(30,\)"):
+        least_squares(decay, START, noise=np.ones(5))
+    with pytest.raises(ValueError, match="x_tol and x_rtol must"):
+        LeastSquares(START, x_rtol=-0.1)
     with pytest.raises(TypeError, match="complex"):
         least_squares(lambda x: x * 1j, START)
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradiator_np import checks
 from gradiator_np.evaluate import Evaluator, Run
 from gradiator_np.lsq import trust_region as tr
+from gradiator_np.lsq.asktell import known_noise
 from gradiator_np.lsq.search import FIRST, Search, default_scale
 from gradiator_np.samples import EvaluationError, Samples
 from gradiator_np.settings import UNBOUNDED
@@ -43,7 +44,7 @@ class Modelled:
         The moves that mend J stay within them; the optimiser minds its own points.
     x_scale : array_like, shape (m,), optional
         Unit of each input; default |x0|, where that is 0 the median of the others, or 1.
-    noise : float, optional
+    noise : float or array, optional
         Standard deviation of one output of one run, where it is known.
     workers, run
         As in `least_squares`.
@@ -77,7 +78,7 @@ class Modelled:
         kwargs: Mapping[str, Any] | None = None,
         bounds: Any = UNBOUNDED,
         x_scale: Any = None,
-        noise: float | None = None,
+        noise: ArrayLike | None = None,
         workers: Any = 1,
         run: Run | None = None,
     ) -> None:
@@ -90,7 +91,9 @@ class Modelled:
             x_scale, layout, "x_scale"
         )  # fmt: skip
         self._evaluate = Evaluator(fun, layout, args=args, kwargs=kwargs, workers=workers, run=run)
-        self._search = Search(flat, scale, low, high, noise)
+        self._search = Search(
+            flat, scale, low, high, None if noise is None else known_noise(noise).reshape(-1)
+        )
         self._x = np.full(layout.size, np.nan)
         self._model: tr.LocalModel | None = None
         self._scalar = False
@@ -110,8 +113,8 @@ class Modelled:
 
     @property
     def noise(self) -> float:
-        """Standard deviation of one output of one run, by the model last used."""
-        return np.nan if self._model is None else self._model.sigma
+        """Standard deviation of one output of one run (rms), by the model last used."""
+        return np.nan if self._model is None else float(np.sqrt(np.mean(self._model.sigma**2)))
 
     def fun(self, x: ArrayLike) -> Any:
         """The model's value at x, after one run there; nan where the run failed."""
@@ -177,8 +180,10 @@ class Modelled:
     def _blur(self) -> float:
         """Standard deviation of ``_loss`` by the noise that is left in the model."""
         assert self._model is not None
-        error = float(np.sqrt(self._model.cov[0, 0]))
-        return error if self._scalar else error * float(np.linalg.norm(self._model.c))
+        model = self._model
+        if self._scalar:
+            return float(np.sqrt(model.covs[0, 0, 0]))
+        return float(np.sqrt(model.summed(model.c**2)[0, 0]))
 
     def _at(self, x: Array) -> tr.LocalModel | None:
         """The model about x, with a run at x; None where that run failed."""
@@ -212,7 +217,7 @@ class Modelled:
     def _missing(self, model: tr.LocalModel) -> Array | None:
         """The direction that J knows least, where that matters."""
         if self._scalar:
-            p = model.cov[1:, 1:]
+            p = model.covs[0, 1:, 1:]
             if np.trace(p) <= POOR * float(np.square(model.jac).sum()):
                 return None
             return np.asarray(np.linalg.eigh(p)[1][:, -1])

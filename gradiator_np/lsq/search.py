@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gradiator_np.lsq import trust_region as tr
 from gradiator_np.lsq.neighbours import around
+from gradiator_np.lsq.patience import Patience
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -23,16 +24,8 @@ RUNAWAY = 1e4
 #: A geometry point is due where the expected loss by errors of J exceeds this many predicted
 #: decreases.
 POOR = 10.0
-#: Iterations in a row without hope of progress before the search ends.
-CALM = 4
-#: Noise of the sum of squares, relative to it, from which on the whole patience is needed.
-LOUD = 1e-3
-#: Gain, in standard deviations of the noise of the sum of squares, that is worth a run.
-HALF = 0.25
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MANY = 400
-#: Runs without a better sum of squares before the search ends, and ten per parameter and one.
-STALE = 30
 #: Trial radius below which x does not move any more.
 LEAST = 1e-14
 #: Radius at which parameters that only noise answered are given up.
@@ -77,10 +70,10 @@ class Search:
     Parameters
     ----------
     x0, scale, low, high : array, shape (m,)
-    sigma : float or None
-        Noise of one evaluation, of every residual, where it is known.
-    x_tol : array, shape (m,), or None
-        Half width wanted of each parameter's 95 % interval.
+    sigma : array, shape (n,) or (1,), or None
+        Noise of one evaluation of each residual, where it is known.
+    x_tol : pair of arrays, shape (m,), or None
+        Half width wanted of each parameter's 95 % interval: absolute, and relative to |x|.
     jac0 : array, shape (n, m), or None
         An earlier Jacobian: it takes the place of the first moves.
     rng : Generator or None
@@ -89,7 +82,8 @@ class Search:
 
     def __init__(
         self, x0: Array, scale: Array, low: Array, high: Array,
-        sigma: float | None = None, x_tol: Array | None = None, jac0: Array | None = None,
+        sigma: Array | None = None, x_tol: tuple[Array, Array] | None = None,
+        jac0: Array | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:  # fmt: skip
         self.x0, self.scale, self.low, self.high = x0, scale, low, high
@@ -101,9 +95,9 @@ class Search:
         self.values: list[Array | None] = []  # None where pending or failed
         self.centre = -1
         self.radius = RADIUS * float(np.sqrt(self.m))
-        self.calm = self.idle = self.since = self.poor = self.side = 0
-        self.best = np.inf
-        self.checked = self.repeat = False
+        self.patience = Patience(self.m)
+        self.poor = self.side = 0
+        self.repeat = False
         self.fine = False  # the minimum is found: what is left is x_tol
         self.status = ""
         self.proposal: Proposal | None = None
@@ -256,17 +250,17 @@ class Search:
         By errors of the value: next to the centre. By errors of J: along the widest direction,
         to and fro, where noise equals curvature.
         """
-        assert self.x_tol is not None
         reach = self.grain / self.radius
         cov, lost = tr.parameter_covariance(state.model, state.held)
         ways = state.loss.worst
         if not lost.any():
-            want = self.x_tol / (self.radius * self.scale)
+            weight = self.radius * self.scale / self._wanted()  # 0 where any width will do
             level = replace(state.model, c=np.zeros_like(state.model.c))
             by_value, _ = tr.parameter_covariance(level, state.held)
-            _, vecs = np.linalg.eigh(cov / np.outer(want, want))
-            ways = (vecs * want[:, None]).T[::-1]
-            if np.trace(by_value / want**2) > 0.5 * np.trace(cov / want**2):
+            _, vecs = np.linalg.eigh(cov * np.outer(weight, weight))
+            ways = (cov @ (vecs * weight[:, None])).T[::-1]
+            each = weight**2
+            if np.diagonal(by_value) @ each > 0.5 * (np.diagonal(cov) @ each):
                 reach *= 0.05
         # On the side where fewer samples lie: pairs cancel their curvature.
         sides = np.sign((state.model.samples @ ways.T).sum(0))
@@ -300,7 +294,8 @@ class Search:
         rows = self.select(x)
         u = (np.array([self.points[i] for i in rows]) - x) / (self.radius * self.scale)
         y = np.array([self.values[i] for i in rows])
-        return tr.fit(u, y, self.sigma), rows
+        sigma = None if self.sigma is None else np.broadcast_to(self.sigma, y.shape[1])
+        return tr.fit(u, y, sigma), rows
 
     def state(self) -> State:
         x = self.points[self.centre]
@@ -310,58 +305,53 @@ class Search:
         ahead = model.c + model.jac @ u
         predicted = size - float(ahead @ ahead)
         loss = tr.expected_loss(model, held)
-        noise = 2 * model.sigma * np.sqrt(size) + model.sigma**2 * np.sqrt(2 * len(model.c))
         hope = tr.gauss_newton_decrease(model, held) + loss.value + loss.jac
-        return State(model, rows, u, held, predicted, loss, hope, float(noise))
+        return State(model, rows, u, held, predicted, loss, hope, model.noise)
 
     def _judge(self, state: State) -> None:
-        """Count iterations without hope; end where nothing more is to be gained."""
-        size = float(state.model.c @ state.model.c)
-        floor = HALF * state.noise + 1e-8 * size
-        self.calm = self.calm + 1 if state.hope <= floor else 0
+        """End where nothing more is to be gained, or look further where nothing answers."""
+        size, runs = float(state.model.c @ state.model.c), len(self.points)
         near = state.predicted + state.loss.jac + state.loss.value
-        self.idle = self.idle + 1 if near <= floor else 0
-        runs = len(self.points)
-        if size < self.best - floor:
-            self.best, self.since, self.checked = size, runs, False
-        stale = runs - self.since > max(STALE, STALE * (self.m + 1) // 3)
-        patience = CALM if state.noise > LOUD * size else CALM // 2
-        limited = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
-        tired = self.calm >= patience or self.idle >= 2 * patience or stale
+        tired = self.patience.spent(size, state.noise, state.hope, near, runs)
         quiet = 8.0 * state.model.ratio > 1.0  # noise exceeds curvature up to the radius
         if size <= 1e-20 * self.limit or self.radius < LEAST:
             self.status = "converged"
         elif quiet and not self._gained(state) and (tired or self._blind(state)):
-            self.calm = self.idle = 0  # only noise answers
-            self.since, self.radius = runs, 4.0 * self.radius
+            self.patience.renew(runs)
+            self.radius *= 4.0
             if self.radius > FARTHEST:
                 self.status = "no signal"
+        elif tired and not self.patience.checked:
+            self.patience.checked = self.repeat = True
+        elif tired and (self.x_tol is None or self._reached(state)):
+            self.status = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
         elif tired:
-            if not self.checked:
-                self.checked = self.repeat = True
-            elif self.x_tol is None or self._reached(state, self.x_tol):
-                self.status = limited
-            else:
-                self.fine = True
-                if quiet:
-                    self.radius *= 1.5  # runs tell most where curvature equals noise
+            self.fine = True
+            if quiet:
+                self.radius *= 1.5  # runs tell most where curvature equals noise
 
     def _gained(self, state: State) -> bool:
         """Whether the sum of squares fell by more than noise since the first run."""
-        sigma, n = state.model.sigma, len(state.model.c)
-        first = self.limit / RUNAWAY
-        noise = 2 * sigma * np.sqrt(first) + sigma**2 * np.sqrt(2 * n)
-        size = float(state.model.c @ state.model.c)
-        return bool(first - n * sigma**2 - size > 4.0 * noise)
+        first = self.values[int(self.good[0])]
+        assert first is not None
+        sigma, c = state.model.sigma, state.model.c
+        fell = float(first @ first - sigma @ sigma - c @ c)
+        return fell > 4.0 * tr.blur(first, sigma)
 
     def _blind(self, state: State) -> bool:
         _, lost = tr.parameter_covariance(state.model, state.held)
         return bool(lost[~state.held].all())
 
-    def _reached(self, state: State, tol: Array) -> bool:
+    def _wanted(self) -> Array:
+        assert self.x_tol is not None
+        absolute, relative = self.x_tol
+        return absolute + relative * np.abs(self.points[self.centre])
+
+    def _reached(self, state: State) -> bool:
         cov, lost = tr.parameter_covariance(state.model, state.held)
         half = 1.96 * np.sqrt(np.diagonal(cov)) * self.radius * self.scale
-        return bool((half <= tol).all() and not lost.any())
+        want = self._wanted()
+        return bool((half <= want).all() and not (lost & (want < np.inf)).any())
 
     # -- what came back ----------------------------------------------------------------------
 
@@ -401,7 +391,7 @@ class Search:
         ahead = model.predict((np.array([self.points[i] for i in ok]) - x) / unit)
         sizes = np.square(ahead).sum(1)
         here = float(model.c @ model.c)
-        noise = 2 * model.sigma * np.sqrt(here) + model.sigma**2 * np.sqrt(2 * len(model.c))
+        noise = model.noise
         limit = self.size(self.centre) + 3.0 * noise  # beyond it no noise is to blame
         best = int(np.argmin(sizes))
         # While intervals are narrowed, only a clear gain moves the centre.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gradiator_np.solvers.taylor_model import Linear, linear_part
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 EPS = float(np.finfo(np.float64).eps)
 #: Noise-to-curvature ratio r = sigma^2 / kappa^2: four points a decade of sigma / kappa.
@@ -44,22 +45,27 @@ def series(t: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """Value, Jacobian and their common covariance at the centre, and the noise.
+    """Value, Jacobian and their covariances at the centre, and the noise.
 
     Attributes
     ----------
     c : array, shape (n,)
     jac : array, shape (n, m)
-    cov : array, shape (m + 1, m + 1)
-        Of (c_i, J_i), the same for every output.
-    sigma, kappa : float
-        Noise of one evaluation, and curvature at the trust radius.
+    covs : array, shape (g, m + 1, m + 1)
+        Of (c_i, J_i), the same for all outputs of the same noise.
+    group : array of int, shape (n,)
+        Which of ``covs`` an output has.
+    sigma : array, shape (n,)
+        Noise of one evaluation.
+    kappa : float
+        Curvature at the trust radius.
     """
 
     c: Array
     jac: Array
-    cov: Array
-    sigma: float
+    covs: Array
+    group: Index
+    sigma: Array
     kappa: float
     samples: Array
     weights: Array
@@ -67,14 +73,29 @@ class LocalModel:
     @property
     def ratio(self) -> float:
         """sigma^2 / kappa^2."""
-        return (self.sigma / self.kappa) ** 2 if self.kappa > 0 else np.inf
+        return float(np.mean(self.sigma**2)) / self.kappa**2 if self.kappa > 0 else np.inf
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the sum of squares of one run at the centre."""
+        return blur(self.c, self.sigma)
+
+    def summed(self, weights: Array) -> Array:
+        """Sum of w_i Cov(c_i, J_i) over outputs."""
+        totals = np.bincount(self.group, weights, len(self.covs))
+        return np.asarray(np.tensordot(totals, self.covs, 1))
 
     def predict(self, u: Array) -> Array:
         """Posterior mean at u (q, m), shape (q, n)."""
         return self.c + u @ self.jac.T + series(u @ self.samples.T) @ self.weights
 
 
-def fit(u: Array, y: Array, sigma: float | None = None) -> LocalModel:
+def blur(c: Array, sigma: Array) -> float:
+    """Standard deviation of |c|^2 by noise in c: what is linear in it and what is quadratic."""
+    return float(2.0 * np.linalg.norm(sigma * c) + np.sqrt(2.0) * np.linalg.norm(sigma**2))
+
+
+def fit(u: Array, y: Array, sigma: Array | None = None) -> LocalModel:
     """Restricted likelihood of one curvature and one noise for all outputs.
 
     A few samples are left out where that lets the leave-one-out residuals of the others collapse.
@@ -83,7 +104,7 @@ def fit(u: Array, y: Array, sigma: float | None = None) -> LocalModel:
     ----------
     u : array, shape (k, m)
     y : array, shape (k, n)
-    sigma : float or None
+    sigma : array, shape (n,), or None
         Noise of one evaluation where it is known.
     """
     found = trial = _Fit(u, y, sigma)
@@ -104,15 +125,21 @@ def fit(u: Array, y: Array, sigma: float | None = None) -> LocalModel:
 class _Fit:
     """Contrasts of some samples in their likeliest state."""
 
-    def __init__(self, u: Array, y: Array, sigma: float | None) -> None:
+    def __init__(self, u: Array, y: Array, sigma: Array | None) -> None:
         self.u, self.y = u, y
         self.lin = linear_part(np.hstack([np.ones((len(u), 1)), u]))
         self.cov = series(u @ u.T)
+        levels, self.group = None, np.zeros(y.shape[1], np.intp)
+        if sigma is not None:
+            levels, self.group = np.unique(sigma, return_inverse=True)
         most = _most_noise(u, y) if sigma is None else np.inf
-        lam, self.t, self.ratio, self.kappa2 = _likeliest(self.lin, self.cov, y, sigma, most)
-        self.inverse = 1.0 / (lam + self.ratio)
-        self.weights = self.t @ (self.inverse[:, None] * (self.t.T @ y))
-        self.precision = np.maximum(np.square(self.t) @ self.inverse, 1e-300)
+        lam, self.t, self.ratio, self.kappa2 = _likeliest(
+            self.lin, self.cov, y, levels, self.group, most
+        )
+        self.inverse = 1.0 / (lam + self.ratio[:, None])
+        self.weights = self.t @ (self.inverse[self.group].T * (self.t.T @ y))
+        precision = np.maximum(np.square(self.t) @ self.inverse.T, 1e-300)
+        self.precision = precision[:, self.group]
 
     @property
     def dof(self) -> int:
@@ -120,27 +147,29 @@ class _Fit:
 
     def shares(self) -> Array:
         """What each sample has of the quadratic form: its leave-one-out residual, whitened."""
-        return np.asarray(np.square(self.weights).sum(1) / self.precision)
+        return np.asarray((np.square(self.weights) / self.precision).sum(1))
 
     def misfit(self) -> float:
         """Mean square of the leave-one-out residuals."""
-        return float(np.mean(np.square(self.weights / self.precision[:, None])))
+        return float(np.mean(np.square(self.weights / self.precision)))
 
     def model(self) -> LocalModel:
-        lin, ratio = self.lin, self.ratio
+        lin, ratio = self.lin, self.ratio[:, None]
         pinv = lin.back @ lin.q1.T
         gain = pinv @ (self.cov @ self.t)
         beta = pinv @ (self.y - self.cov @ self.weights)
-        spread = pinv @ self.cov @ pinv.T + ratio * (lin.back @ lin.back.T)
-        spread -= (gain * self.inverse) @ gain.T
+        spread = pinv @ self.cov @ pinv.T + ratio[:, None] * (lin.back @ lin.back.T)
+        spread -= (gain * self.inverse[:, None]) @ gain.T
         least = ratio * np.square(lin.back).sum(1)
-        spread += np.diag(np.maximum(least - np.diagonal(spread), 0.0))  # rounding
+        each = np.arange(len(beta))
+        spread[:, each, each] = np.maximum(spread[:, each, each], least)  # rounding
         # What no sample tells is as uncertain as the curvature prior allows.
         spread += lin.null @ lin.null.T
-        sigma, kappa = float(np.sqrt(ratio * self.kappa2)), float(np.sqrt(self.kappa2))
         return LocalModel(
-            beta[0], beta[1:].T, self.kappa2 * spread, sigma, kappa, self.u, self.weights
-        )
+            beta[0], beta[1:].T, self.kappa2 * spread, self.group,
+            np.sqrt(self.ratio * self.kappa2)[self.group], float(np.sqrt(self.kappa2)),
+            self.u, self.weights,
+        )  # fmt: skip
 
 
 def _most_noise(u: Array, y: Array) -> float:
@@ -159,13 +188,13 @@ def _most_noise(u: Array, y: Array) -> float:
     if lowest <= 0.0 or not len(pairs):
         return np.inf
     apart = np.square(y[pairs] - y[gap[pairs].argmin(1)]).mean(1)
-    return float(np.quantile(apart, QUIET)) / (2.0 * lowest**3)
+    return float(np.quantile(apart, QUIET) / (2.0 * lowest**3))
 
 
 def _likeliest(
-    lin: Linear, cov: Array, y: Array, sigma: float | None, most: float
-) -> tuple[Array, Array, float, float]:
-    """Contrasts, and the likeliest noise-to-curvature ratio and curvature."""
+    lin: Linear, cov: Array, y: Array, levels: Array | None, group: Index, most: float
+) -> tuple[Array, Array, Array, float]:
+    """Contrasts, and the likeliest noise-to-curvature ratios (g,) and curvature."""
     k, n = y.shape
     d = k - lin.rank
     lam, vec = np.linalg.eigh(lin.z.T @ cov @ lin.z)
@@ -174,30 +203,33 @@ def _likeliest(
     size = max(float(np.mean(np.square(y))), 1e-300)
     floor = 8 * EPS * max(float(lam[-1]) if d else 1.0, 1e-300)
     if d == 0:
-        ratio = floor if sigma is None else max(sigma**2 / size, floor)
-        return lam, t, ratio, size
-    if sigma is not None:
-        kappa2 = size * 10.0 ** (np.arange(-48, 17) / 4.0)
-        r = sigma**2 / kappa2 + floor
+        known = np.zeros(1) if levels is None else levels
+        return lam, t, np.maximum(known**2 / size, floor), size
+    if levels is None:
+        r = RATIOS[:, None] + floor
     else:
-        r = RATIOS + floor
-    inverse = 1.0 / (lam + r[:, None])
-    quad = inverse @ np.square(t.T @ y).sum(1)
-    logdet = -np.log(inverse).sum(1)
-    if sigma is None:
+        kappa2 = size * 10.0 ** (np.arange(-48, 17) / 4.0)
+        r = levels**2 / kappa2[:, None] + floor
+    inverse = 1.0 / (lam + r[:, :, None])
+    counts = np.bincount(group)
+    squares = np.square(t.T @ y)
+    power = np.stack([squares[:, group == g].sum(1) for g in range(len(counts))])
+    quad = (inverse * power).sum((1, 2))
+    logdet = -(np.log(inverse).sum(2) @ counts)
+    if levels is None:
         # Without the prior kappa^2 would be quad / (n d); one Newton-like step shrinks it.
         raw = np.log(np.maximum(quad, 1e-300) / (n * d))
         weight = 0.5 * n * d * PRIOR_SD**2 * 4.0
-        log_k2 = (weight * raw + np.log(size)) / (weight + 1.0)
-        kappa2 = np.exp(log_k2)
-        kappa2 = np.minimum(kappa2, max(most, r[0] * kappa2[0]) / r)
+        kappa2 = np.exp((weight * raw + np.log(size)) / (weight + 1.0))
+        kappa2 = np.minimum(kappa2, max(most, r[0, 0] * kappa2[0]) / r[:, 0])
     log_k2 = np.log(kappa2)
-    value = -0.5 * (n * d * log_k2 + n * logdet + quad / kappa2)
+    value = -0.5 * (n * d * log_k2 + logdet + quad / kappa2)
     value -= 0.5 * np.square((log_k2 - np.log(size)) / (2.0 * PRIOR_SD))
-    # Less noise is slightly likelier, so that nothing wins a tie.
-    value -= 0.05 * np.log10(np.maximum(r * kappa2 / size, 1e-26))
+    if levels is None:
+        # Less noise is slightly likelier, so that nothing wins a tie.
+        value -= 0.05 * np.log10(np.maximum(r[:, 0] * kappa2 / size, 1e-26))
     best = int(np.argmax(value))
-    return lam, t, float(r[best]), float(kappa2[best])
+    return lam, t, r[best], float(kappa2[best])
 
 
 def step(c: Array, jac: Array, low: Array, high: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -279,17 +311,16 @@ class Loss:
 
 
 def expected_loss(model: LocalModel, held: NDArray[np.bool_]) -> Loss:
-    """|c|^2 tr[(J'J + lam I)^-1 P_JJ], lam = |c| sqrt(max eig P_JJ), and m P_cc.
+    """tr[(J'J + lam I)^-1 P], P = Cov(J' c) by errors of J, lam^2 its largest eigenvalue; m P_cc.
 
     Over the inputs that no bound holds.
     """
     m, free = len(held), np.flatnonzero(~held)
     if not len(free):
         return Loss(0.0, 0.0, np.zeros((0, m)))
-    p = model.cov[1:, 1:][np.ix_(free, free)]
+    p = model.summed(model.c**2)[1:, 1:][np.ix_(free, free)]
     jac = model.jac[:, free]
-    size = float(np.linalg.norm(model.c))
-    lam = size * np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
+    lam = np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
     vals, vecs = np.linalg.eigh(jac.T @ jac + max(lam, 1e-300) * np.eye(len(p)))
     half = vecs / np.sqrt(np.maximum(vals, 1e-300))
     each, way = np.linalg.eigh(half.T @ p @ half)
@@ -297,7 +328,8 @@ def expected_loss(model: LocalModel, held: NDArray[np.bool_]) -> Loss:
     worst = np.zeros((len(p), m))
     worst[:, free] = (half @ way)[:, ::-1].T
     worst /= np.linalg.norm(worst, axis=1, keepdims=True)
-    return Loss(size**2 * float(each.sum()), len(p) * float(model.cov[0, 0]), worst)
+    value = float(model.summed(np.ones(len(model.c)))[0, 0]) / len(model.c)
+    return Loss(float(each.sum()), len(p) * value, worst)
 
 
 def gauss_newton_decrease(model: LocalModel, held: NDArray[np.bool_]) -> float:
@@ -315,9 +347,9 @@ def parameter_covariance(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Covariance of the minimiser (in u) and which inputs the runs do not determine.
 
-    Noise in J adds n P_JJ to J'J (errors in variables): weak directions look determined. It is
-    subtracted; where J'J v < (1 + strict sqrt(2/n)) n P_JJ v nothing is determined, and neither
-    is any input with a part in such a v.
+    Noise in J adds the sum of the outputs' P_JJ to J'J (errors in variables): weak directions
+    look determined. It is subtracted; where J'J v < (1 + strict sqrt(2/n)) sum P_JJ v nothing is
+    determined, and neither is any input with a part in such a v.
     """
     m, n = len(held), len(model.c)
     free = ~held
@@ -325,16 +357,17 @@ def parameter_covariance(
     lost = np.zeros(m, bool)
     if not free.any():
         return cov, lost
-    p = model.cov[1:, 1:][np.ix_(free, free)]
     jac = model.jac[:, free]
-    gram, noise = jac.T @ jac, n * p
+    gram = jac.T @ jac
+    noise = model.summed(np.ones(n))[1:, 1:][np.ix_(free, free)]
     vals, vecs = np.linalg.eigh(noise)
     vals = np.maximum(vals, max(1e-14 * vals[-1], 1e-300))
     back = vecs / np.sqrt(vals)
     mu, vec = np.linalg.eigh(back.T @ gram @ back)
     ways = back @ vec  # ways' noise ways = 1, ways' gram ways = mu
     sure = mu > 1.0 + strict * np.sqrt(2.0 / n)
-    middle = float(model.c @ model.c) * p + float(model.cov[0, 0]) * gram
+    middle = model.summed(model.c**2)[1:, 1:][np.ix_(free, free)]
+    middle = middle + (jac.T * model.covs[model.group, 0, 0]) @ jac
     w = ways[:, sure] / (mu[sure] - 1.0)
     half = w @ ways[:, sure].T
     cov[np.ix_(free, free)] = WIDER**2 * (half @ middle @ half)
