@@ -12,6 +12,11 @@ Array = NDArray[np.float64]
 DIGITS = 10
 # A double at random passes for one of ten digits with probability 2 NEAR.
 NEAR = 1e-5
+# A grid of less than this share of an output is not told from its rounding errors.
+FINE = 1e-12
+# Differences are multiples of a spacing to EXACT of the largest; a divisor above COARSE of it is no
+# chance: 1e-4 for each difference.
+EXACT, COARSE = 1e-10, 1e-6
 # d different integers share a factor g by chance with probability g^(1 - d); below this it is the
 # program's own.
 CHANCE = 1e-3
@@ -46,6 +51,61 @@ def quantum(values: Array, at: Array) -> Array:
         finite, exponent, mantissa = finite[:, which], exponent[:, which], mantissa[:, which]
         out[which] = _spacing(finite, exponent, mantissa, at[which])
     return out
+
+
+def printed(values: Array, at: Array, rise: Array, expected: Array) -> Array:
+    """Spacing near ``at`` of the outputs of a program that prints or rounds; 0 of the others.
+
+    Parameters
+    ----------
+    values : array, shape (k, n)
+    at : array, shape (n,)
+    rise, expected : array, shape (n,)
+        Change of each output over a small step, and what wider steps say it should be.
+    """
+    spacing = quantum(values, at)
+    dead = (rise == 0) & (spacing == 0)
+    if dead.any():
+        spacing[dead] = divisor(values[:, dead])
+    size = 10.0 ** np.floor(np.log10(np.where(at == 0, 1.0, np.abs(at))))
+    share = np.where((spacing > FINE * size) & (at != 0), spacing / size, 0.0)
+    seen = (spacing > FINE * size) & (expected != 0)
+    # an output that follows its inputs is exact, not rounded; one among several may cancel
+    proven = seen & (np.abs(rise) < 1.5 * spacing)
+    proven &= np.abs(rise - expected) > 0.5 * np.abs(expected)
+    if 2 * proven.sum() <= seen.sum():
+        return np.zeros(spacing.shape)
+    # where one output is printed, so are all that look like it; a constant shows too few digits
+    least = np.where(share[proven].max() > 0, share[proven].max() * size, np.inf)
+    other = np.where(share > 0, np.minimum(spacing, least), 0.0)
+    return np.asarray(np.where(proven, spacing, other))
+
+
+def divisor(values: Array) -> Array:
+    """Largest spacing (n,) of a grid of any kind that holds all values; 0 where there is none.
+
+    By Euclid's algorithm on differences, which ends at EXACT of the largest where they have no
+    common divisor.
+    """
+    values = np.where(np.isfinite(values), values, values[0])
+    gaps = np.abs(values[1:] - values[0])
+    most = gaps.max(axis=0, initial=0.0)
+    least = EXACT * most
+    out, top = np.zeros(most.shape), np.zeros(most.shape)
+    for gap in gaps:
+        a, b = np.maximum(out, gap), np.minimum(out, gap)
+        while (b > least).any():
+            go = b > least
+            rest = np.where(go, np.fmod(a, np.where(go, b, 1.0)), 0.0)
+            # just short of a whole multiple
+            rest = np.where(go & (b - rest <= least), 0.0, rest)
+            a, b = np.where(go, b, a), np.where(go, rest, b)
+        # the divisor has the errors of all quotients; as a share of the largest it has none
+        top = np.maximum(top, gap)
+        out = top / np.maximum(np.rint(top / np.where(a > 0, a, 1.0)), 1.0)
+    # one difference alone divides itself
+    several = ((gaps > least) & (np.abs(gaps - most) > least)).any(axis=0)
+    return np.where(several & (out > COARSE * most), out, 0.0)
 
 
 def _whole(mantissa: Array, digits: int) -> NDArray[np.bool_]:

@@ -26,12 +26,15 @@ class Noise:
     least: Array
     #: The contrasts at unit variance (K, N), nan where there is none.
     rows: Array
+    #: Outputs whose ``least`` is the error of a known rounding.
+    printed: NDArray[np.bool_]
     relative: bool = False
 
     @classmethod
     def empty(cls, n: int) -> Noise:
         """Nothing known yet."""
-        return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.empty((0, n)))
+        zero = np.zeros(n)
+        return cls(zero, zero, zero, zero, np.empty((0, n)), zero > 0)
 
     def reference(self, size: Array) -> Array:
         """Sizes that relative noise refers to: none is 0."""
@@ -39,7 +42,9 @@ class Noise:
 
     def empty_like(self) -> Noise:
         """Nothing known yet of the same outputs."""
-        return replace(self.empty(self.count.size), size=self.size, least=self.least)
+        return replace(
+            self.empty(self.count.size), size=self.size, least=self.least, printed=self.printed
+        )
 
     def clear(self) -> None:
         """Forget all contrasts."""
@@ -81,6 +86,10 @@ class Noise:
         doi 10.2202/1544-6115.1027), of the absolute or of the relative noise, whichever
         scatters less.
         """
+        level, dof = self._shrunk()
+        return level, np.where(self.printed & (level <= 1.1 * self.least), MOST_DOF, dof)
+
+    def _shrunk(self) -> tuple[Array, Array]:
         known = self.count > 0
         if not known.any():
             return np.maximum(self.least, np.finfo(float).tiny), np.zeros(self.least.size)
@@ -113,7 +122,9 @@ class Noise:
         # the common value itself rests on all the other outputs together
         share = (self.independent(np.sqrt(shrunk)) - 1) / (own.size - 1)
         others = (own.sum() - own.mean()) * share
-        return np.maximum(np.sqrt(shrunk), self.least), np.minimum(d0, others) + own
+        return np.maximum(np.sqrt(shrunk), self.least), np.maximum(
+            np.minimum(d0, others) + own, 1.0
+        )
 
 
 def _trigamma_inverse(y: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.designs.base import Rows
+from gradiator_np.designs.lattice import printed, quantum
 from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import (
     States,
@@ -113,7 +114,10 @@ class Pilot(Quarrel):
             return None
         first = self._view()
         self._sizes()
-        if self.floor > 0:
+        if (self.floor > 0 or self._gridded().any()) and (yield from self._printed()):
+            self.noisy, self.floor = True, 0.0
+            yield from self._loud()
+        elif self.floor > 0:
             self.noisy = True
             yield from self._coarse()
         else:
@@ -177,6 +181,10 @@ class Pilot(Quarrel):
         if done:
             yield self.book.request([Pair(self.book.pilot, t, self.side) for t in done])
 
+    def _missing(self, t: float) -> list[float]:
+        """t, unless a pair has been asked for there."""
+        return [] if np.isclose(self.book.steps(self.book.pilot), t, rtol=0.01).any() else [t]
+
     def _wake(self, start: float) -> Generator[Array, None, bool]:
         """Grow the first pair until something answers; False where every run fails."""
         book, tries = self.book, 0
@@ -205,6 +213,8 @@ class Pilot(Quarrel):
                     self._aim(way)
                 t = t / 8 if book.pilot == PILOT else t
                 continue
+            if self._gridded().all():
+                return True
             if np.nan_to_num(odd).any() or np.nan_to_num(even).any():
                 self.floor = t if t > start else 0.0
                 return True
@@ -225,6 +235,25 @@ class Pilot(Quarrel):
         self.cap = min(self.cap, wide / 2)
         if not (good > wide / 10).any():
             yield from self._pairs([wide / 4])
+
+    def _gridded(self) -> NDArray[np.bool_]:
+        """Which of the outputs that are known take values of few digits only."""
+        f0 = self.book.f0
+        values = np.concatenate([f0[None], self.book.values(self.host.rows)])
+        return quantum(values, f0)[np.isfinite(f0)] > 0
+
+    def _printed(self) -> Generator[Array, None, bool]:
+        """Whether outputs are rounded, which a wide pair tells from exact ones at short numbers."""
+        yield from self._pairs([WIDE])
+        view, f0 = self._view(), self.book.f0
+        values = np.concatenate([f0[None], self.book.values(self.host.rows)])
+        short, wide = int(np.nanargmin(view.t[0])), self._at(view, WIDE)
+        t = view.t[0, short]
+        spacing = printed(values, f0, t * view.odd[0, short], t * view.odd[0, wide])
+        # errors spread evenly over a spacing
+        self.noise.least = np.maximum(self.noise.least, spacing / np.sqrt(12))
+        self.noise.printed = spacing > 0
+        return bool(self.noise.printed.any())
 
     # -- the three kinds of functions --------------------------------------------------------
 
@@ -252,7 +281,7 @@ class Pilot(Quarrel):
         self.noisy = bool(np.sqrt(np.mean(ratio**2)) > NOISY * self.book.problem.eps)
 
     def _clean(self) -> Script:
-        yield from self._pairs([SHORT, WIDE, WIDE / 2])
+        yield from self._pairs([SHORT, *self._missing(WIDE), WIDE / 2])
         self.corner = self._corner(SHORT, WIDE / 2)
 
     def _loud(self) -> Script:
@@ -264,7 +293,8 @@ class Pilot(Quarrel):
         wide = 30 * r ** (1 / 3)
         row = book.n_rows
         offsets = [book.request([Pair(CENTRE, 0.0)])]
-        offsets += list(self._pairs([tau, 2 * tau, WIDE, wide if wide < 0.07 else WIDE]))
+        wide = wide if wide < 0.07 else 0.85 * WIDE
+        offsets += list(self._pairs([tau, 2 * tau, *self._missing(WIDE), wide]))
         yield np.concatenate(offsets)
         again = book.values(self.host.rows)[row]
         self.random = bool((again != book.f0)[np.isfinite(again + book.f0)].any())
@@ -299,7 +329,7 @@ class Pilot(Quarrel):
     def _coarse(self) -> Script:
         """Printed digits, rounded or integer inputs: nothing answers below the floor."""
         t = self.floor
-        yield from self._pairs([10 * t, 20 * t, WIDE, 100 * t])
+        yield from self._pairs([10 * t, 20 * t, *self._missing(WIDE), 100 * t])
         noise = self.host.noise
         noise.clear()
         self._contrasts(10 * t, 20 * t)
