@@ -37,7 +37,7 @@ def state_likelihood(
     ----------
     quad : array, shape (n, R, C)
         y' S^-1 y of the contrasts, S = K + r I.
-    logdet : array, shape (R, C)
+    logdet : array, shape (n, R, C)
         log det S.
     dof : float
         Number of contrasts.
@@ -50,6 +50,7 @@ def state_likelihood(
     """
     n, n_rho, n_z, n_s = out.shape
     unit = 2.0 * math.log(10.0) / per
+    inverse = np.exp(-unit * (np.arange(n_z) + base))
     for i in range(n):
         out[i] = -np.inf
         peak = 0.5 * (dof + nu[i]) * math.log1p(dof / nu[i])
@@ -59,7 +60,7 @@ def state_likelihood(
         bound, a0, c0 = -np.inf, 0, low
         for a in range(n_rho):
             for c in range(low, high):
-                value = _top(quad[i, a, c], logdet[a, c], dof, peak)
+                value = _top(quad[i, a, c], logdet[i, a, c], dof, peak)
                 if value > bound:
                     bound, a0, c0 = value, a, c
         best = -np.inf
@@ -68,13 +69,12 @@ def state_likelihood(
             if step > 0:
                 a, c = (step - 1) // (high - low), low + (step - 1) % (high - low)
             q = quad[i, a, c]
-            if _top(q, logdet[a, c], dof, peak) < best - 30.0:
+            if _top(q, logdet[i, a, c], dof, peak) < best - 30.0:
                 continue
             for s in range(max(first[i], c - n_z + 1), min(last[i], c + 1)):
                 z = s + n_z - 1 - c
-                log_k2 = unit * (z + base)
-                value = -0.5 * (logdet[a, c] + dof * log_k2)
-                value -= 0.5 * (dof + nu[i]) * math.log1p(q / nu[i] * math.exp(-log_k2))
+                value = -0.5 * (logdet[i, a, c] + dof * unit * (z + base))
+                value -= 0.5 * (dof + nu[i]) * math.log1p(q / nu[i] * inverse[z])
                 out[i, a, z, s] = value
                 best = max(best, value)
         for a in range(n_rho):

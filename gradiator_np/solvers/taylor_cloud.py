@@ -11,11 +11,11 @@ from gradiator_np.solvers.taylor_model import (
     RHO,
     Group,
     Moments,
+    Outputs,
     Rows,
-    bends,
     linear_part,
-    shared_prior,
 )
+from gradiator_np.solvers.taylor_prior import bends, likely, shared_prior
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -38,8 +38,8 @@ def nearest(u: Array, limit: int, p: int) -> Index:
     order = np.argsort(size, kind="stable")[:limit]
     size = size[order]
     core = max(20, 4 * p)
-    full = linear_part(u[order]).rank if core < len(order) else 0
-    while core < len(order) and linear_part(u[order[:core]], 1e-3).rank < full:
+    full = linear_part(u[order], contrasts=False).rank if core < len(order) else 0
+    while core < len(order) and linear_part(u[order[:core]], 1e-3, contrasts=False).rank < full:
         core *= 2
     if core >= len(order):
         return np.asarray(order)
@@ -68,68 +68,89 @@ class Cloud:
         moved = size[size > 0]
         self.radius = float(np.median(moved)) if moved.size else 1.0
         # exp(25) at the farthest sample: a smaller rho would leave it without weight anyway.
-        self.rho = np.maximum(self.radius * RHO, moved.max(initial=0.0) / 5.0)
-        self.rho = np.unique(self.rho)
-        self.bend = np.ones(u.shape[1])
-        self.cache: dict[bytes, Group] = {}
+        self.grid = np.unique(np.maximum(self.radius * RHO, moved.max(initial=0.0) / 5.0))
         self._learn_kernel()
 
-    def _group(self, rows: Index, out: Index) -> Group:
-        u = self.u[rows]
-        shared = Rows(u, u * self.bend, self.w[rows, out[0]], self.intercept)
+    def _group(self, rows: Index, weights: Array) -> Group:
+        return Group(Rows(self.u[rows], self.bend, weights, self.intercept), self.rho, self.radius)
+
+    def _outputs(self, group: Group, rows: Index, out: Index) -> Outputs:
         y = self.y[np.ix_(rows, out)]
-        noise = self.first[out], self.last[out], self.nu[out]
-        return Group(shared, y, self.rho, self.radius, *noise)
+        return Outputs(group, y, self.first[out], self.last[out], self.nu[out])
 
     def _learn_kernel(self) -> None:
         """Relative bends of the inputs, and the rho that come into question, from a subset."""
-        out = np.flatnonzero((self.mask == self.mask[:, :1]).all(0))[: 4 * CHUNK]
-        rows = np.flatnonzero(self.mask[:, 0])
+        self.bend = np.ones(self.u.shape[1])
+        self.rho = self.grid
+        self.likely = np.ones(len(self.rho), np.bool_)
+        self.cache: dict[bytes, Group] = {}
         p = self.u.shape[1] + self.intercept
+        rows, out = self._common(2 * p)
         few = max(SUBSET, 4 * p)
         rows = rows[:: max(1, len(rows) // few)]
-        if len(rows) < 2:
+        if len(rows) < 2 or not len(out):
             return
-        u = self.u[rows]
-        part = Rows(u, u, self.w[rows, 0], self.intercept)
+        weights = self.w[rows, out[0]]
+        part = Rows(self.u[rows], self.bend, weights, self.intercept)
         self.bend = bends(part, self.y[np.ix_(rows, out)], 3.0 * self.radius)
         if len(self.u) > 2 * len(rows) or len(self.u) > 2 * SUBSET:
-            like = self._group(rows, out).likelihood(slice(0, CHUNK))
-            post = like * shared_prior(like)
-            post /= post.sum((1, 2, 3), keepdims=True)
-            self.rho = self.rho[post.sum((2, 3)).max(0) > 1e-2]
+            like = self._outputs(self._group(rows, weights), rows, out[:CHUNK]).likelihood()
+            self.rho = self.rho[likely(like, shared_prior(like))]
+
+    def _common(self, enough: int) -> tuple[Index, Index]:
+        """Rows that many outputs have, and some of these outputs."""
+        rows = np.flatnonzero(self.mask[:, self.mask.any(0)].all(1))
+        if len(rows) < enough:
+            rows = np.flatnonzero(self.mask[:, self.mask.sum(0).argmax()])
+        return rows, np.flatnonzero(self.mask[rows].all(0))[: 4 * CHUNK]
 
     def fit(self) -> tuple[Moments, Groups]:
         """Group outputs that share rows and weights, learn the prior, average over the states."""
-        n = self.y.shape[1]
-        _, member = np.unique(np.where(self.mask, self.w, 0.0), axis=1, return_inverse=True)
+        shown = np.where(self.mask, self.w, 0.0)
+        _, member = np.unique(shown, axis=1, return_inverse=True)
         groups = []
         for g in range(int(member.max()) + 1):
             out = np.flatnonzero(member == g)
-            key = self.mask[:, out[0]].tobytes() + out.tobytes()
+            weights = shown[:, out[0]]
+            key = weights.tobytes()
             if key not in self.cache:
-                self.cache[key] = self._group(np.flatnonzero(self.mask[:, out[0]]), out)
+                rows = np.flatnonzero(weights)
+                self.cache[key] = self._group(rows, weights[rows])
             groups.append((out, self.cache[key]))
+        return self._average(groups), groups
+
+    def _average(self, groups: Groups) -> Moments:
+        """Learn the prior from some of the outputs, average all over their states."""
+        n, p = self.y.shape[1], self.u.shape[1] + self.intercept
         step = -(-n // CHUNK)
-        teach = [g.likelihood(np.flatnonzero(out % step == 0)) for out, g in groups]
-        prior = shared_prior(np.concatenate(teach))
-        p = self.u.shape[1] + self.intercept
+        taught = [
+            self._outputs(group, np.flatnonzero(self.mask[:, out[0]]), out[out % step == 0])
+            for out, group in groups
+        ]
+        like = [t.likelihood() for t in taught]
+        together = np.concatenate(like)
+        prior = shared_prior(together)
+        self.likely = likely(together, prior)
         shapes = (n, p), (n, p, p), (n, p), (n,), (n,), self.mask.shape
         moments = Moments(*(np.zeros(shape) for shape in shapes))
-        for (out, group), like in zip(groups, teach):
+        for (out, group), known, known_like in zip(groups, taught, like):
+            rows = np.flatnonzero(self.mask[:, out[0]])
             for start in range(0, len(out), CHUNK):
-                part = slice(start, start + CHUNK)
-                found = group.moments(part, prior, like if step == 1 else None)
+                part = out[start : start + CHUNK]
+                if step > 1:
+                    known = self._outputs(group, rows, part)
+                    known_like = known.likelihood()
+                found = known.moments(prior, known_like)
                 for name in ("beta", "cov", "half", "noise", "log_rho"):
-                    getattr(moments, name)[out[part]] = getattr(found, name)
-                moments.loo[np.ix_(self.mask[:, out[0]], out[part])] = found.loo
-        return moments, groups
+                    getattr(moments, name)[part] = getattr(found, name)
+                moments.loo[np.ix_(rows, part)] = found.loo
+        return moments
 
     def drop_outliers(self, loo: Array, groups: Groups) -> bool:
         """Mask entries whose externally studentised residual is too rare to be noise."""
         from scipy.special import stdtrit
 
-        dropped = False
+        dropped = gross = False
         for out, group in groups:
             d = group.dof
             if d < 4:
@@ -137,7 +158,16 @@ class Cloud:
             z2 = np.minimum(np.square(loo[:, out]), d - 1e-6)
             t = np.sqrt(z2 * (d - 1) / (d - z2))
             # One false alarm in 1000 outputs; the worst first, since outliers hide each other.
-            far = t > np.maximum(stdtrit(d - 1, 1.0 - 5e-4 / len(loo)), 0.5 * t.max(0))
+            rare = stdtrit(d - 1, 1.0 - 5e-4 / len(loo))
+            far = t > np.maximum(rare, 0.5 * t.max(0))
             self.mask[:, out] &= ~far
             dropped |= bool(far.any())
+            gross |= bool((t > 2.0 * rare).any())
+        if gross:
+            self._learn_kernel()
+        elif dropped:
+            # Each new set of rows is one more decomposition for each rho.
+            self.rho = self.rho[self.likely]
+            for group in self.cache.values():
+                group.only(self.likely)
         return dropped

@@ -1,0 +1,58 @@
+r"""Covariance of a random Taylor series of order two and up.
+
+.. math:: \psi(t) + 2 \sum_j \psi_4(v_j v_j') + R(t, |v|^2 |v'|^2) / 2, \quad t = v \cdot v'
+
+psi(t) = exp(t) - 1 - t; psi_4 are its terms of order 2 to 4, and R is what functions of one
+random direction add (Isserlis).
+"""
+
+from __future__ import annotations
+
+from math import factorial
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: Orders of the additive part, and its weight: inputs bend by themselves more than in pairs.
+#: Without it the error was up to twice as large (12 samples an input) and the intervals held
+#: 0.88 instead of 0.91 (displacements of 30 %).
+ORDERS = (2, 3, 4)
+ADDITIVE = 2.0
+#: Weight of the terms in |v|^2 that a sum of functions of one direction each, w.v, has beside
+#: (v.v')^p: its cubic leans on J more than a random one does. The errors are the same without
+#: it; the intervals hold 0.93 and 0.94 where they would hold 0.91 and 0.92.
+RIDGE = 0.5
+
+
+def kernel(v: Array) -> Array:
+    """Covariance between the rows of v = u / rho, at unit amplitude."""
+    t = v @ v.T
+    small = np.abs(t) < 1e-2
+    series = t * t * (1 / 2 + t * (1 / 6 + t * (1 / 24 + t * (1 / 120 + t / 720))))
+    out = np.where(small, series, np.expm1(t) - t)
+    power = v
+    for p in ORDERS:
+        power = power * v
+        out += (ADDITIVE / factorial(p)) * (power @ power.T)
+    size = np.diagonal(t)
+    q = np.outer(size, size)
+    out += RIDGE * q * (1 / 4 + t * (1 / 4 + t * (1 / 8 + t / 24)) + q * (1 + t) / 64)
+    return np.asarray(out)
+
+
+def scale_gradient(v: Array, push: Array) -> Array:
+    """Derivative of sum(push * kernel(v)) / 2 by the log scale of each column of v."""
+    t = v @ v.T
+    size = np.diagonal(t)
+    q = np.outer(size, size)
+    by_t = np.expm1(t) + RIDGE * q * (1 / 4 + t * (1 / 4 + t / 8) + q / 64)
+    by_size = (1 / 4 + t * (1 / 4 + t * (1 / 8 + t / 24)) + q * (1 + t) / 32) * size
+    grad = np.einsum("aj,aj->j", v, (push * by_t) @ v)
+    grad += 2 * RIDGE * (push * by_size).sum(1) @ np.square(v)
+    power = v
+    for p in ORDERS:
+        power = power * v
+        grad += ADDITIVE / factorial(p - 1) * np.einsum("aj,aj->j", power, push @ power)
+    return np.asarray(grad)
