@@ -257,8 +257,8 @@ def test_every_output_fails_on_a_side_of_its_own_input(side, level):
     estimate = jacobian(fun, X6)
     error = estimate.jac - np.diag(2 * X6)
     assert np.abs(error).max() < max(10 * level ** (2 / 3), 1e-9)
-    # 36 entries within 5 standard errors: a false alarm in 2e-3 with ten degrees of freedom
-    assert (np.abs(error) <= 5 * estimate.stderr).all()
+    # Student's t with five degrees of freedom is beyond 12 in 7e-5: 36 entries, 3e-3
+    assert (np.abs(error) <= 12 * estimate.stderr).all()
     assert estimate.nfev <= 9 * 6 + 10
 
 

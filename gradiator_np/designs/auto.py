@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.designs.base import Problem, Rows
+from gradiator_np.designs.box import Box, choose_box
 from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import RHO, States, by_rho, likelihood, posterior, relative
 from gradiator_np.designs.mending import CLEAR, TRUST, Index, Inference, Mending
@@ -78,8 +79,6 @@ class Auto:
 class AutoPlan(Mending):
     """The default design at work on one problem."""
 
-    name = "auto"
-
     def __init__(self, options: Auto, problem: Problem, learned: Learned | None) -> None:
         self.options = options
         self.problem = problem
@@ -107,6 +106,7 @@ class AutoPlan(Mending):
         self.each = 1
         self.kinks = np.zeros((m, self.book.f0.size), bool)
         self.wide = np.full(self.kinks.shape, np.nan)
+        self.box: Box | None = None
         self._script: Generator[Array, None, None] | None = self._run()
 
     # -- the contract ------------------------------------------------------------------------
@@ -125,11 +125,20 @@ class AutoPlan(Mending):
     def solve(self, rows: Rows) -> Solution:
         """The Jacobian from the rows told so far."""
         self.rows = rows
+        if self.box is not None and len(rows.done) > self.box.first:
+            return self.box.solve(rows, self.short)
         return answer(self, finished=self._script is None)
+
+    @property
+    def name(self) -> str:
+        """Words for the design."""
+        return "auto" if self.box is None else self.box.name
 
     @property
     def step(self) -> Array:
         """The largest step of each input that was used, in units of x."""
+        if self.box is not None:
+            return self.box.plan.step
         out = np.full(self.problem.x.shape, np.nan)
         for j in self.inputs:
             used = self.book.steps(int(j))
@@ -220,6 +229,9 @@ class AutoPlan(Mending):
         given = self.learned
         if given is not None and self._fits(given):
             self._start_from(given)
+            yield from self._boxed(min(4 * self.inputs.size, self._most_evals() - 1))
+            if self.box is not None:
+                return
             yield from self._rounds(again=True)
             if not self._stale(given):
                 yield from self._look_again()
@@ -231,11 +243,43 @@ class AutoPlan(Mending):
         self.learned = self._ignorant() if learned is None else learned
         self.cap = np.minimum(self.cap, pilot.cap)
         self.floor = np.maximum(self.floor, np.minimum(CLEAR * self.learned.floor, self.cap))
+        yield from self._boxed(self._most_evals() - self._evals())
+        if self.box is not None:
+            return
         yield from self._rounds()
         if learned is None:
             self._learn_from_pairs()
         yield from self._look_again()
         yield from self._look_wide()
+
+    def _boxed(self, most: int) -> Generator[Array, None, None]:
+        """All inputs at once, in at most so many runs, where ``max_step`` and noise are what
+        limits; leaves no ``box`` behind where that is not so, or failed runs left gaps."""
+        if self.options.max_step is None or (self._wanted_error and not self.learned.random):  # type: ignore[union-attr]
+            return
+        learned, problem = self.learned, self.problem
+        assert learned is not None
+        reach = np.full(problem.x.shape, CAP)
+        reach[:, self.inputs] = np.where(self.cap > 0, self.cap, CAP)
+        limit = np.minimum(self.options.max_step, reach * problem.scale)
+        box = choose_box(problem, learned, self.states, limit, self.cap, self.book.n_rows, most)
+        asked, over = 0, 0.0
+        while box is not None:
+            yield box.plan.offsets()[asked:]
+            self.book.n_rows += box.runs - asked
+            asked = box.runs
+            left = self._most_evals() - self._evals()
+            lost = ~np.isfinite(box.solve(self.rows).cov.stderr()[..., self.inputs]).all()
+            if lost and left >= 2 * self.inputs.size:
+                return
+            self.box, box = box, None
+            if self._wanted_error:
+                over = float(self._over(self.box.solve(self.rows)).max())
+                left = PATIENCE * 2 * self.inputs.size
+                if self.options.max_evals is not None:
+                    left = self.options.max_evals - self._evals() + asked
+                box = self.box.grown(over**2, left) if over > 1 else None
+        self.short = over > 1
 
     def _learn_from_pairs(self) -> None:
         """Noise where no pilot could be run: from second differences at steps so small that
@@ -327,8 +371,8 @@ class AutoPlan(Mending):
     def _wanted_error(self) -> bool:
         return self.options.tol is not None or self.options.rtol is not None
 
-    def _over_tolerance(self) -> Index:
-        solution = answer(self, finished=True)
+    def _over(self, solution: Solution) -> Array:
+        """Standard errors (B, n, m) over those that are wanted."""
         err = solution.cov.stderr()
         most = np.full(err.shape, np.inf)
         if self.options.tol is not None:
@@ -336,8 +380,11 @@ class AutoPlan(Mending):
         if self.options.rtol is not None:
             norm = np.sqrt(np.square(np.abs(solution.coef)).sum(axis=-1, keepdims=True))
             most = np.minimum(most, self.options.rtol * norm)
-        over = np.asarray((err > most).any(axis=(0, 1)))
-        return np.flatnonzero(over[self.inputs])
+        return np.asarray(np.divide(err, most, out=np.full(err.shape, np.inf), where=most > 0))
+
+    def _over_tolerance(self) -> Index:
+        over = (self._over(answer(self, finished=True)) > 1).any(axis=(0, 1))
+        return np.flatnonzero(np.asarray(over)[self.inputs])
 
     def _pairs(self, who: Index, left: float) -> Generator[Array, None, None]:
         """Ask for one more pair of these inputs, several where many are to come."""

@@ -48,6 +48,8 @@ class Problem:
         Standard deviation of one evaluation, where the caller knows it.
     bounded : bool
         False where ``lower`` and ``upper`` are infinite throughout.
+    noise_dof : array, shape (B, n), or None
+        Degrees of freedom of ``noise``, which then has that shape too; None where it is exact.
     """
 
     x: Array
@@ -61,6 +63,7 @@ class Problem:
     replace: bool = True
     noise: Array | None = None
     bounded: bool = True
+    noise_dof: Array | None = None
 
 
 @dataclass(slots=True)
@@ -98,7 +101,9 @@ class Rows:
 class Plan(Protocol):
     """A design at work on one problem."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Words for the design."""
 
     def ask(self, rows: Rows) -> AxisMoves | NDArray[Any] | None:
         """What to run next: moves along inputs, or offsets (k, B, m); None where nothing more is.

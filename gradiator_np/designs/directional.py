@@ -199,7 +199,7 @@ class DirectionalPlan:
     """A design of directions at work on one problem; see ``Plan``."""
 
     def __init__(self, design: Directional, problem: Problem) -> None:
-        self.problem = problem
+        self.design, self.problem = design, problem
         self.paired = design._paired()
         self.levels = np.array([0.5, 1.0] if design.richardson else [1.0])
         self.replicates = design.replicates

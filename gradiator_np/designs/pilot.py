@@ -159,7 +159,8 @@ class Pilot(Quarrel):
                 side = np.where((book.up if way > 0 else book.down) > 0, way, -way)
             gap = np.where(side > 0, book.up, book.down) / 2
         # no input may be led out of its bounds by the widest pair
-        size = rng.uniform(0.5, 1.0, book.m) * np.minimum(1.0, np.maximum(gap, 0.0) / CAP)
+        self.reach = np.minimum(1.0, np.maximum(gap, 0.0) / CAP)
+        size = rng.uniform(0.5, 1.0, book.m) * self.reach
         sign = side if self.side else rng.choice([-1.0, 1.0], book.m)
         if book.pilot != PILOT:
             size = np.where(book.free, 1.0, 0.0)
@@ -372,6 +373,11 @@ class Pilot(Quarrel):
             book.reference = self.host.noise.reference(np.nan_to_num(np.abs(book.f0)))
         view = book.lines(self.host.rows, [book.pilot])
         start = states.prior(0.0 if self.random else 0.1)[None]
+        # a direction that bounds keep short bends late, in units of itself
+        reach = self.reach[self.reach > 0] if book.pilot == PILOT else np.ones(1)
+        short = 0.5 * float(np.log10(np.mean(np.square(reach)))) if reach.size else 0.0
+        if short < 0:
+            start = states.blur(start, -short)
         slope = np.abs(slopes(view, states, noise, first_slope(view, noise), start))
         # a slope may vanish along one direction: then a typical one, relative to the output's size,
         # stands in for it
@@ -380,7 +386,7 @@ class Pilot(Quarrel):
         weights = posterior(start, *likelihood(view, states, noise, slope), states)
         moved = max(int((np.abs(book.direction).max(axis=0) > 0).sum()), 1)
         # inputs moved together bend up to sqrt(m) faster than one of them
-        prior = states.blur(weights[0], 0.25 * np.log10(moved))
+        prior = states.blur(weights[0], 0.25 * np.log10(moved) + short)
         prior = 0.95 * prior + 0.05 * states.prior(1e-5)
         if book.pilot != PILOT:
             # the pilot's pairs are the input's own, and are heard again as such

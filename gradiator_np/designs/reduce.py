@@ -187,9 +187,14 @@ class Reduction:
         told = self.pure_dof > 0
         sigma = np.where(told, self.pure, solution.cov.scale)
         dof = np.where(told, self.pure_dof, solution.dof)
-        given = self.plan.problem.noise
+        given, before = self.plan.problem.noise, self.plan.problem.noise_dof
         if given is None:
             return sigma, dof
+        if before is not None and np.isfinite(before).all():
+            dof = np.where(np.isfinite(sigma), dof, 0)
+            total = np.maximum(before + dof, 1)
+            square = before * given**2 + dof * np.square(np.where(dof > 0, sigma, 0))
+            return np.sqrt(square / total), before + dof
         # A noise of 0, or below rounding, leaves truncation as the error: the residual tells it.
         counts = given > self.plan.problem.eps * np.abs(np.where(np.isfinite(self.y), self.y, 0))
         return np.where(counts, given, sigma), np.where(counts, np.inf, dof)
@@ -197,10 +202,15 @@ class Reduction:
     def judge(self, solution: Solution, *, incomplete: bool) -> Solution:
         """Put the noise into the covariance and say how far the estimate can be trusted."""
         sigma, dof = self._noise(solution)
+        apart, apart_dof, before = sigma, dof, self.plan.problem.noise_dof
         independent = self.plain & (np.isinf(dof) | (self.pure_dof > 0))
+        if before is not None and self.plan.problem.noise is not None:
+            # what the residual had no share in
+            apart, apart_dof = self.plan.problem.noise, before
+            independent = self.plain & (before > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.where(independent, (solution.cov.scale / sigma) ** 2, np.nan)
-        misfit = upper_tail(ratio, solution.dof, dof) < ALARM / ratio.shape[-1]
+            ratio = np.where(independent, (solution.cov.scale / apart) ** 2, np.nan)
+        misfit = upper_tail(ratio, solution.dof, apart_dof) < ALARM / ratio.shape[-1]
         # Where the line misses its samples by more than the noise, the residual is the error.
         sigma, dof = (
             np.where(misfit, solution.cov.scale, sigma),
