@@ -114,7 +114,7 @@ def collect(groups, levels, seeds, solvers, store):
     for seed in range(seeds):
         for level in levels:
             for solver in solvers:
-                if seed >= (SEEDS.get(solver, seeds) if LEVELS[level][1] else 1):
+                if seed >= (SEEDS.get(solver, seeds) if level != "0" else 1):
                     continue
                 for name, group in groups.items():
                     rows = raw.setdefault((name, level, solver), [])

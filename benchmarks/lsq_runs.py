@@ -16,16 +16,7 @@ from gradiator_np.lsq import least_squares
 
 #: Runs allowed, in m + 1.
 BUDGET = 50
-LEVELS = {
-    "0": ("additive", 0.0),
-    "1e-6": ("additive", 1e-6),
-    "1e-4": ("additive", 1e-4),
-    "1e-2": ("additive", 1e-2),
-    "multiplicative 1e-3": ("multiplicative", 1e-3),
-    "deterministic 1e-3": ("deterministic", 1e-3),
-}
-
-
+LEVELS = ("0", "1e-6", "1e-4", "1e-2", "multiplicative 1e-3", "deterministic 1e-3")
 #: CPU seconds for one run of one solver: one of the peers goes round in circles now and then.
 PATIENCE = 60
 
@@ -55,7 +46,8 @@ class Recorder:
 
     def __init__(self, problem, level, seed):
         self.problem = problem
-        self.kind, self.level = LEVELS[level]
+        *kind, size = level.split()
+        self.kind, self.level = kind[0] if kind else "additive", float(size)
         self.rng = np.random.default_rng([seed, 7])
         first = problem.fun(problem.x0)
         self.unit = self.level * np.sqrt(np.mean(first**2))
@@ -173,7 +165,7 @@ class Ran:
         return next((i for i, value in self.best if value <= target), None)
 
 
-def one(problem, level, seed, solver):
+def one(problem, level, seed, solver, solve=None):
     """A run of a solver from the problem's start."""
     fun = Recorder(problem, level, seed)
     final, stopped = np.inf, False
@@ -181,7 +173,7 @@ def one(problem, level, seed, solver):
         warnings.simplefilter("ignore")
         try:
             with patience():
-                x, stopped = SOLVERS[solver](fun)
+                x, stopped = (solve or SOLVERS[solver])(fun)
             r = problem.fun(np.asarray(x, float))
             final = float(r @ r)
         except (Exception, Spent):  # a peer's failure is a figure, not an end

@@ -5,7 +5,6 @@ import pytest
 from scipy import optimize
 
 from gradiator_np.lsq.modelled import Modelled
-from gradiator_np.samples import EvaluationError
 
 T = np.linspace(0, 4, 30)
 TRUTH = np.array([2.0, 0.7, 0.3])
@@ -74,9 +73,10 @@ def test_roots_of_a_noisy_system():
 def test_jacobians_cost_m_runs_once_and_few_later():
     f = Modelled(lambda x: decay(x) - decay(TRUTH), START)
     f.jac(START)
-    assert f.nfev == 4
+    first = f.nfev
+    assert 4 <= first <= 4 + 3
     jac = f.jac(START + 0.01)
-    assert f.nfev <= 4 + 1 + 3
+    assert f.nfev <= first + 1 + 3
     h = 1e-6
     want = np.array([(decay(START + 0.01 + h * e) - decay(START + 0.01 - h * e)) / (2 * h)
                      for e in np.eye(3)]).T  # fmt: skip
@@ -85,6 +85,13 @@ def test_jacobians_cost_m_runs_once_and_few_later():
     before = f.nfev
     f.fun(START + 0.01)
     assert f.nfev == before  # the last point is remembered
+
+
+def test_a_line_search_that_jumps_far_off_gets_the_value_there():
+    f = Modelled(lambda x: np.sum(np.exp(x)), [1.0, 1.0])
+    f.jac([1.0, 1.0])
+    # The value is of a run made there; what the model takes for noise is below it by far.
+    np.testing.assert_allclose(f.fun([30.0, 1.0]), np.exp(30) + np.e, rtol=1e-3)
 
 
 def test_failures_are_nan_and_bounds_are_kept():
@@ -100,8 +107,8 @@ def test_failures_are_nan_and_bounds_are_kept():
     f.fun(START)
     assert np.isnan(f.fun([1.6, 1.0, 1.0])).all()
     assert f.samples.ok.sum() == f.nfev - 1
-    with pytest.raises(EvaluationError, match="failed at this point"):
-        f.jac([1.7, 1.0, 1.0])
+    assert np.isnan(f.jac([1.7, 1.0, 1.0])).all()
+    assert f.jac([1.7, 1.0, 1.0]).shape == (30, 3)
     assert np.min(seen) >= 0.9
     with pytest.raises(ValueError, match="must be a vector"):
         Modelled(fun, np.ones((2, 2)))

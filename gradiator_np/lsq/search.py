@@ -19,7 +19,7 @@ Index = NDArray[np.intp]
 FIRST = 0.2
 #: First trust radius, per root of the number of parameters (0.5: 15 % more runs, 4 % fewer solved).
 RADIUS = 0.3
-#: A sum of squares this many times the first one says nothing local: it counts as failed.
+#: A sum of squares this many times the first one says nothing local.
 RUNAWAY = 1e4
 #: A geometry point is due where the expected loss by errors of J exceeds this many predicted
 #: decreases.
@@ -78,16 +78,19 @@ class Search:
         An earlier Jacobian: it takes the place of the first moves.
     rng : Generator or None
         Directions of the runs next to the centre.
+    runaway : float
+        A sum of squares this many times the first one counts as failed.
     """
 
     def __init__(
         self, x0: Array, scale: Array, low: Array, high: Array,
         sigma: Array | None = None, x_tol: tuple[Array, Array] | None = None,
         jac0: Array | None = None,
-        rng: np.random.Generator | None = None,
+        rng: np.random.Generator | None = None, runaway: float = RUNAWAY,
     ) -> None:  # fmt: skip
         self.x0, self.scale, self.low, self.high = x0, scale, low, high
         self.sigma, self.x_tol, self.jac0 = sigma, x_tol, jac0
+        self.runaway = runaway
         self.rng = rng or np.random.default_rng(0)
         self.invented: set[int] = set()  # samples that no run made
         self.m = len(x0)
@@ -121,7 +124,7 @@ class Search:
         if not np.isfinite(size) or size > self.limit:
             return
         if self.limit == np.inf:
-            self.limit = RUNAWAY * max(size, 1e-290)
+            self.limit = self.runaway * max(size, 1e-290)
         self.values[i] = value
 
     def size(self, i: int) -> float:
@@ -187,7 +190,7 @@ class Search:
         good = self.good
         if not len(good):
             return
-        self.limit = RUNAWAY * max(min(self.size(int(i)) for i in good), 1e-290)
+        self.limit = self.runaway * max(min(self.size(int(i)) for i in good), 1e-290)
         self.centre = int(min(good, key=self.size))
         rows = self.select(self.points[self.centre])
         u = (np.array([self.points[i] for i in rows]) - self.points[self.centre]) / self.scale

@@ -32,6 +32,7 @@ WIDER = 1.2
 #: by chance, and lower where the noise of the outputs is correlated). Without the bound a narrow
 #: peak passes for noise: of 26 held-out problems 2 ended noise-free at a wrong point, with it none.
 QUIET = 0.1
+UNLIKELY = 0.02
 #: Neighbours closer than this, in radii, share what is repeatable of their noise.
 NEAR = 0.01
 #: So many samples at most are left out of one model.
@@ -176,19 +177,20 @@ def _most_noise(u: Array, y: Array) -> float:
     """Largest noise variance that the values of neighbours allow.
 
     What two runs differ by has a mean square of 2 sigma^2 and more. The smaller ones among the
-    differences of nearest neighbours bound sigma, less two standard deviations of a chi-squared
-    over its degrees of freedom by the cube-root approximation.
+    differences of nearest neighbours, over an unlikely quantile of their chi-squared, bound sigma.
     """
+    from scipy.special import gammaincinv
+
     n = y.shape[1]
-    lowest = 1.0 - 2.0 / (9.0 * n) - 2.0 * np.sqrt(2.0 / (9.0 * n))
+    lowest = 2.0 / n * gammaincinv(0.5 * n, UNLIKELY)
     gap = np.square(u).sum(1)
     gap = gap[:, None] + gap - 2.0 * (u @ u.T)
     gap[gap < NEAR**2] = np.inf
     pairs = np.flatnonzero(np.isfinite(gap.min(1)))
-    if lowest <= 0.0 or not len(pairs):
+    if not len(pairs):
         return np.inf
     apart = np.square(y[pairs] - y[gap[pairs].argmin(1)]).mean(1)
-    return float(np.quantile(apart, QUIET) / (2.0 * lowest**3))
+    return float(np.quantile(apart, QUIET) / (2.0 * lowest))
 
 
 def _likeliest(
