@@ -2,24 +2,25 @@
 
 A stock that is pulled back to a level: every run simulates 500 paths, and means and spreads
 at eight times come out a little different each time. The search ends when that noise hides what
-is left, and ``x_tol`` goes on until the parameters are known well enough. Draws
+is left, and ``x_tol`` goes on from its runs until the parameters are known well enough.
+
+Run ``python docs/examples/fit_monte_carlo.py``; it prints both fits and draws
 ``fit_monte_carlo.png``.
 """
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from gradiator_np import least_squares
 
 PATHS = 500
 TIMES = np.arange(1, 9) * 0.5
-generator = np.random.default_rng(11)
+NAMES = ("pull", "level", "volatility")
+TRUTH = np.array([0.8, 2.0, 0.6])
+START = np.array([0.4, 1.0, 1.0])
+WANTED = np.array([0.03, 0.03, 0.02])
 
 
-def moments(x):
+def moments(x, generator):
     """Means and standard deviations of the paths, for a pull, a level and a volatility."""
     pull, level, volatility = x
     y = np.zeros(PATHS)
@@ -32,42 +33,61 @@ def moments(x):
     return np.array(out).T.ravel()
 
 
-TRUTH = np.array([0.8, 2.0, 0.6])
-START = np.array([0.4, 1.0, 1.0])
-target = np.mean([moments(TRUTH) for _ in range(200)], axis=0)
+def fits(seed=11):
+    """What is fitted, the fit at its first stop, and the one that goes on with its runs."""
+    generator = np.random.default_rng(seed)
+    target = np.mean([moments(TRUTH, generator) for _ in range(200)], axis=0)
+
+    def residuals(x):
+        return moments(x, generator) - target
+
+    short = least_squares(residuals, START, bounds=(0.01, 10))
+    long = least_squares(residuals, START, bounds=(0.01, 10), x_tol=WANTED,
+                         samples=short.samples, max_evals=400)  # fmt: skip
+    return target, short, long
 
 
-def residuals(x):
-    return moments(x) - target
+def draw(target, short, long, path):
+    """Runs at the start and at the fit; the parameters with their intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    generator = np.random.default_rng(0)
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for _ in range(12):
+        for x, color in ((START, "0.8"), (long.x, "C0")):
+            mean, spread = np.split(moments(x, generator), 2)
+            axes[0].plot(TIMES, mean, color=color, lw=1, alpha=0.6)
+            axes[0].plot(TIMES, spread, "--", color=color, lw=1, alpha=0.6)
+    axes[0].plot(TIMES, target[:8], "k.", label="target mean")
+    axes[0].plot(TIMES, target[8:], "kx", label="target spread")
+    axes[0].plot([], [], color="0.8", label="twelve runs at the start")
+    axes[0].plot([], [], color="C0", label="twelve runs at the fit")
+    axes[0].set(xlabel="time")
+    axes[0].legend(fontsize=8)
+    for shift, (name, fit) in enumerate((("first stop", short), ("with x_tol", long))):
+        err = np.where(np.isfinite(fit.x_stderr), 1.96 * fit.x_stderr, 0)
+        label = f"{name}: {fit.nfev} {'more ' if shift else ''}runs"
+        at = np.arange(3) + 0.15 * shift
+        axes[1].errorbar(at, fit.x / TRUTH, err / TRUTH, fmt="o", capsize=4, label=label)
+    axes[1].axhline(1, color="0.7", lw=1)
+    axes[1].set_xticks(range(3), NAMES)
+    axes[1].set(ylabel="parameter / truth", title="95 % intervals (none: not determined)")
+    axes[1].legend()
+    fig.tight_layout()
+    fig.savefig(path, dpi=110)
 
 
-short = least_squares(residuals, START, bounds=(0.01, 10))
-long = least_squares(residuals, START, bounds=(0.01, 10), x_tol=[0.03, 0.03, 0.02],
-                     samples=short.samples, max_evals=400)  # fmt: skip
-for name, fit in (("first stop", short), ("with x_tol", long)):
-    print(f"{name}: {fit.nfev} runs, noise of one value {fit.noise:.3f}, {fit.status}")
-    print("  " + ", ".join(f"{v:.3f} +- {e:.3f}" for v, e in zip(fit.x, fit.x_stderr)))
+def main():
+    """Print and draw."""
+    target, short, long = fits()
+    for name, fit in (("first stop", short), ("with x_tol", long)):
+        print(f"{name}: {fit.nfev} runs, noise of one value {fit.noise:.3f}, {fit.status}")
+        print("  " + ", ".join(f"{v:.3f} +- {e:.3f}" for v, e in zip(fit.x, fit.x_stderr)))
+    draw(target, short, long, __file__.replace(".py", ".png"))
 
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-for _ in range(12):
-    axes[0].plot(TIMES, moments(START)[:8], color="0.8", lw=1)
-    axes[0].plot(TIMES, moments(long.x)[:8], color="C0", lw=1, alpha=0.5)
-    axes[0].plot(TIMES, moments(START)[8:], "--", color="0.8", lw=1)
-    axes[0].plot(TIMES, moments(long.x)[8:], "--", color="C0", lw=1, alpha=0.5)
-axes[0].plot(TIMES, target[:8], "k.", label="target mean")
-axes[0].plot(TIMES, target[8:], "kx", label="target spread")
-axes[0].plot([], [], color="0.8", label="twelve runs at the start")
-axes[0].plot([], [], color="C0", label="twelve runs at the fit")
-axes[0].set(xlabel="time")
-axes[0].legend(fontsize=8)
-for shift, (name, fit) in enumerate((("first stop", short), ("with x_tol", long))):
-    err = np.where(np.isfinite(fit.x_stderr), 1.96 * fit.x_stderr, 0)
-    label = f"{name}: {fit.nfev} {'more ' if shift else ''}runs"
-    at = np.arange(3) + 0.15 * shift
-    axes[1].errorbar(at, fit.x / TRUTH, err / TRUTH, fmt="o", capsize=4, label=label)
-axes[1].axhline(1, color="0.7", lw=1)
-axes[1].set_xticks(range(3), ["pull", "level", "volatility"])
-axes[1].set(ylabel="parameter / truth", title="95 % intervals (none: not determined)")
-axes[1].legend()
-fig.tight_layout()
-fig.savefig(__file__.replace(".py", ".png"), dpi=110)
+
+if __name__ == "__main__":
+    main()
