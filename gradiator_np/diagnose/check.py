@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,12 @@ Array = NDArray[np.float64]
 # Entries named in a message.
 NAMED = 5
 # An accusation is looked at again at steps smaller by this: the truncation of a second-order rule
-# falls to 1/16, a mistake stays. Without it error bars that miss truncation, which happens in one
-# problem of a hundred, would be called mistakes of the Jacobian.
+# falls to 1/16, and that of the fourth-order rule which stands in for the noise-aware design still
+# further; a mistake stays. Without it error bars that miss truncation, which happens in one problem
+# of a hundred, would be called mistakes of the Jacobian.
 CLOSER = 4.0
+# What steers the noise-aware design, and has no meaning for a rule of given steps.
+STEERING = ("max_evals", "tol", "rtol", "max_step")
 # Nobody's mistake: differences of this share of the entry, and of y / x. Rounding inside of fun
 # may exceed what its values show (seen: 15 standard errors, at 7e-12 of the largest entry).
 ROUNDING = 1e-10
@@ -235,20 +238,17 @@ def _closer(options: Options, first: JacobianEstimate) -> Options | None:
     assert first.step_flat is not None
     # Inputs that were not moved have no step: any will do.
     step = np.where(np.isfinite(first.step_flat), np.abs(first.step_flat), 1.0) / CLOSER
-    again = options.copy()
-    if options.get("min_step") is not None:
+    again = cast(Options, {k: v for k, v in options.items() if k not in STEERING})
+    rough = method.min_step if isinstance(method, Auto) else options.get("min_step")
+    if rough is not None:
         return None
     named = isinstance(method, str)
-    if (named and method in ORDERS) or (
-        method == "auto" and {"abs_step", "rel_step"} & set(options)
-    ):
+    given = {k for k in ("abs_step", "rel_step") if options.get(k) is not None}
+    if named and (method in ORDERS or (method == "auto" and given)):
         again["abs_step"] = step
-    elif method == "auto":
-        again["max_step"] = step
-    elif isinstance(method, Auto):
-        if method.min_step is not None:
-            return None
-        again["method"] = replace(method, max_step=step.reshape(-1, first.x_layout.size))
+    elif method == "auto" or isinstance(method, Auto):
+        noise = first.solution.cov.scale.reshape(-1, first.y_layout.size).max(axis=0)
+        again["method"], again["abs_step"], again["noise"] = "5-point", step, noise
     elif isinstance(method, Directional):
         again["method"] = replace(method, step=step)
     else:
