@@ -87,7 +87,8 @@ def one_state(outputs, rho, ratio):
 
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_one_state_is_generalised_least_squares(intercept, weighted):
+def test_one_state_is_generalised_least_squares(intercept, weighted, monkeypatch):
+    monkeypatch.setattr(model, "WIDER", 1.0)
     rng = np.random.default_rng(1)
     u, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
     w = rng.uniform(0.3, 3.0, 12) if weighted else np.ones(12)
@@ -313,6 +314,22 @@ def test_a_centre_outside_of_the_samples_widens_the_bars_and_says_so():
     assert np.median(far.interval(0.95) / inside.interval(0.95)) > 10
 
 
+def test_intervals_hold_outside_of_the_samples():
+    """60 clouds with x at their border and beyond; entries of a cloud succeed together, so 60
+    trials: the lower limit is 0.95 less 4 binomial sd, a false alarm in 3e4."""
+    held = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        w, b, v = 0.5 * rng.normal(size=(4, 6)), rng.normal(size=6), rng.normal(size=(6, 5))
+        shift = rng.normal(size=4)
+        shift *= (0.15 + 0.25 * rng.uniform()) / np.linalg.norm(shift)
+        dx = shift + rng.uniform(-0.1, 0.1, (24, 4))
+        s = Taylor().solve(dx, np.tanh(b + dx @ w) @ v, intercept=True)
+        jac = (v.T * (1 - np.tanh(b) ** 2)) @ w.T
+        held.append(np.mean(np.abs(s.coef - jac) <= s.interval(0.95)))
+    assert np.mean(held) > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 60)
+
+
 def test_pure_noise_has_no_signal_and_a_constant_has_none_to_find():
     dx = cloud(40, 3)
     noise = np.random.default_rng(8).normal(size=(40, 4))
@@ -320,6 +337,23 @@ def test_pure_noise_has_no_signal_and_a_constant_has_none_to_find():
     flat = Taylor().solve(dx, np.full((40, 2), 3.0), intercept=True)
     assert flat.status == Status.OK
     assert np.abs(flat.coef).max() < 1e-12
+
+
+def test_curvature_along_the_slope_is_found_with_few_samples(monkeypatch):
+    """exp of one mix of six inputs, 18 samples: 21 second derivatives, all of them one number."""
+
+    def errors():
+        out = []
+        for seed in range(12):
+            way = np.random.default_rng(seed).normal(size=6)
+            dx = cloud(18, 6, seed)
+            s = Taylor().solve(dx, np.exp(dx @ way)[:, None], intercept=True)
+            out.append(np.linalg.norm(s.coef - way) / np.linalg.norm(way))
+        return np.median(out)
+
+    aligned = errors()
+    monkeypatch.setattr(model, "ALIGNED", 0.0)
+    assert aligned < 0.5 * errors()
 
 
 # -- what must not matter --------------------------------------------------------------------
@@ -360,6 +394,20 @@ def test_the_order_of_samples_and_a_common_plane_do_not_matter(seed):
     three = Taylor().solve(dx, y, intercept=True, jac0=jac0)
     four = Taylor().solve(dx, y - dx @ jac0.T, intercept=True)
     np.testing.assert_array_equal(three.coef, four.coef + jac0)
+
+
+def test_runs_repeated_to_the_last_bit_tell_nothing():
+    dx = cloud(14, 3)
+    y = smooth(dx)
+    once = Taylor().solve(dx, y, intercept=True)
+    again = Taylor().solve(np.repeat(dx, 4, 0), np.repeat(y, 4, 0), intercept=True)
+    np.testing.assert_array_equal(again.coef, once.coef)
+    np.testing.assert_array_equal(again.interval(0.95), once.interval(0.95))
+    # With scatter they are replicates, and tell the noise.
+    noisy = np.repeat(y, 4, 0) + 1e-3 * np.random.default_rng(0).normal(size=(56, 3))
+    s = Taylor().solve(np.repeat(dx, 4, 0), noisy, intercept=True)
+    # sd of a sample sd: 1/sqrt(2 dof), at least 42 of them among replicates; 4 sd.
+    np.testing.assert_allclose(s.cov.scale, 1e-3, rtol=4 / np.sqrt(2 * 42))
 
 
 def test_batches_are_loops():
@@ -409,6 +457,18 @@ def test_each_output_loses_only_its_own_failures():
     np.testing.assert_allclose(s.coef[1], 1.0, atol=1e-9)
     assert np.isinf(s.cov.stderr()[2]).all()
     assert np.isfinite(s.cov.stderr()[0]).all()
+
+
+def test_an_output_that_always_failed_does_not_touch_the_others():
+    dx = cloud(30, 3)
+    y = smooth(dx)
+    dead = np.column_stack([np.full(30, np.nan), y])
+    s, alone = Taylor().solve(dx, dead, intercept=True), Taylor().solve(dx, y, intercept=True)
+    assert s.status == Status.UNDETERMINED
+    assert "of 1 of the 4 outputs" in s.message
+    assert np.isinf(s.cov.stderr()[0]).all()
+    # The bends are the same; the prior of the states feels one more output that says nothing.
+    assert np.all(np.abs(s.coef[1:] - alone.coef) < 0.1 * alone.cov.stderr())
 
 
 def test_outliers_drop_out():

@@ -53,10 +53,10 @@ def _blur(p: Array, axis: int) -> Array:
 
 
 def base_prior(n_rho: int) -> Array:
-    """Curvature about 0.8 of the output's spread, within 0.4 decades; less noise is likelier."""
+    """Curvature about 0.8 of the output's spread, within 0.3 decades; less noise is likelier."""
     z = (np.arange(N_Z) + Z_MIN) / PER
     s = (np.arange(N_S) + S_MIN) / PER
-    curvature = np.exp(-0.5 * ((z + 0.1) / 0.4) ** 2)
+    curvature = np.exp(-0.5 * ((z + 0.1) / 0.3) ** 2)
     out = np.ones((n_rho, 1, 1)) * curvature[:, None] * np.exp(-0.1 * s)
     return np.asarray(out / out.sum())
 
