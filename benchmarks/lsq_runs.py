@@ -165,9 +165,9 @@ class Ran:
         return next((i for i, value in self.best if value <= target), None)
 
 
-def one(problem, level, seed, solver, solve=None):
+def one(problem, level, seed, solver, solve=None, recorder=Recorder):
     """A run of a solver from the problem's start."""
-    fun = Recorder(problem, level, seed)
+    fun = recorder(problem, level, seed)
     final, stopped = np.inf, False
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
