@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.box import Box, choose_box
+from gradiator_np.designs.growing import Growing
 from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import RHO, States, by_rho, likelihood, posterior, relative
-from gradiator_np.designs.mending import CLEAR, TRUST, Index, Inference, Mending
+from gradiator_np.designs.mending import CLEAR, TRUST, Index, Inference
 from gradiator_np.designs.mixtures import slopes, spreads
 from gradiator_np.designs.moves import FreeMoves
 from gradiator_np.designs.pairs import SIDED_NOISE, SIDED_REACH, Lines, Pair, Pairs, round_digit
@@ -76,7 +77,7 @@ class Auto:
         return AutoPlan(self, problem, learned)
 
 
-class AutoPlan(Mending):
+class AutoPlan(Growing):
     """The default design at work on one problem."""
 
     def __init__(self, options: Auto, problem: Problem, learned: Learned | None) -> None:
@@ -106,6 +107,8 @@ class AutoPlan(Mending):
         self.each = 1
         self.kinks = np.zeros((m, self.book.f0.size), bool)
         self.wide = np.full(self.kinks.shape, np.nan)
+        #: Runs beyond the default budget that found the scale of inputs next to 0.
+        self.extra, self.grown = 0, []
         self.box: Box | None = None
         self._script: Generator[Array, None, None] | None = self._run()
 
@@ -127,7 +130,8 @@ class AutoPlan(Mending):
         self.rows = rows
         if self.box is not None and len(rows.done) > self.box.first:
             return self.box.solve(rows, self.short)
-        return answer(self, finished=self._script is None)
+        solution = answer(self, finished=self._script is None)
+        return replace(solution, message=solution.message + self._grown_words())
 
     @property
     def name(self) -> str:
@@ -243,6 +247,7 @@ class AutoPlan(Mending):
         self.learned = self._ignorant() if learned is None else learned
         self.cap = np.minimum(self.cap, pilot.cap)
         self.floor = np.maximum(self.floor, np.minimum(CLEAR * self.learned.floor, self.cap))
+        yield from self._grow()
         yield from self._boxed(self._most_evals() - self._evals())
         if self.box is not None:
             return
@@ -311,7 +316,7 @@ class AutoPlan(Mending):
         self.floor = np.maximum(self.floor, np.minimum(CLEAR * learned.floor, self.cap))
 
     def _most_evals(self) -> int:
-        return self.options.max_evals or 5 * self.inputs.size + 10
+        return self.options.max_evals or 5 * self.inputs.size + 10 + self.extra
 
     def _pilot_evals(self) -> int:
         """Evaluations that may have been used when the pilot ends."""

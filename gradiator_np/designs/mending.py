@@ -60,6 +60,7 @@ class Mending:
     each: int
     kinks: NDArray[np.bool_]
     wide: Array
+    extra: int
 
     def infer(self) -> Inference:
         """What is known of every input."""

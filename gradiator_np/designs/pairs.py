@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Pairs:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.scale = problem.scale
+        self.scale = problem.scale = problem.scale.copy()
         f0 = flat(problem.y[None])[0]
         self.f0: Array = np.where(np.isfinite(f0), f0, np.nan)
         self.batch, self.m = problem.x.shape
@@ -97,7 +97,7 @@ class Pairs:
         #: The least change of each input that floating-point numbers allow, in units of t.
         self.least = np.max(np.spacing(np.abs(problem.x)) / self.scale, axis=0)
         # a rule needs two points
-        self.free = self.room >= 2 * self.least
+        self.free = (self.room > 0) & (self.room >= 2 * self.least)
         self.direction = np.zeros((self.batch, self.m))
         only = np.flatnonzero(self.free)
         #: The line that the pilot's pairs belong to: the input itself where there is only one.
@@ -153,12 +153,25 @@ class Pairs:
         self.pairs.append(pair)
         self.first.append(row)
 
-    def request_group(self, inputs: NDArray[np.intp], t: Array) -> Array:
+    def rescale(self, line: int, factor: float) -> None:
+        """Measure an input, and all its pairs, in a unit that many times as large."""
+        self.scale[:, line] *= factor
+        self.direction[:, line] /= factor
+        for a in (self.up, self.down, self.least):
+            a[line] /= factor
+        for i in self._of.get(line, ()):
+            self.pairs[i] = replace(self.pairs[i], t=self.pairs[i].t / factor)
+        self._views = (None, {})
+
+    def request_group(
+        self, inputs: NDArray[np.intp], t: Array, sign: Array | float | None = None
+    ) -> Array:
         """Offset (1, B, m) of a run that moves these inputs at once, upwards where that is open."""
         self._enter(Pair(GROUP, float(t.max())), self.n_rows)
         self.n_rows += 1
         out = np.zeros((1, self.batch, self.m))
-        sign = np.where(self.up[inputs] >= t, 1.0, -1.0)
+        if sign is None:
+            sign = np.where(self.up[inputs] >= t, 1.0, -1.0)
         out[0][:, inputs] = sign * t * self.scale[:, inputs]
         return out
 
