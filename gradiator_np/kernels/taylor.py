@@ -150,19 +150,19 @@ def mixture_interval(mass: Array, shift: Array, sd: Array, level: float, half: A
         Filled in, to 1 %.
     """
     n_states, n, m = shift.shape
-    root = math.sqrt(0.5)
-    used = np.empty(n_states, np.int64)
+    weight, middle, rate = np.empty(n_states), np.empty(n_states), np.empty(n_states)
     for i in range(n):
-        count = 0
-        for k in range(n_states):
-            if mass[i, k] > 1e-5:
-                used[count] = k
-                count += 1
         for j in range(m):
+            count = 0
             second = 0.0
-            for q in range(count):
-                k = used[q]
-                second += mass[i, k] * (shift[k, i, j] ** 2 + sd[k, i, j] ** 2)
+            for k in range(n_states):
+                if mass[i, k] > 1e-5:
+                    s = sd[k, i, j]
+                    weight[count] = 0.5 * mass[i, k]
+                    middle[count] = abs(shift[k, i, j])
+                    rate[count] = math.sqrt(0.5) / max(s, 1e-300)
+                    second += mass[i, k] * (middle[count] ** 2 + s * s)
+                    count += 1
             # Chebyshev: no more than second / h^2 lies outside of h.
             high = math.sqrt(second / (1.0 - level))
             low = 0.0
@@ -170,14 +170,8 @@ def mixture_interval(mass: Array, shift: Array, sd: Array, level: float, half: A
             while high > 1.01 * low and high > 0.0:
                 inside = 0.0
                 for q in range(count):
-                    k = used[q]
-                    d = abs(shift[k, i, j])
-                    s = sd[k, i, j]
-                    if s > 0.0:
-                        tail = math.erf((h - d) * root / s) + math.erf((h + d) * root / s)
-                        inside += 0.5 * mass[i, k] * tail
-                    elif d < h:
-                        inside += mass[i, k]
+                    above = math.erf((h - middle[q]) * rate[q])
+                    inside += weight[q] * (above + math.erf((h + middle[q]) * rate[q]))
                 if inside < level:
                     low = h
                 else:

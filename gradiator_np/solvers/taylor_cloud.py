@@ -24,6 +24,9 @@ Groups = list[tuple[Index, Group]]
 
 #: Outputs handled at a time, and outputs that teach the shared prior: bounds the memory.
 CHUNK = 64
+#: Up to this share of the samples, those that are outliers in one output are left out in all: the
+#: outputs go on sharing their decompositions, which are what takes the time.
+COMMON = 0.02
 #: Samples that suffice to learn how much each input bends f, and at which distance.
 SUBSET = 150
 
@@ -74,9 +77,11 @@ class Cloud:
     def _group(self, rows: Index, weights: Array) -> Group:
         return Group(Rows(self.u[rows], self.bend, weights, self.intercept), self.rho, self.radius)
 
-    def _outputs(self, group: Group, rows: Index, out: Index) -> Outputs:
+    def _told(self, group: Group, rows: Index, out: Index) -> tuple[Outputs, Array]:
+        """Outputs on the rows of a group, and their likelihood."""
         y = self.y[np.ix_(rows, out)]
-        return Outputs(group, y, self.first[out], self.last[out], self.nu[out])
+        outputs = Outputs(group, y, self.first[out], self.last[out], self.nu[out])
+        return outputs, outputs.likelihood()
 
     def _learn_kernel(self) -> None:
         """Relative bends of the inputs, and the rho that come into question, from a subset."""
@@ -94,7 +99,7 @@ class Cloud:
         part = Rows(self.u[rows], self.bend, weights, self.intercept)
         self.bend = bends(part, self.y[np.ix_(rows, out)], 3.0 * self.radius)
         if len(self.u) > 2 * len(rows) or len(self.u) > 2 * SUBSET:
-            like = self._outputs(self._group(rows, weights), rows, out[:CHUNK]).likelihood()
+            like = self._told(self._group(rows, weights), rows, out[:CHUNK])[1]
             self.rho = self.rho[likely(like, shared_prior(like))]
 
     def _common(self, enough: int) -> tuple[Index, Index]:
@@ -123,27 +128,25 @@ class Cloud:
         """Learn the prior from some of the outputs, average all over their states."""
         n, p = self.y.shape[1], self.u.shape[1] + self.intercept
         step = -(-n // CHUNK)
+        rows = [np.flatnonzero(self.mask[:, out[0]]) for out, _ in groups]
         taught = [
-            self._outputs(group, np.flatnonzero(self.mask[:, out[0]]), out[out % step == 0])
-            for out, group in groups
+            self._told(group, own, out[out % step == 0])
+            for (out, group), own in zip(groups, rows)
+            if (out % step == 0).any()
         ]
-        like = [t.likelihood() for t in taught]
-        together = np.concatenate(like)
+        together = np.concatenate([like for _, like in taught])
         prior = shared_prior(together)
         self.likely = likely(together, prior)
         shapes = (n, p), (n, p, p), (n, p), (n,), (n,), self.mask.shape
         moments = Moments(*(np.zeros(shape) for shape in shapes))
-        for (out, group), known, known_like in zip(groups, taught, like):
-            rows = np.flatnonzero(self.mask[:, out[0]])
+        for i, (out, group) in enumerate(groups):
             for start in range(0, len(out), CHUNK):
                 part = out[start : start + CHUNK]
-                if step > 1:
-                    known = self._outputs(group, rows, part)
-                    known_like = known.likelihood()
-                found = known.moments(prior, known_like)
+                outputs, like = taught[i] if step == 1 else self._told(group, rows[i], part)
+                found = outputs.moments(prior, like)
                 for name in ("beta", "cov", "half", "noise", "log_rho"):
                     getattr(moments, name)[part] = getattr(found, name)
-                moments.loo[np.ix_(rows, part)] = found.loo
+                moments.loo[np.ix_(rows[i], part)] = found.loo
         return moments
 
     def drop_outliers(self, loo: Array, groups: Groups) -> bool:
@@ -160,6 +163,8 @@ class Cloud:
             # One false alarm in 1000 outputs; the worst first, since outliers hide each other.
             rare = stdtrit(d - 1, 1.0 - 5e-4 / len(loo))
             far = t > np.maximum(rare, 0.5 * t.max(0))
+            if len(far) > SUBSET and far.any(1).sum() <= COMMON * len(far):
+                far[:] = far.any(1)[:, None]
             self.mask[:, out] &= ~far
             dropped |= bool(far.any())
             gross |= bool((t > 2.0 * rare).any())
