@@ -87,6 +87,37 @@ def vectorized(m: int, repeats: int) -> dict[str, float]:
     return ratios
 
 
+def planning(repeats: int) -> list[dict[str, Any]]:
+    """The default design's own time on one core, beside its runs, and its share of the whole
+    where a run takes 1 ms; medians over functions."""
+    rows = []
+    for m, n in ((10, 10), (100, 10), (100, 100)):
+        for noise in (0.0, 1e-4):
+            spent, runs = [], 0
+            for seed in range(repeats + 1):
+                rng = np.random.default_rng(seed)
+                a = rng.standard_normal((n, m)) / np.sqrt(m)
+                inside = [0.0]
+
+                def fun(z: Any, a: Any = a, rng: Any = rng, inside: Any = inside) -> Any:
+                    begin = time.process_time()
+                    y = np.tanh(a @ z) + (a @ z) ** 2 / 3 + noise * rng.standard_normal(len(a))  # noqa: B023
+                    inside[0] += time.process_time() - begin
+                    return y
+
+                begin = time.process_time()
+                estimate = jacobian(fun, rng.uniform(1, 2, m))
+                _ = estimate.stderr
+                spent.append(time.process_time() - begin - inside[0])
+                runs = estimate.nfev
+            own = float(np.median(spent[1:]))  # the first one loads the kernels
+            rows.append({
+                "m": m, "n": n, "noise": noise, "runs": runs, "own time in ms": 1e3 * own,
+                "share at 1 ms a run": own / (own + 1e-3 * runs),
+            })  # fmt: skip
+    return rows
+
+
 def start_up() -> dict[str, float]:
     """Seconds to import, to a first Jacobian, as whole processes; medians of five."""
     programs = {
@@ -112,6 +143,10 @@ def main() -> None:
     size = 200 if quick() else 1000
     data["vectorized"] = vectorized(size, 5 if quick() else 20)
     print(f"\nvectorized, m = n = {size}, times the bare runs:", data["vectorized"])
+    plans = planning(2 if quick() else 15)
+    print("\ndefault design\n")
+    print(table(plans[0], ([*row.values()] for row in plans)))
+    data["planning"] = {f"m={r['m']}, n={r['n']}, noise={r['noise']:g}": r for r in plans}
     begin = time.perf_counter()
     data["start-up"] = start_up()
     base = data["start-up"]["numpy, scipy.linalg, numba"]

@@ -149,8 +149,8 @@ def steps(seeds: int) -> list[dict]:
     for name, (fun, x, derivatives, published) in SHI.items():
         for central in (False, True):
             method = "3-point" if central else "2-point"
-            errors: dict[str, list[float]] = {"step": [], "fit": [], "scipy": []}
-            nfev = []
+            errors: dict[str, list[float]] = {"step": [], "fit": [], "default": [], "scipy": []}
+            nfev, default_nfev = [], []
             for seed in range(seeds):
                 rng = np.random.default_rng(seed)
 
@@ -167,13 +167,18 @@ def steps(seeds: int) -> list[dict]:
                     peer = approx_derivative(lambda t: noisy(t[0]), [x], method=method)
                 errors["scipy"].append(abs(peer[0] - derivatives[0]))
                 nfev.append(told.nfev)
+                default = jacobian(noisy, x, rng=seed)
+                errors["default"].append(abs(default.jac - derivatives[0]))
+                default_nfev.append(default.nfev)
             out.append({
                 "problem": name, "method": method, "published": published[central],
                 "limit of one difference": limit(derivatives, sigma, central),
                 "at the step found": float(np.median(errors["step"])),
                 "fit to its values": float(np.median(errors["fit"])),
+                "jacobian, no hint": float(np.median(errors["default"])),
                 "SciPy default": float(np.median(errors["scipy"])),
                 "evaluations": float(np.mean(nfev)),
+                "evaluations of jacobian": float(np.mean(default_nfev)),
             })  # fmt: skip
     return out
 
