@@ -30,9 +30,9 @@ PER = 4
 #: A cell of 1/4 decade, as degrees of freedom: uniform in log sd over +-ln(10)/8 has the
 #: standard deviation 0.166 = 1/sqrt(2 * 18).
 NU = 18.0
-#: Curvature amplitude from 1e-3 to 1e3 times the spread of the output.
-N_Z = 6 * PER + 1
-Z_MIN = -3.0 * PER
+#: Curvature amplitude from 1e-2 to 10 times the spread of the output (times radius / rho).
+N_Z = 3 * PER + 1
+Z_MIN = -2.0 * PER
 #: Noise from 1e-12 to 10 times the spread of the output.
 N_S = 13 * PER + 1
 S_MIN = -12 * PER
