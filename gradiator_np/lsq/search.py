@@ -308,13 +308,14 @@ class Search:
         ahead = model.c + model.jac @ u
         predicted = size - float(ahead @ ahead)
         loss = tr.expected_loss(model, held)
-        hope = tr.gauss_newton_decrease(model, held) + loss.value + loss.jac
+        # Errors of c look like something to gain: their part of the decrease counts once.
+        hope = max(tr.gauss_newton_decrease(model, held), loss.value) + loss.jac
         return State(model, rows, u, held, predicted, loss, hope, model.noise)
 
     def _judge(self, state: State) -> None:
         """End where nothing more is to be gained, or look further where nothing answers."""
         size, runs = float(state.model.c @ state.model.c), len(self.points)
-        near = state.predicted + state.loss.jac + state.loss.value
+        near = max(state.predicted, state.loss.value) + state.loss.jac
         tired = self.patience.spent(size, state.noise, state.hope, near, runs)
         quiet = 8.0 * state.model.ratio > 1.0  # noise exceeds curvature up to the radius
         if size <= 1e-20 * self.limit or self.radius < LEAST:
