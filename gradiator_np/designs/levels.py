@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, zeta
 
 Array = NDArray[np.float64]
 
@@ -76,7 +76,8 @@ class Noise:
         k = len(z)
         if k < 2:
             return float(n)
-        together = (np.square(z @ z.T).sum() - k) / (k * (k - 1))
+        # both products have one Frobenius norm
+        together = (np.square(z @ z.T if k < n else z.T @ z).sum() - k) / (k * (k - 1))
         return float(np.clip(1 / max(together, 1e-12), 1.0, n))
 
     def level(self) -> tuple[Array, Array]:
@@ -104,7 +105,7 @@ class Noise:
             centre = np.average(e, weights=known)
             excess = np.average((e - centre) ** 2, weights=known) * known.sum() / max(
                 known.sum() - 1, 1
-            ) - np.average(polygamma(1, count / 2), weights=known)
+            ) - np.average(zeta(2, count / 2), weights=known)
             d0 = 2 * _trigamma_inverse(excess) if excess > 0 else np.inf
             # e has the mean of log s0^2 + log(d0 / 2) - digamma(d0 / 2)
             common = centre
@@ -128,15 +129,18 @@ class Noise:
 
 
 def _trigamma_inverse(y: float) -> float:
-    """x with trigamma(x) = y, by Newton's iteration on 1 / trigamma (Smyth 2004, appendix)."""
+    """x with trigamma(x) = y, by Newton's iteration on 1 / trigamma (Smyth 2004, appendix).
+
+    trigamma(x) = zeta(2, x), Hurwitz's, and its derivative is -2 zeta(3, x).
+    """
     if y > 1e7:
         return float(1 / np.sqrt(y))
     if y < 1e-6:
         return 1 / y
     x = 0.5 + 1 / y
     for _ in range(20):
-        tri = polygamma(1, x)
-        step = tri * (1 - tri / y) / polygamma(2, x)
+        tri = zeta(2, x)
+        step = tri * (1 - tri / y) / (-2 * zeta(3, x))
         x += step
         if abs(step) < 1e-8 * x:
             break
