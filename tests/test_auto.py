@@ -15,7 +15,7 @@ from benchmarks.problems import PROBLEMS, by_name
 from gradiator_np.designs.auto import Auto
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.levels import Noise
-from gradiator_np.designs.lines import States, likelihood
+from gradiator_np.designs.lines import TAIL, States, likelihood
 from gradiator_np.designs.mixtures import mixture
 from gradiator_np.designs.moves import FreeMoves
 from gradiator_np.designs.pairs import Lines
@@ -129,7 +129,9 @@ def test_the_kernel_equals_generalised_least_squares(seed):
 def test_the_log_likelihood_of_many_pairs_does_not_overflow():
     """150 pairs whose weights multiply to 1e450: equal to the twin up to a constant."""
     states = States.grid()
-    states = states.take(np.flatnonzero((states.kappa == 0) & (states.rho == 15)))
+    # higher terms that set in early are beyond the twin: its condition number would be 1e16
+    keep = (states.kappa == 0) & (states.rho == 15) & (TAIL[states.tail] >= 1)
+    states = states.take(np.flatnonzero(keep))
     t = np.linspace(0.1, 0.5, 150)[None]
     noise, slope = np.array([1e-4]), np.ones((1, 1))
     odd = 1 + 1e-4 * np.random.default_rng(0).standard_normal((1, 150, 1)) / t[..., None]

@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 MOST_DOF = 100.0
 # By how much less the log variances must scatter for noise to count as relative to f.
 MARGIN = 0.5
+# Among so many contrasts one whose mean square is WILD times the median's comes from an outlier: a
+# single normal one does in 1e-3.
+SEVERAL, WILD = 6, 25.0
 
 
 @dataclass
@@ -64,7 +67,7 @@ class Noise:
         rows = np.where(np.isfinite(rows), rows, np.nan).reshape(-1, self.count.size)
         self.squares = self.squares + np.nansum(np.square(rows), axis=0)
         self.count = self.count + np.isfinite(rows).sum(axis=0)
-        self.rows = np.concatenate([self.rows, rows])
+        self.rows = np.concatenate([self.rows, rows[np.isfinite(rows).any(axis=1)]])
 
     def independent(self, sd: Array) -> float:
         """How many outputs of independent noise are worth as much as these: 1 where all wiggle in
@@ -90,15 +93,27 @@ class Noise:
         level, dof = self._shrunk()
         return level, np.where(self.printed & (level <= 1.1 * self.least), MOST_DOF, dof)
 
+    def _sober(self) -> tuple[Array, Array]:
+        """Sums of squares and counts without contrasts that an outlier hit."""
+        if len(self.rows) < SEVERAL:
+            return self.squares, self.count
+        size = np.sqrt(self.squares / np.maximum(self.count, 1.0))
+        loud = np.nanmean(np.square(self.rows / np.where(size > 0, size, 1.0)), axis=1)
+        wild = self.rows[loud > WILD * np.median(loud)]
+        count = self.count - np.isfinite(wild).sum(axis=0)
+        return self.squares - np.nansum(np.square(wild), axis=0), count
+
     def _shrunk(self) -> tuple[Array, Array]:
-        known = self.count > 0
+        squares, count = self._sober()
+        known = count > 0
         if not known.any():
             return np.maximum(self.least, np.finfo(float).tiny), np.zeros(self.least.size)
-        count = np.where(known, self.count, 1.0)
-        var = np.maximum(self.squares / count, np.square(self.least))
+        own = np.where(known, count, 0.0)
+        count = np.where(known, count, 1.0)
+        var = np.maximum(squares / count, np.square(self.least))
         var = np.maximum(var, np.finfo(float).tiny)
         if var.size == 1:
-            return np.sqrt(var), np.where(known, self.count, 0.0)
+            return np.sqrt(var), own
         best: tuple[float, Array, float] | None = None
         for unit in (np.ones_like(var), self.reference(self.size) ** 2):
             e = np.log(var / unit) - digamma(count / 2) + np.log(count / 2)
@@ -118,7 +133,6 @@ class Noise:
         assert best is not None
         _, common_var, d0 = best
         d0 = min(d0, MOST_DOF)
-        own = np.where(known, self.count, 0.0)
         shrunk = (d0 * common_var + own * var) / (d0 + own)
         # the common value itself rests on all the other outputs together
         share = (self.independent(np.sqrt(shrunk)) - 1) / (own.size - 1)

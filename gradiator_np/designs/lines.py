@@ -16,14 +16,18 @@ Array = NDArray[np.float64]
 # Distance at which a function bends, in units of the scale: three a decade resolve a step to a
 # factor of 1.5, where the error is within 10 % of its best.
 RHO = 10 ** (np.arange(-15, 15) / 3)
-# How much later than the cubic term the higher ones set in: 1 for a general function, 1e3 for
-# one that is a cubic polynomial to all appearances (many models are polynomials of low degree).
-TAIL = np.array([1.0, 10.0, 1e3])
+# How much later than the cubic term the higher ones set in: 1 for a general function, 0.1 for one
+# that is linear but for a small part that bends, 1e3 for one that is a cubic polynomial to all
+# appearances (many models are polynomials of low degree).
+TAIL = np.array([1.0, 0.1, 10.0, 1e3])
 # Jitter of an input that is rounded, meshed or stepped.
 KAPPA = np.concatenate([[0.0], 10.0 ** np.arange(-8, 0)])
 TERMS = 4
 # Outputs share their truncation: together they count as three.
 VOICES = 3.0
+# An output that does not answer by AUDIBLE standard deviations of its noise has a smaller voice:
+# its silence says that an input bends nowhere, and in a sparse Jacobian most are silent.
+AUDIBLE, SILENT = 5.0, 0.6
 # Outputs that are heard for one input; those where its slope stands out most.
 HEARD = 6
 # Share of the likeliest state's weight below which a state is neither seen in a 95 % interval nor
@@ -72,7 +76,7 @@ class States:
         """Weights before anything is known: ``jitter`` is the share of states with kappa > 0."""
         # Bending on the scale of x itself is what models do; a decade off costs a factor of 2.
         centred = np.exp(-np.abs(np.log10(RHO[self.rho])) * np.log(2.0))
-        tail = np.array([0.6, 0.2, 0.2])[self.tail]
+        tail = np.array([0.5, 0.1, 0.2, 0.2])[self.tail]
         kappa = np.where(self.kappa > 0, jitter / (KAPPA.size - 1), 1 - jitter)
         return normalise(centred * tail * kappa)
 
@@ -117,8 +121,10 @@ def likelihood(lines: Lines, states: States, noise: Array, slope: Array) -> tupl
     # (L, c, P)
     odd, even, size = (a[every, :, picked] for a in (lines.odd, lines.even, lines.size))
     b, level = slope[every, picked], noise[picked]
-    odd = odd - latest(odd)[..., None]
     weights = lines.t[:, None] * np.sqrt(2 / (lines.factor[:, None] * size)), np.sqrt(0.5 / size)
+    loud = np.fmax(np.abs(odd * weights[0]), np.abs(even * weights[1])) / level[..., None]
+    votes = np.where((loud > AUDIBLE).any(axis=2), 1.0, SILENT)
+    odd = odd - latest(odd)[..., None]
     few = has_few(lines)
     out = np.zeros((2, picked.shape[0], states.rho.size))
     closed = np.flatnonzero(few)
@@ -127,21 +133,26 @@ def likelihood(lines: Lines, states: States, noise: Array, slope: Array) -> tupl
         k = closed[start : start + PART]
         w = sharpness_squared(level[k] / b[k], states.kappa)
         one = Few.of(odd[k] / b[k][..., None], lines.t[k], weights[0][k], TERMS)
-        out[0, k] = one.likelihood_of_slopes(terms[0], w).sum(axis=1)
+        out[0, k] = _together(one.likelihood_of_slopes(terms[0], w), votes[k])
         # the even parts share the error of f0
         one = Few.of(even[k] / b[k][..., None], lines.t[k], weights[1][k], TERMS)
-        out[1, k] = one.likelihood_of_bends(terms[1], w, 2 * level[k] / b[k]).sum(axis=1)
+        out[1, k] = _together(one.likelihood_of_bends(terms[1], w, 2 * level[k] / b[k]), votes[k])
     if not few.all():
         rows = np.broadcast_to(~few[:, None], b.shape)
         sharp = sharpness(level[..., None], b[..., None], states.kappa)
         pick = np.broadcast_to(np.arange(states.rho.size), sharp.shape)
         shape = (-1, *b.shape[1:], states.rho.size)
         part = fit(lines.t, weights[0], odd, b, 1.0, 0.0, sharp, states, pick, rows)[2]
-        out[0, ~few] = part.reshape(shape).sum(axis=1)
+        out[0, ~few] = _together(part.reshape(shape), votes[~few])
         part = fit(lines.t, weights[1], even, 2 * b, -2 * level, 1.0, sharp, states, pick, rows)[2]
-        out[1, ~few] = part.reshape(shape).sum(axis=1)
-    out *= min(1.0, VOICES / picked.shape[1])
+        out[1, ~few] = _together(part.reshape(shape), votes[~few])
     return out[0], out[1]
+
+
+def _together(logs: Array, votes: Array) -> Array:
+    """Log-likelihoods (L, c, S) of outputs as one, by their votes (L, c)."""
+    share = votes * np.minimum(1.0, VOICES / votes.sum(axis=1, keepdims=True))
+    return np.asarray(np.einsum("lcs,lc->ls", logs, share))
 
 
 def has_few(lines: Lines) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiator_np.designs.alone import culprit
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import States
@@ -110,6 +111,25 @@ class Mending:
             # neighbouring steps see one wiggle alike
             level, dof = np.maximum(level, learned.noise), learned.dof
         self.learned = replace(learned, noise=level, dof=dof)
+
+    def contradicted(self) -> NDArray[np.bool_]:
+        """Entries whose pairs contradict the state of their input."""
+        raise NotImplementedError
+
+    def _drop_outliers(self) -> None:
+        """Leave out a pair without which the others of its input agree."""
+        assert self.learned is not None
+        if not self.learned.noisy:
+            return
+        _, _, _, slope, noise = self.infer()
+        lines = [int(j) for j in self.inputs]
+        view = self.book.lines(self.rows, lines)
+        several = np.isfinite(view.t).sum(axis=1) > 2
+        # what hits one output of many is as likely a bend of its own
+        for k in np.flatnonzero(several & (self.contradicted().mean(axis=1) > 0.1)):
+            slot = culprit(view.take([k]), self.states, self.learned.prior, noise, slope[[k]])
+            if slot is not None:
+                self.book.leave_out(lines[k], slot)
 
     def _look_again(self) -> Generator[Array, None, None]:
         """A kink or a jump at x: the slopes to its two sides differ."""

@@ -67,7 +67,7 @@ class Lines:
     odd: Array
     even: Array
 
-    def take(self, lines: slice | NDArray[Any]) -> Lines:
+    def take(self, lines: slice | NDArray[Any] | list[Any]) -> Lines:
         """Some of the lines."""
         return Lines(*(getattr(self, a)[lines] for a in self.__slots__))
 
@@ -214,6 +214,11 @@ class Pairs:
             for i in self._of[line]
             if any(abs(self.pairs[i].t / t - 1) < SAME_STEP for t in steps)
         }
+
+    def leave_out(self, line: int, slot: int) -> None:
+        """Leave out the pair that is in this place of a line's view."""
+        live = [i for i, p in enumerate(self.pairs) if p.line == line and i not in self.left_out]
+        self.left_out.add(live[slot])
 
     def leave_latest_out(self, count: int) -> None:
         """Leave the latest pairs out of every answer."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erfc
 
 from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import States
@@ -18,39 +20,63 @@ CURVED = 0.2
 # Mean square of the contrasts of one line, in units of the noise known before, beyond which they
 # are no noise: chance alone exceeds 9 in 3e-3 of single contrasts.
 LOUDEST = 9.0
+# Squared contrasts that a normal law exceeds in CHANCE of the cases.
+UNLIKELY, CHANCE = 12.1, 5e-4
 # One-sided slopes that differ by more than the slope itself call for a second look, and even
 # parts that stand out of their noise (sd sqrt 6) by this factor.
 BROKEN, CLEAR_OF_NOISE = 0.5, 5.0
 
 
-def _contrasts(
-    view: Lines, states: States, weights: Array, slope: Array
-) -> Iterator[tuple[Array, Array, Array]]:
-    """Contrasts (L, N) of neighbouring pairs of every line, their variance at unit noise (L, 1)
-    and the variance that curvature gives them (L, N): nan where there is none."""
-    order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
-    t = np.take_along_axis(view.t, order, axis=1)
-    factor = np.take_along_axis(view.factor, order, axis=1)
-    size = np.take_along_axis(view.size, order[:, :, None], axis=1)
-    odd = np.take_along_axis(view.odd, order[:, :, None], axis=1)
-    even = np.take_along_axis(view.even, order[:, :, None], axis=1)
+def _contrasts(view: Lines, states: States) -> Iterator[tuple[Array, Array, Array]]:
+    """Contrasts (L, N) of neighbouring pairs of every line, their variance at unit noise (L, N)
+    and the variance that curvature gives them at unit slope under each state (L, S): nan where
+    there is none."""
+    view = _sorted(view)
+    t, factor, size, odd, even = view.t, view.factor, view.size, view.odd, view.even
     q = 2 * np.arange(1, states.sd_odd.shape[1] + 1)
-    b2 = np.square(slope)
     for k in range(1, t.shape[1]):
         near, far = t[:, k - 1, None], t[:, k, None]
         # odd: D(near) - D(far)
-        curve = _mean_square(weights, states.sd_odd, near**q - far**q)
+        curve = np.square(near**q - far**q) @ np.square(states.sd_odd).T
         one, two = size[:, k - 1], size[:, k]
         spread = factor[:, k - 1, None] * one / (2 * near**2)
         spread = spread + factor[:, k, None] * two / (2 * far**2)
-        yield odd[:, k - 1] - odd[:, k], spread, curve[:, None] * b2
+        yield odd[:, k - 1] - odd[:, k], spread, curve
         # even: E(near) - (near / far)^2 E(far)
         ratio = (near / far) ** 2
-        curve = _mean_square(weights, states.sd_even, 2 * (near**q - ratio * far**q))
+        curve = np.square(2 * (near**q - ratio * far**q)) @ np.square(states.sd_even).T
         spread = 2 * (one + two * ratio**2) + 4 * (1 - ratio) ** 2
         pairs = (factor[:, k - 1, None] == 1) & (factor[:, k, None] == 1)
         contrast = even[:, k - 1] - ratio * even[:, k]
-        yield np.where(pairs, contrast, np.nan), spread, curve[:, None] * b2
+        yield np.where(pairs, contrast, np.nan), spread, curve
+
+
+def _sorted(view: Lines) -> Lines:
+    """The pairs of every line from the nearest to the widest."""
+    order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
+    flat = (np.take_along_axis(a, order, axis=1) for a in (view.t, view.factor))
+    deep = (
+        np.take_along_axis(a, order[..., None], axis=1) for a in (view.size, view.odd, view.even)
+    )
+    return Lines(*flat, *deep)
+
+
+def _second(view: Lines, states: States) -> Iterator[tuple[Array, Array, Array]]:
+    """The same of three neighbouring pairs: slope and cubic term are taken out of D."""
+    view = _sorted(view)
+    q = 2 * np.arange(1, states.sd_odd.shape[1] + 1)
+    for k in range(2, view.t.shape[1]):
+        t = view.t[:, k - 2 : k + 1]
+        near, middle, far = (t**2).T
+        weight = np.stack([far - middle, near - far, middle - near], axis=1)
+        weight /= (far - near)[:, None]
+        noise = view.factor[:, k - 2 : k + 1] * np.square(weight / t) / 2
+        curve = np.einsum("lp,lpq->lq", weight, t[..., None] ** q)
+        yield (
+            np.einsum("lp,lpn->ln", weight, view.odd[:, k - 2 : k + 1]),
+            np.einsum("lp,lpn->ln", noise, view.size[:, k - 2 : k + 1]),
+            np.square(curve) @ np.square(states.sd_odd).T,
+        )
 
 
 def pool(
@@ -68,7 +94,8 @@ def pool(
     states, weights, slope
         As in ``AutoPlan.infer``.
     """
-    for contrast, spread, curve in _contrasts(view, states, weights, slope):
+    for contrast, spread, per_state in _contrasts(view, states):
+        curve = _mean(weights, per_state) * np.square(slope)
         z2 = np.square(contrast / level) / spread
         good = np.isfinite(z2) & (curve < CURVED * np.square(level) * spread)
         count = np.maximum(good.sum(axis=1), 1)
@@ -80,17 +107,34 @@ def pool(
 def surprise(level: Array, view: Lines, states: States, weights: Array, slope: Array) -> float:
     """Mean square of all contrasts in units of what noise and curvature explain; 1 if none."""
     total, count = 0.0, 0
-    for contrast, spread, curve in _contrasts(view, states, weights, slope):
+    for contrast, spread, per_state in _contrasts(view, states):
+        curve = _mean(weights, per_state) * np.square(slope)
         z2 = np.square(contrast) / (np.square(level) * spread + curve)
         good = np.isfinite(z2)
         total, count = total + float(z2[good].sum()), count + int(good.sum())
     return total / count if count else 1.0
 
 
-def _mean_square(weights: Array, sd: Array, powers: Array) -> Array:
-    """Mean over states of sum_q (sd_q powers_q)^2, shape (L,)."""
-    with np.errstate(over="ignore"):
-        return np.asarray(np.einsum("ls,sq,lq->l", weights, np.square(sd), np.square(powers)))
+def _mean(weights: Array, curve: Array) -> Array:
+    """Mean over states, shape (L, 1)."""
+    return np.asarray(np.einsum("ls,ls->l", weights, curve)[:, None])
+
+
+def contradicted(
+    view: Lines, states: States, level: Array, slope: Array, weights: Array
+) -> NDArray[np.bool_]:
+    """Entries (L, N) whose pairs differ by what no state that their input may be in explains."""
+    out = np.zeros(slope.shape, bool)
+    top = weights.argmax(axis=1)[:, None]
+    for contrast, spread, per_state in chain(_contrasts(view, states), _second(view, states)):
+        noise, b2, square = np.square(level) * spread, np.square(slope), np.square(contrast)
+        least = noise + b2 * np.take_along_axis(per_state, top, axis=1)
+        line, output = np.nonzero(square > UNLIKELY * least)
+        var = noise[line, output, None] + b2[line, output, None] * per_state[line]
+        tail = erfc(np.abs(contrast[line, output, None]) / np.sqrt(2 * var))
+        rare = np.einsum("es,es->e", weights[line], tail) < CHANCE
+        out[line[rare], output[rare]] = True
+    return out
 
 
 def broken(view: Lines, level: Array, slope: Array) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradiator_np.covariance import Covariance
 from gradiator_np.designs.lines import RHO, States, by_rho
-from gradiator_np.designs.mixtures import NORMAL_95, mixture
+from gradiator_np.designs.mixtures import NORMAL_95
 from gradiator_np.designs.pairs import Lines
 from gradiator_np.designs.second_look import nearest
 from gradiator_np.solvers.solution import Solution
@@ -31,11 +31,11 @@ def answer(plan: AutoPlan, finished: bool) -> Solution:
     """The Jacobian from what a plan has seen so far."""
     p = plan.problem
     batch, m = p.x.shape
-    view, states, weights, slope, noise = plan.infer()
+    view, states, weights, _, noise = plan.infer()
     coef = np.zeros((noise.size, m))
     diag, total = np.zeros(coef.shape), np.full(coef.shape, np.inf)
     if plan.inputs.size and noise.size:
-        mean, unit, _, half = mixture(view, states, noise, slope, weights)
+        mean, unit, _, half = plan.estimate()
         coef[:, plan.inputs] = mean
         diag[:, plan.inputs] = np.where(np.isfinite(half), unit, 0.0)
         # a standard error is what a normal error of the same 95 % interval would have: the tails
