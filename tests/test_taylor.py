@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import integrate, linalg, optimize, stats
 
 from gradiator_np.kernels.taylor import mixture_interval, state_likelihood
-from gradiator_np.solvers import taylor_kernel
+from gradiator_np.solvers import taylor_kernel, taylor_prior
 from gradiator_np.solvers import taylor_model as model
 from gradiator_np.solvers.solution import Constraints
 from gradiator_np.solvers.taylor import Taylor
@@ -59,9 +59,8 @@ def twin_kernel(v):
 
 def outputs_of(u, y, w=None, intercept=True):
     k, n = y.shape
-    rows = model.Rows(
-        u, np.array([1.0, 0.7, 1.3])[: u.shape[1]], np.ones(k) if w is None else w, intercept
-    )
+    bend = np.array([1.0, 0.7, 1.3])[: u.shape[1]]
+    rows = model.Rows(u, bend, 2.0, np.ones(k) if w is None else w, intercept)
     first, last = np.zeros(n, np.intp), np.full(n, model.N_S)
     group = model.Group(rows, np.array([1.0, 3.0]), 1.0)
     return model.Outputs(group, y, first, last, np.full(n, model.NU))
@@ -150,11 +149,28 @@ def test_rows_repeated_weigh_as_much_as_their_number(monkeypatch):
 
 def test_kernel_is_the_series_and_positive():
     v = cloud(8, 3, reach=1.0)
-    got = taylor_kernel.kernel(v)
+    got = taylor_kernel.kernel(v, 2.0)
     want = twin_kernel(v)
     # expm1(t) - t loses eps * t, which at t = 1e-2 is eps / 1e-2 of t^2 / 2.
     np.testing.assert_allclose(got, want, rtol=1e3 * EPS)
     assert np.linalg.eigvalsh(got)[0] > -10 * EPS * got.max() * len(v)
+
+
+def test_kernel_gradient_is_its_derivative():
+    rng = np.random.default_rng(12)
+    v, push = rng.normal(size=(6, 3)), rng.normal(size=(6, 6))
+    push += push.T
+
+    def whole(par):
+        return 0.5 * (push * taylor_kernel.kernel(v * np.exp(par[:3]), 3.0 * np.exp(par[3]))).sum()
+
+    h = 1e-5
+    want = [(whole(h * e) - whole(-h * e)) / (2 * h) for e in np.eye(4)]
+    # h^2 of truncation and eps / h of rounding, times the size of what cancels in the sums.
+    k = taylor_kernel.kernel(v, 3.0)
+    size = np.abs(push * k).sum()
+    got = taylor_kernel.kernel_gradient(v, 3.0, k, push)
+    np.testing.assert_allclose(got, want, atol=1e3 * (h**2 + EPS / h) * size)
 
 
 # -- kernels against slow twins --------------------------------------------------------------
@@ -354,6 +370,24 @@ def test_curvature_along_the_slope_is_found_with_few_samples(monkeypatch):
     aligned = errors()
     monkeypatch.setattr(model, "ALIGNED", 0.0)
     assert aligned < 0.5 * errors()
+
+
+def test_functions_of_one_input_each_are_told_from_pairs(monkeypatch):
+    """Twenty samples of six inputs leave 13 contrasts: 21 second derivatives, or six."""
+
+    def errors():
+        out = []
+        for seed in range(12):
+            dx = cloud(20, 6, seed)
+            y = np.stack([np.exp((1.0 + j) * dx).sum(1) for j in range(4)], 1)
+            jac = (1.0 + np.arange(4))[:, None] * np.ones(6)
+            s = Taylor().solve(dx, y, intercept=True)
+            out.append(np.linalg.norm(s.coef - jac) / np.linalg.norm(jac))
+        return np.median(out)
+
+    learned = errors()
+    monkeypatch.setattr(taylor_prior, "OMEGA", 1e-3)
+    assert learned < 0.7 * errors()
 
 
 # -- what must not matter --------------------------------------------------------------------

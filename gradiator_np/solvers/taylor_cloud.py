@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiator_np.solvers.taylor_kernel import ADDITIVE
 from gradiator_np.solvers.taylor_model import (
     N_S,
     NU,
@@ -75,7 +76,8 @@ class Cloud:
         self._learn_kernel()
 
     def _group(self, rows: Index, weights: Array) -> Group:
-        return Group(Rows(self.u[rows], self.bend, weights, self.intercept), self.rho, self.radius)
+        shared = Rows(self.u[rows], self.bend, self.additive, weights, self.intercept)
+        return Group(shared, self.rho, self.radius)
 
     def _told(self, group: Group, rows: Index, out: Index) -> tuple[Outputs, Array]:
         """Outputs on the rows of a group, and their likelihood."""
@@ -84,8 +86,8 @@ class Cloud:
         return outputs, outputs.likelihood()
 
     def _learn_kernel(self) -> None:
-        """Relative bends of the inputs, and the rho that come into question, from a subset."""
-        self.bend = np.ones(self.u.shape[1])
+        """How the inputs bend f, and the rho that come into question, from a subset."""
+        self.bend, self.additive = np.ones(self.u.shape[1]), ADDITIVE
         self.rho = self.grid
         self.likely = np.ones(len(self.rho), np.bool_)
         self.cache: dict[bytes, Group] = {}
@@ -96,8 +98,8 @@ class Cloud:
         if len(rows) < 2 or not len(out):
             return
         weights = self.w[rows, out[0]]
-        part = Rows(self.u[rows], self.bend, weights, self.intercept)
-        self.bend = bends(part, self.y[np.ix_(rows, out)], 3.0 * self.radius)
+        part = Rows(self.u[rows], self.bend, self.additive, weights, self.intercept)
+        self.bend, self.additive = bends(part, self.y[np.ix_(rows, out)], 3.0 * self.radius)
         if len(self.u) > 2 * len(rows) or len(self.u) > 2 * SUBSET:
             like = self._told(self._group(rows, weights), rows, out[:CHUNK])[1]
             self.rho = self.rho[likely(like, shared_prior(like))]

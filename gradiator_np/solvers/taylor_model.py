@@ -83,6 +83,8 @@ class Rows:
         Scaled displacements.
     bend : array, shape (m,)
         How much each input bends f, relative to the others.
+    additive : float
+        Weight of functions of one input each.
     w : array, shape (k,)
         Weights.
     intercept : bool
@@ -90,6 +92,7 @@ class Rows:
 
     u: Array
     bend: Array
+    additive: float
     w: Array
     intercept: bool
 
@@ -167,7 +170,8 @@ class Group:
         self.nominal = 10.0 ** (2.0 * (np.arange(N_S + N_Z - 1) + S_MIN - N_Z + 1 - Z_MIN) / PER)
         root, v = rows.root, rows.u * rows.bend
         self.curved = [
-            Curved.of(self.lin, (r / unit) ** 2 * (root * kernel(v / r) * root.T)) for r in rho
+            Curved.of(self.lin, (r / unit) ** 2 * (root * kernel(v / r, rows.additive) * root.T))
+            for r in rho
         ]
         self.ratio = np.array([self.nominal + c.floor for c in self.curved])
         self.inverse = [1.0 / (c.lam + r[:, None]) for c, r in zip(self.curved, self.ratio)]
