@@ -49,21 +49,19 @@ def hear(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
     """Output, line, and what ``mixture`` returns (4, K) of the ``entries`` (L, N) heard alone."""
     prior = (1 - OPEN) * prior + OPEN * states.prior(JITTER)
-    found, where = [np.empty((4, 0))], [np.empty((2, 0), np.intp)]
-    for i in np.flatnonzero(entries.any(axis=0)):
-        who = np.flatnonzero(entries[:, i])
-        own = Lines(
-            view.t[who],
-            view.factor[who],
-            *(np.ascontiguousarray(a[who][..., [i]]) for a in (view.size, view.odd, view.even)),
-        )
-        level, b = noise[[i]], np.ascontiguousarray(slope[who][:, [i]])
-        weights = posterior(
-            np.broadcast_to(prior, (who.size, prior.size)),
-            *likelihood(own, states, level, b),
-            states,
-        )
-        found.append(np.concatenate(mixture(own, states, level, b, weights)))
-        where.append(np.stack([np.full(who.size, i), who]))
-    output, line = np.concatenate(where, axis=1)
-    return output, line, np.concatenate(found, axis=1)
+    line, output = np.nonzero(entries)
+    # each is a line of its own, with one output
+    own = Lines(
+        view.t[line],
+        view.factor[line],
+        *(a[line, :, output][..., None] for a in (view.size, view.odd, view.even)),
+    )
+    level, b = noise[output][:, None], slope[line, output][:, None]
+    if not line.size:
+        return output, line, np.empty((4, 0))
+    weights = posterior(
+        np.broadcast_to(prior, (line.size, prior.size)),
+        *likelihood(own, states, level, b),
+        states,
+    )
+    return output, line, np.concatenate(mixture(own, states, level, b, weights))

@@ -111,7 +111,11 @@ def polynomial(coefficients: list[Array], w: Array) -> Array:
     """c_0 + c_1 w + .. by Horner's rule."""
     out = coefficients[-1]
     for c in coefficients[-2::-1]:
-        out = out * w + c
+        out = out * w
+        if np.broadcast_shapes(out.shape, c.shape) == out.shape:
+            out += c
+        else:
+            out = out + c
     return out
 
 

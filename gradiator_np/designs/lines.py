@@ -115,12 +115,13 @@ def heard(noise: Array, slope: Array) -> NDArray[np.intp]:
 
 
 def likelihood(lines: Lines, states: States, noise: Array, slope: Array) -> tuple[Array, Array]:
-    """Log-likelihoods (L, S) of the odd and of the even parts, outputs weighed together."""
+    """Log-likelihoods (L, S) of the odd and of the even parts, outputs weighed together; noise
+    (N,) or (L, N)."""
     picked = heard(noise, slope)
     every = np.arange(picked.shape[0])[:, None]
     # (L, c, P)
     odd, even, size = (a[every, :, picked] for a in (lines.odd, lines.even, lines.size))
-    b, level = slope[every, picked], noise[picked]
+    b, level = slope[every, picked], np.broadcast_to(noise, slope.shape)[every, picked]
     weights = lines.t[:, None] * np.sqrt(2 / (lines.factor[:, None] * size)), np.sqrt(0.5 / size)
     loud = np.fmax(np.abs(odd * weights[0]), np.abs(even * weights[1])) / level[..., None]
     votes = np.where((loud > AUDIBLE).any(axis=2), 1.0, SILENT)

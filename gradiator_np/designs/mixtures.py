@@ -59,25 +59,25 @@ class Mixture:
 
 
 def mix(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Mixture:
-    """Slopes of all outputs along all lines; ``weights`` (L, S) are common to the outputs."""
+    """Slopes of all outputs along all lines; noise (L, n), and ``weights`` (L, S) that are common
+    to the outputs."""
     pick, share = likeliest(weights)
     share = normalise(share)
     odd, size = lines.odd.transpose(0, 2, 1), lines.size.transpose(0, 2, 1)
     seen, base = np.isfinite(odd), latest(odd)
     weight = lines.t[:, None] * np.sqrt(2 / (lines.factor[:, None] * size))
     odd = odd - base[..., None]
-    mean, var = np.zeros((2, *base.shape, pick.shape[1]))
     few = has_few(lines)
-    if few.any():
-        b = slope[few][..., None]
-        w = sharpness_squared(noise / slope[few], states.kappa[pick[few]][:, None])
-        one = Few.of(odd[few], lines.t[few], weight[few], TERMS)
-        terms = np.square(states.sd_odd[pick[few]]).transpose(0, 2, 1)
-        mean[few], var[few] = one.slope(terms, w)
-        var[few] *= np.square(b)
-    if not few.all():
+    if few.all():
+        mean, var = _closed(lines, states, noise, slope, pick, odd, weight)
+    else:
+        mean, var = np.zeros((2, *base.shape, pick.shape[1]))
+        if few.any():
+            mean[few], var[few] = _closed(
+                lines.take(few), states, noise[few], slope[few], pick[few], odd[few], weight[few]
+            )
         rows = np.broadcast_to(~few[:, None], base.shape)
-        sharp = sharpness(noise[:, None], slope[..., None], states.kappa[pick][:, None])
+        sharp = sharpness(noise[..., None], slope[..., None], states.kappa[pick][:, None])
         each = np.broadcast_to(pick[:, None], var.shape)
         mean[rows], var[rows], _ = fit(
             lines.t, weight, odd, slope, 1.0, 0.0, sharp, states, each, rows
@@ -86,6 +86,18 @@ def mix(lines: Lines, states: States, noise: Array, slope: Array, weights: Array
     spread = np.einsum("lnc,lc->ln", var + np.square(mean - average[..., None]), share)
     spread = np.where(seen.any(axis=2), spread, np.inf)
     return Mixture(pick, share, seen, base, mean, var, average, spread)
+
+
+def _closed(
+    lines: Lines, states: States, noise: Array, slope: Array, pick: NDArray[np.intp], odd: Array,
+    weight: Array,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Means and variances (L, n, C) of lines with few pairs."""
+    terms = np.square(states.sd_odd[pick]).transpose(0, 2, 1)
+    w = sharpness_squared(noise / slope, states.kappa[pick][:, None])
+    mean, var = Few.of(odd, lines.t, weight, TERMS).slope(terms, w)
+    var *= np.square(slope)[..., None]
+    return mean, var
 
 
 def mixture(
@@ -100,10 +112,10 @@ def mixture(
         in all; the half-width that holds 95 % of the mixture. inf where nothing was measured.
     """
     parts = []
-    for part, b, p in _parts(lines, slope, weights):
-        mixed = mix(part, states, noise, b, p)
-        unit = _unit_variance(part, states, noise, b, p, mixed.seen)
-        half = _half_widths(part, noise, b, mixed)
+    for part, level, b, p in _parts(lines, noise, slope, weights):
+        mixed = mix(part, states, level, b, p)
+        unit = _unit_variance(part, states, level, b, p, mixed.seen)
+        half = _half_widths(part, level, b, mixed)
         parts.append((mixed.base + mixed.average, unit, mixed.spread, half))
     mean, unit, spread, half = (np.concatenate(a).T for a in zip(*parts))
     return mean, unit, spread, half
@@ -111,16 +123,19 @@ def mixture(
 
 def spreads(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
     """Variances (L, N) of these mixtures; inf where nothing was measured."""
-    parts = _parts(lines, slope, weights)
-    return np.concatenate([mix(part, states, noise, b, p).spread for part, b, p in parts])
+    parts = _parts(lines, noise, slope, weights)
+    return np.concatenate([mix(part, states, *rest).spread for part, *rest in parts])
 
 
-def _parts(lines: Lines, slope: Array, weights: Array) -> Iterator[tuple[Lines, Array, Array]]:
+def _parts(
+    lines: Lines, noise: Array, slope: Array, weights: Array
+) -> Iterator[tuple[Lines, Array, Array, Array]]:
     """The same for some lines at a time, so that what is between stays in the cache."""
     step = max(1, PART // slope.shape[1])
+    noise = np.broadcast_to(noise, slope.shape)
     for start in range(0, slope.shape[0], step):
         at = slice(start, start + step)
-        yield lines.take(at), slope[at], weights[at]
+        yield lines.take(at), noise[at], slope[at], weights[at]
 
 
 def _unit_variance(
@@ -135,7 +150,7 @@ def _unit_variance(
     out = np.zeros(slope.shape)
     few = has_few(lines)
     if few.any():
-        w = sharpness_squared(noise / slope[few], states.kappa[top[few]][:, None, None])
+        w = sharpness_squared((noise / slope)[few], states.kappa[top[few]][:, None, None])
         one = Few.of(np.where(seen[few], 0.0, np.nan), lines.t[few], weight[few], TERMS)
         terms = np.square(states.sd_odd[top[few]])[..., None]
         parts = one.shares(terms, w)
@@ -168,7 +183,7 @@ def _half_widths(lines: Lines, noise: Array, slope: Array, mixed: Mixture) -> Ar
     # eighth of an octave share one
     seen = mixed.seen[line, output]
     at = np.argmax(seen, axis=1)
-    ratio = noise[output] * np.sqrt(lines.factor[line, at] * lines.size[line, at, output])
+    ratio = noise[line, output] * np.sqrt(lines.factor[line, at] * lines.size[line, at, output])
     octave = np.floor(8 * np.log2(ratio / (slope[line, output] * lines.t[line, at])))
     key = (line * seen.shape[1] + at) * 2**16 + np.clip(octave, -(2**15), 2**15 - 1).astype(int)
     key = np.where(seen.sum(axis=1) > 1, -1 - np.arange(line.size), key + 2**15)
@@ -223,5 +238,5 @@ def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Ar
     middle = np.zeros_like(weights)
     at = np.argmax(np.cumsum(weights, axis=1) >= 0.5, axis=1)
     middle[np.arange(len(at)), at] = 1.0
-    mixed = mix(lines, states, noise, slope, middle)
+    mixed = mix(lines, states, np.broadcast_to(noise, slope.shape), slope, middle)
     return mixed.base + mixed.average
