@@ -62,7 +62,7 @@ class LeastSquares:
     jac0 : array_like, shape (n, m), optional
         An earlier Jacobian at x0, in residual per x: it takes the place of the first m runs.
     rng : int or Generator
-        Directions of the few runs next to the centre that tell noise from curvature.
+        On which side of the centre the few runs next to it lie, which tell noise from curvature.
 
     Examples
     --------

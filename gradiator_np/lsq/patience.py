@@ -36,7 +36,9 @@ class Patience:
         self.calm = self.idle = 0
         self.since = runs
 
-    def spent(self, size: float, noise: float, hope: float, near: float, runs: int) -> bool:
+    def spent(
+        self, size: float, noise: float, hope: float, near: float, runs: int, width: int
+    ) -> bool:
         """One iteration more; whether there were enough without hope.
 
         Parameters
@@ -45,11 +47,13 @@ class Patience:
             Sum of squares by the model, and its standard deviation for one run.
         hope, near : float
             What could be gained at most, anywhere and within the trust radius.
-        runs : int
+        runs, width : int
+            Runs so far, and in the last round: two and more tell twice as much as one.
         """
         floor = WORTH * noise + LEAST * size
-        self.calm = self.calm + 1 if hope <= floor else 0
-        self.idle = self.idle + 1 if near <= floor else 0
+        told = min(width, 2)
+        self.calm = self.calm + told if hope <= floor else 0
+        self.idle = self.idle + told if near <= floor else 0
         if size < self.best - floor:
             self.best, self.since, self.checked = size, runs, False
         enough = CALM if noise > LOUD * size else CALM // 2

@@ -77,7 +77,7 @@ class Search:
     jac0 : array, shape (n, m), or None
         An earlier Jacobian: it takes the place of the first moves.
     rng : Generator or None
-        Directions of the runs next to the centre.
+        On which side of the centre the runs next to it lie.
     runaway : float
         A sum of squares this many times the first one counts as failed.
     """
@@ -101,11 +101,13 @@ class Search:
         self.patience = Patience(self.m)
         self.poor = self.side = 0
         self.repeat = False
+        self.width = 1  # points of the last round
         self.fine = False  # the minimum is found: what is left is x_tol
         self.status = ""
         self.proposal: Proposal | None = None
         self.tries = np.zeros(self.m, np.intp)
         self.limit = np.inf
+        self.rounding = 0.0  # of a value, by the first run
         self.grain = 0.0  # |x - centre| / scale at which noise equals curvature
 
     # -- samples -----------------------------------------------------------------------------
@@ -123,8 +125,9 @@ class Search:
         size = float(value @ value)
         if not np.isfinite(size) or size > self.limit:
             return
-        if self.limit == np.inf:
+        if self.limit == np.inf and size > 0:
             self.limit = self.runaway * max(size, 1e-290)
+            self.rounding = 4.0 * tr.EPS * float(np.max(np.abs(value)))
         self.values[i] = value
 
     def size(self, i: int) -> float:
@@ -213,12 +216,11 @@ class Search:
         self.grain = self.radius * float(np.clip(floor, 1e-3, 1.0))
         wanting = self.x_tol is not None and self.fine
         stuck = length < 1e-3 * min(1.0, floor) or state.predicted <= 0
-        points = []
-        if self.repeat:
-            # Curvature that passed for noise is found out by a run next to the centre.
-            self.repeat, kind = False, "geometry"
-            way = np.where(self.high > self.low, self.rng.normal(size=self.m), 0.0)
-            points = [self._inside(way, 0.05 * self.grain / self.radius)]
+        beside = self._beside(state, most)
+        most -= len(beside)
+        points: list[Array] = []
+        if not most:
+            kind = "geometry"
         elif wanting:
             kind = "geometry"
             points = self._narrowing(state, most)
@@ -235,9 +237,25 @@ class Search:
             for way in state.loss.worst[: max(0, most - 3)]:
                 points.append(self._inside(self._signed(way, state), 0.5))
         centre = self.points[self.centre]
-        ids = [self._ask(centre + self.radius * self.scale * p) for p in points]
+        ids = [self._ask(centre + self.radius * self.scale * p) for p in points + beside]
         self.proposal = Proposal(kind, ids, state.predicted, length, floor)
         return ids
+
+    def _beside(self, state: State, most: int) -> list[Array]:
+        """A run next to the centre, along what J answers to least.
+
+        It finds out curvature that passed for noise, and inputs that do nothing. Due before the
+        search ends; side by side with others as soon as hope is low.
+        """
+        if most > 1 and self.patience.calm and not self.patience.checked:
+            self.patience.checked = self.repeat = True
+        if not self.repeat:
+            return []
+        self.repeat = False
+        free = self.high > self.low
+        way = np.zeros(self.m)
+        way[free] = self.rng.choice((-1, 1)) * np.linalg.svd(state.model.jac[:, free])[2][-1]
+        return [self._inside(way, 0.05 * self.grain / self.radius)]
 
     def _signed(self, way: Array, state: State) -> Array:
         """Downhill, so that a geometry point may be a better one as well; in turn where level."""
@@ -298,7 +316,7 @@ class Search:
         u = (np.array([self.points[i] for i in rows]) - x) / (self.radius * self.scale)
         y = np.array([self.values[i] for i in rows])
         sigma = None if self.sigma is None else np.broadcast_to(self.sigma, y.shape[1])
-        return tr.fit(u, y, sigma), rows
+        return tr.fit(u, y, sigma, self.rounding), rows
 
     def state(self) -> State:
         x = self.points[self.centre]
@@ -316,16 +334,19 @@ class Search:
         """End where nothing more is to be gained, or look further where nothing answers."""
         size, runs = float(state.model.c @ state.model.c), len(self.points)
         near = max(state.predicted, state.loss.value) + state.loss.jac
-        tired = self.patience.spent(size, state.noise, state.hope, near, runs)
+        tired = self.patience.spent(size, state.noise, state.hope, near, runs, self.width)
         quiet = 8.0 * state.model.ratio > 1.0  # noise exceeds curvature up to the radius
-        if size <= 1e-20 * self.limit or self.radius < LEAST:
+        lost = quiet and not self._gained(state) and (tired or self._blind(state))
+        fixed = not (self.high > self.low).any()
+        done = size <= 1e-20 * self.limit or self.radius < LEAST or fixed
+        if done and (self.patience.checked or fixed):
             self.status = "converged"
-        elif quiet and not self._gained(state) and (tired or self._blind(state)):
+        elif not done and (lost or self._deaf()):
             self.patience.renew(runs)
             self.radius *= 4.0
             if self.radius > FARTHEST:
                 self.status = "no signal"
-        elif tired and not self.patience.checked:
+        elif (done or tired) and not self.patience.checked:
             self.patience.checked = self.repeat = True
         elif tired and (self.x_tol is None or self._reached(state)):
             self.status = "noise" if 0.5 * state.noise > 1e-8 * size else "converged"
@@ -341,6 +362,11 @@ class Search:
         sigma, c = state.model.sigma, state.model.c
         fell = float(first @ first - sigma @ sigma - c @ c)
         return fell > 4.0 * tr.blur(first, sigma)
+
+    def _deaf(self) -> bool:
+        """Whether every run returned the same."""
+        first, *others = (v for v in self.values if v is not None)
+        return all(np.abs(v - first).max() <= self.rounding for v in others)
 
     def _blind(self, state: State) -> bool:
         _, lost = tr.parameter_covariance(state.model, state.held)
@@ -363,7 +389,7 @@ class Search:
         """Values of all the points proposed."""
         proposal = self.proposal
         assert proposal is not None
-        self.proposal = None
+        self.proposal, self.width = None, len(proposal.ids)
         for i, value in values.items():
             self._record(i, value)
         if proposal.kind == "start":

@@ -96,7 +96,7 @@ def blur(c: Array, sigma: Array) -> float:
     return float(2.0 * np.linalg.norm(sigma * c) + np.sqrt(2.0) * np.linalg.norm(sigma**2))
 
 
-def fit(u: Array, y: Array, sigma: Array | None = None) -> LocalModel:
+def fit(u: Array, y: Array, sigma: Array | None = None, rounding: float = 0.0) -> LocalModel:
     """Restricted likelihood of one curvature and one noise for all outputs.
 
     A few samples are left out where that lets the leave-one-out residuals of the others collapse.
@@ -107,6 +107,8 @@ def fit(u: Array, y: Array, sigma: Array | None = None) -> LocalModel:
     y : array, shape (k, n)
     sigma : array, shape (n,), or None
         Noise of one evaluation where it is known.
+    rounding : float
+        Error of one value by rounding: J is known no better, be it ever so repeatable.
     """
     found = trial = _Fit(u, y, sigma)
     for dropped in range(OUTLIERS):
@@ -120,7 +122,7 @@ def fit(u: Array, y: Array, sigma: Array | None = None) -> LocalModel:
         if trial.misfit() < found.misfit() / WILD:
             found = trial
             break
-    return found.model()
+    return found.model(rounding)
 
 
 class _Fit:
@@ -154,7 +156,7 @@ class _Fit:
         """Mean square of the leave-one-out residuals."""
         return float(np.mean(np.square(self.weights / self.precision)))
 
-    def model(self) -> LocalModel:
+    def model(self, rounding: float) -> LocalModel:
         lin, ratio = self.lin, self.ratio[:, None]
         pinv = lin.back @ lin.q1.T
         gain = pinv @ (self.cov @ self.t)
@@ -166,8 +168,9 @@ class _Fit:
         spread[:, each, each] = np.maximum(spread[:, each, each], least)  # rounding
         # What no sample tells is as uncertain as the curvature prior allows.
         spread += lin.null @ lin.null.T
+        covs = self.kappa2 * spread + rounding**2 * (lin.back @ lin.back.T)
         return LocalModel(
-            beta[0], beta[1:].T, self.kappa2 * spread, self.group,
+            beta[0], beta[1:].T, covs, self.group,
             np.sqrt(self.ratio * self.kappa2)[self.group], float(np.sqrt(self.kappa2)),
             self.u, self.weights,
         )  # fmt: skip
@@ -223,7 +226,7 @@ def _likeliest(
         raw = np.log(np.maximum(quad, 1e-300) / (n * d))
         weight = 0.5 * n * d * PRIOR_SD**2 * 4.0
         kappa2 = np.exp((weight * raw + np.log(size)) / (weight + 1.0))
-        kappa2 = np.minimum(kappa2, max(most, r[0, 0] * kappa2[0]) / r[:, 0])
+        kappa2 = np.minimum(kappa2, max(most, r[0, 0] * kappa2[0], 1e-280) / r[:, 0])
     log_k2 = np.log(kappa2)
     value = -0.5 * (n * d * log_k2 + logdet + quad / kappa2)
     value -= 0.5 * np.square((log_k2 - np.log(size)) / (2.0 * PRIOR_SD))
