@@ -5,14 +5,15 @@ python -m benchmarks.scattered [--quick]
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from dataclasses import replace
 
 import numpy as np
 
+from benchmarks import lsq_problems, scattered_problems
 from benchmarks._common import quick, table, write
-from benchmarks.lsq_problems import problems
 from gradiator_np.solvers.taylor import Taylor
 
 MULTIPLES = (1.5, 3, 6, 12)
@@ -74,7 +75,7 @@ def reference(fun, x):
     return np.array(columns).T
 
 
-def few_outputs(problem, most=4):
+def few_outputs(problem, most=2):
     """The problem with ``most`` of its outputs: kriging takes a second for each."""
     fun = problem.fun
     some = np.unique(np.linspace(0, fun(problem.x0).size - 1, most).astype(int))
@@ -135,33 +136,47 @@ def speed():
 
 def main():
     warnings.simplefilter("ignore")
-    chosen = [p for p in problems() if p.name in NAMES]
+    own = [p for p in lsq_problems.problems() if p.name in NAMES]
     seeds, multiples = 4, MULTIPLES
-    peers = {"plane": least_squares, "quadratic": least_norm_quadratic}
+    sets = {"fits": own, "others": scattered_problems.problems()}
     if quick():
-        chosen, seeds, multiples = chosen[:4], 1, (3, 6)
-    results, rows = [], []
-    for reach in REACHES:
-        for noise in NOISES:
-            for multiple in multiples:
-                found = cell(chosen, reach, noise, multiple, seeds, peers)
-                few = {"kriging": kriging} if not quick() and _has_smt() else {}
-                some = [few_outputs(p) for p in chosen if p.x0.size <= 4][:6]
-                beside = cell(some, reach, noise, multiple, 1, few) if few else {}
-                best = min(found[name] for name in peers)
-                rows.append([reach, noise, multiple, found["taylor"], found["plane"],
-                             found["quadratic"], found["taylor"] / best, found["held"],
-                             found["width"], beside.get("taylor", np.nan),
-                             beside.get("kriging", np.nan)])  # fmt: skip
-                results.append({"reach": reach, "noise": noise, "k/m": multiple, **found,
-                                "small": beside})  # fmt: skip
-    print(f"median relative error over {len(chosen)} problems, {seeds} clouds each; kriging on "
-          "six of them\n")  # fmt: skip
-    print(table(["reach", "noise", "k/m", "taylor", "plane", "quadratic", "taylor/best", "held",
-                 "width/error", "taylor (six)", "kriging (six)"], rows))  # fmt: skip
+        sets = {name: chosen[:4] for name, chosen in sets.items()}
+        seeds, multiples = 1, (3, 6)
+    results = []
+    for name, chosen in sets.items():
+        few = [few_outputs(p) for p in chosen if p.x0.size <= 4]
+        rows, beside = [], []
+        for reach, noise, multiple in itertools.product(REACHES, NOISES, multiples):
+            at = [reach, noise, multiple]
+            peers = {"plane": least_squares, "quadratic": least_norm_quadratic}
+            found = cell(chosen, *at[:2], multiple, seeds, peers)
+            rows.append(at + _against(found, peers))
+            small = {}
+            if not quick() and _has_smt():
+                peers["kriging"] = kriging
+                small = cell(few, *at[:2], multiple, 1, peers)
+                beside.append(at + _against(small, peers))
+            results.append({"set": name, "reach": reach, "noise": noise, "k/m": multiple, **found,
+                            "few": small})  # fmt: skip
+        _show(f"{name}: {len(chosen)} problems, {seeds} clouds each", ["plane", "quadratic"], rows)
+        if beside:
+            title = f"{name}: two outputs of {len(few)} problems of up to 4 inputs, one cloud each"
+            _show(title, ["plane", "quadratic", "kriging"], beside)
     times = speed()
     print("\n" + "\n".join(f"{name}: {ms:.1f} ms" for name, ms in times.items()))
     print(write("scattered", {"cells": results, "ms": times}))
+
+
+def _against(found, peers):
+    """Median relative errors, the model's beside the best, its coverage and width."""
+    errors = [found[name] for name in peers]
+    return [found["taylor"], *errors, found["taylor"] / min(errors), found["held"], found["width"]]
+
+
+def _show(title, peers, rows):
+    print(f"\n{title}; median relative error\n")
+    print(table(["reach", "noise", "k/m", "taylor", *peers, "taylor/best", "held", "width/error"],
+                rows), flush=True)  # fmt: skip
 
 
 def _has_smt():
