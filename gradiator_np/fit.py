@@ -145,7 +145,8 @@ def fit_points(
     -------
     JacobianEstimate
         ``y`` is the fitted value at x, ``solution.value_stderr`` its standard error (inf where x
-        lies outside of what the points span).
+        lies outside of what the points span). Of "taylor", ``solution.info["rho"]`` (n, m) tells
+        how far each input goes before f bends.
 
     Raises
     ------

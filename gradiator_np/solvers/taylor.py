@@ -37,9 +37,10 @@ class Taylor:
     -----
     About the centre, f_i = c_i + J_i u + kappa_i g(u) + sigma_i e with c and J free, g a random
     Taylor series of order two and up with Cov g(u) g(u') = rho^2 psi(u.u'/rho^2),
-    psi(t) = exp(t) - 1 - t. Its generalised least squares gives J with a covariance that holds
-    noise and curvature together. rho, kappa and sigma are not chosen but averaged over by
-    their restricted likelihood, in a prior that the outputs share.
+    psi(t) = exp(t) - 1 - t, and more along each input and along the slope of f_i. Its generalised
+    least squares gives J with a covariance that holds noise and curvature together. rho, kappa
+    and sigma are not chosen but averaged over by their restricted likelihood, in a prior that the
+    outputs share. ``info["rho"]`` (n, m) tells how far each input goes before f bends.
     """
 
     noise: ArrayLike | None = None
