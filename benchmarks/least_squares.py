@@ -5,10 +5,11 @@ solver reached. Runs are counted in m + 1, at most 50 (m + 1); unsolved counts a
 are in two groups: those that the driver was made on, and those that its constants never saw.
 
     python -m benchmarks.least_squares [--quick] [--only=name,name] [--noise=level,level]
-        [--seeds=3] [--store=FILE] [--again=name,name]
+        [--seeds=3] [--store=FILE] [--again=name,name] [--recorded]
 
 All peers take hours. ``--store`` keeps every run in a file and makes none twice; with ``--again``
-those of the named solvers are made anew.
+those of the named solvers are made anew; with ``--recorded`` none is made, and the table is of
+what the file holds.
 """
 
 from __future__ import annotations
@@ -83,15 +84,15 @@ def own_time():
     search = LeastSquares(np.ones(10))
     spent = []
     for _ in range(60):
-        start = time.perf_counter()
+        start = time.process_time()
         ids, points = search.ask()
-        spent.append(time.perf_counter() - start)
+        spent.append(time.process_time() - start)
         if not len(ids):
             break
         values = [np.tanh(a @ x / 10) + 0.1 * b + 1e-3 * rng.normal(size=50) for x in points]
-        start = time.perf_counter()
+        start = time.process_time()
         search.tell(values, ids)
-        spent[-1] += time.perf_counter() - start
+        spent[-1] += time.process_time() - start
     return float(np.median(spent[1:]))
 
 
@@ -104,7 +105,8 @@ def options():
     levels = list(LEVELS)
     if "noise" in given:
         levels = [v for v in levels if v in given["noise"].split(",")]
-    store = Store(given.get("store"), given.get("again", "").split(","))
+    frozen = "--recorded" in sys.argv[1:]
+    store = Store(given.get("store"), given.get("again", "").split(","), frozen)
     return solvers, levels, int(given.get("seeds", 3)), store
 
 
@@ -120,7 +122,8 @@ def collect(groups, levels, seeds, solvers, store):
                     rows = raw.setdefault((name, level, solver), [])
                     for problem in group.values():
                         if problem.x0.size <= LARGEST.get(solver, np.inf):
-                            rows.append(store.get(problem, level, seed, solver))
+                            ran = store.get(problem, level, seed, solver)
+                            rows += [] if ran is None else [ran]
             print(f"seed {seed}, noise {level} done", flush=True)
     return raw
 
@@ -148,15 +151,17 @@ def main():
                 for solver in solvers:
                     runs = [r for g in groups if name in (g, "all")
                             for r in raw[g, level, solver]]  # fmt: skip
+                    if not runs:
+                        continue
                     row = summarise(runs, everything, best, tol)
                     cells = results.setdefault(name, {}).setdefault(f"{tol:g}", {})
                     cells.setdefault(level, {})[solver] = row
-                    rows.append([level, solver] + [row[k] for k in
-                                ("solved", "runs", "stopped", "stops_right", "used")])  # fmt: skip
+                    columns = ("solved", "runs", "stopped", "stops_right", "used")
+                    rows.append([level, solver, len(runs), *(row[k] for k in columns)])
             size = len(groups.get(name, everything))
             print(f"\n{size} problems ({name}), solved to {tol:g}: runs/(m + 1), geometric mean\n")
-            print(table(["noise", "solver", "solved", "runs", "stopped itself", "of these right",
-                         "runs used / needed"], rows))  # fmt: skip
+            print(table(["noise", "solver", "fits", "solved", "runs", "stopped itself",
+                         "of these right", "runs used / needed"], rows))  # fmt: skip
     results["own_time"] = own_time()
     print(f"\nown time per iteration, m = 10, n = 50: {1e3 * results['own_time']:.2f} ms")
     print(write("least_squares", results))

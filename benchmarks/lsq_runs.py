@@ -187,9 +187,10 @@ def one(problem, level, seed, solver, solve=None, recorder=Recorder):
 
 
 class Store:
-    """Runs in a file of JSON lines, or in memory only."""
+    """Runs in a file of JSON lines, or in memory only; ``frozen``: none is added."""
 
-    def __init__(self, path=None, again=()):
+    def __init__(self, path=None, again=(), frozen=False):
+        self.frozen = frozen
         self.path = None if path is None else Path(path)
         self.runs: dict[tuple, Ran] = {}
         if self.path is not None and self.path.exists():
@@ -199,11 +200,11 @@ class Store:
                     self.runs[ran.key] = ran
 
     def get(self, problem, level, seed, solver):
-        """The recorded run, or a new one."""
+        """The recorded run, or a new one; None where a frozen store has none."""
         key = solver, problem.name, level, seed
-        if key not in self.runs:
+        if key not in self.runs and not self.frozen:
             self.runs[key] = ran = one(problem, level, seed, solver)
             if self.path is not None:
                 with self.path.open("a") as file:
                     file.write(json.dumps(asdict(ran)) + "\n")
-        return self.runs[key]
+        return self.runs.get(key)
