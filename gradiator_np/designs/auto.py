@@ -388,7 +388,7 @@ class AutoPlan(Growing):
             before = self.book.n_rows
             yield from self._pairs(who, left)
             yield from self._mend(who)
-            if self.count.max() == 1 and not self.learned.random:
+            if self.count.max() == 1 and not (self.learned.random or self.noise.printed.any()):
                 yield from self._silent()
             left -= (self.book.n_rows - before) // 2
             self._drop_outliers()

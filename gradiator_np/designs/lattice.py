@@ -64,21 +64,33 @@ def printed(values: Array, at: Array, rise: Array, expected: Array) -> Array:
         Change of each output over a small step, and what wider steps say it should be.
     """
     spacing = quantum(values, at)
-    dead = (rise == 0) & (spacing == 0)
-    if dead.any():
-        spacing[dead] = divisor(values[:, dead])
+    dead = rise == 0
+    other = dead & (spacing == 0)
+    if other.any():
+        spacing[other] = _alike(divisor(values[:, other]))
     size = 10.0 ** np.floor(np.log10(np.where(at == 0, 1.0, np.abs(at))))
-    share = np.where((spacing > FINE * size) & (at != 0), spacing / size, 0.0)
     seen = (spacing > FINE * size) & (expected != 0)
     # an output that follows its inputs is exact, not rounded; one among several may cancel
     proven = seen & (np.abs(rise) < 1.5 * spacing)
     proven &= np.abs(rise - expected) > 0.5 * np.abs(expected)
     if 2 * proven.sum() <= seen.sum():
         return np.zeros(spacing.shape)
-    # where one output is printed, so are all that look like it; a constant shows too few digits
-    least = np.where(share[proven].max() > 0, share[proven].max() * size, np.inf)
-    other = np.where(share > 0, np.minimum(spacing, least), 0.0)
-    return np.asarray(np.where(proven, spacing, other))
+    # where one output is printed, so are all that look like it or stand still: to as many decimals,
+    # or to as many digits, whichever the proven ones share; a constant shows too few digits
+    own, share = spacing[proven], spacing[proven] / size[proven]
+    decimals, digits = np.full(size.shape, np.median(own)), np.median(share) * size * (at != 0)
+    apart = np.ptp(np.log(own)) - np.ptp(np.log(share))
+    typical = np.maximum(decimals, digits) if apart == 0 else digits if apart > 0 else decimals
+    likely = np.where(spacing > 0, np.minimum(spacing, typical), typical)
+    return np.asarray(np.where(proven, spacing, np.where(dead | (spacing > 0), likely, 0.0)))
+
+
+def _alike(spacing: Array) -> Array:
+    """Few values may have a divisor of their own: the spacing that all are multiples of."""
+    least = spacing[spacing > 0].min(initial=np.inf)
+    times = spacing / least
+    multiple = (spacing > 0) & (np.abs(times - np.rint(times)) < NEAR)
+    return np.asarray(np.where(multiple, least, spacing))
 
 
 def divisor(values: Array) -> Array:

@@ -225,7 +225,7 @@ class Mending:
         live = ~np.isin(quiet, still)
         quiet, low, high = quiet[live], low[live], high[live]
         # where it begins, by bisection in log t
-        while (high > 4 * low).any():
+        while (high > 4 * low).any() and self._evals() + 6 * quiet.size <= self._most_evals():
             middle = np.sqrt(low * high)
             yield self.book.request([Pair(int(self.inputs[k]), t) for k, t in zip(quiet, middle)])
             answers = np.array([self.book.answers(self.rows, int(self.inputs[k])) for k in quiet])

@@ -116,6 +116,8 @@ class Pilot(Quarrel):
         self._sizes()
         if (self.floor > 0 or self._gridded().any()) and (yield from self._printed()):
             self.noisy, self.floor = True, 0.0
+            # two pairs an input tell more of a known noise than a look for another one
+            self.most -= 2 * self.book.m
             yield from self._loud()
         elif self.floor > 0:
             self.noisy = True
@@ -316,7 +318,7 @@ class Pilot(Quarrel):
         at = [int(np.nanargmin(view.t[0])), self._at(view, t), self._at(view, twice)]
         t0, t1, t2 = view.t[0, at]
         even = view.even[0, at] / np.maximum(self.noise.size, 1e-300)
-        if t0 == t1 or t1 == t2:
+        if self.side or t0 == t1 or t1 == t2:
             return False
 
         def small(a: Array, b: Array) -> bool:
@@ -324,8 +326,12 @@ class Pilot(Quarrel):
 
         kink = even[0] / t0
         bend = (even[1] - kink * t1) / t1**2
-        jump = np.concatenate([even[1] - even[0], even[2] - even[0]])
-        return small(even[2] - kink * t2 - bend * t2**2, kink * t2) or small(jump, even[0])
+        if small(np.concatenate([even[1] - even[0], even[2] - even[0]]), even[0]):
+            # small steps see the jump over the step
+            self.floor = WIDE / 4
+            self.book.forget(self.book.pilot, 0.99 * WIDE / 2)
+            return True
+        return small(even[2] - kink * t2 - bend * t2**2, kink * t2)
 
     def _coarse(self) -> Script:
         """Printed digits, rounded or integer inputs: nothing answers below the floor."""
