@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.lsq import trust_region as tr
+from gradiator_np.lsq.moves import NEXT, inside, narrowing, weakest
 from gradiator_np.lsq.neighbours import around
 from gradiator_np.lsq.patience import Patience
 
@@ -252,10 +253,8 @@ class Search:
         if not self.repeat:
             return []
         self.repeat = False
-        free = self.high > self.low
-        way = np.zeros(self.m)
-        way[free] = self.rng.choice((-1, 1)) * np.linalg.svd(state.model.jac[:, free])[2][-1]
-        return [self._inside(way, 0.05 * self.grain / self.radius)]
+        way = self.rng.choice((-1, 1)) * weakest(state.model, self.high > self.low)
+        return [self._inside(way, NEXT * self.grain / self.radius)]
 
     def _signed(self, way: Array, state: State) -> Array:
         """Downhill, so that a geometry point may be a better one as well; in turn where level."""
@@ -266,36 +265,12 @@ class Search:
         return np.asarray(-np.sign(slope) * way)
 
     def _narrowing(self, state: State, most: int) -> list[Array]:
-        """Steps to where runs tell most of parameters whose intervals are too wide.
-
-        By errors of the value: next to the centre. By errors of J: along the widest direction,
-        to and fro, where noise equals curvature.
-        """
-        reach = self.grain / self.radius
-        cov, lost = tr.parameter_covariance(state.model, state.held)
-        ways = state.loss.worst
-        if not lost.any():
-            weight = self.radius * self.scale / self._wanted()  # 0 where any width will do
-            level = replace(state.model, c=np.zeros_like(state.model.c))
-            by_value, _ = tr.parameter_covariance(level, state.held)
-            _, vecs = np.linalg.eigh(cov * np.outer(weight, weight))
-            ways = (cov @ (vecs * weight[:, None])).T[::-1]
-            each = weight**2
-            if np.diagonal(by_value) @ each > 0.5 * (np.diagonal(cov) @ each):
-                reach *= 0.05
-        # On the side where fewer samples lie: pairs cancel their curvature.
-        sides = np.sign((state.model.samples @ ways.T).sum(0))
-        return [self._inside(-side * way if side else way, reach)
-                for side, way in zip(sides[:most], ways)]  # fmt: skip
+        weight = self.radius * self.scale / self._wanted()
+        ways, share = narrowing(state.model, state.held, state.loss.worst, weight)
+        return [self._inside(way, share * self.grain / self.radius) for way in ways[:most]]
 
     def _inside(self, way: Array, reach: float) -> Array:
-        """A step of that length, turned round where a bound cuts it short, else cut."""
-        size = np.linalg.norm(way)
-        step = way * (reach / size) if size > 0 else way
-        low, high = self._box()
-        there, back = np.clip(step, low, high), np.clip(-step, low, high)
-        longer: Array = back if np.linalg.norm(back) > 1.5 * np.linalg.norm(there) else there
-        return longer
+        return inside(way, reach, *self._box())
 
     def _box(self) -> tuple[Array, Array]:
         x, unit = self.points[self.centre], self.radius * self.scale
