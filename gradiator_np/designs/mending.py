@@ -36,6 +36,8 @@ CLEAR = 5.0
 # Degrees of freedom that the noise found at another point counts for here, and the ratio of noise
 # levels that calls for a new pilot.
 TRUST, OTHER_NOISE = 30.0, 3.0
+# Pairs of an input up to which outliers are looked for one by one.
+SUSPECTS = 8
 # Kinks are looked for in steps this much shorter than the distance at which f bends.
 SHORT = 0.05
 
@@ -124,7 +126,9 @@ class Mending:
         _, _, _, slope, noise = self.infer()
         lines = [int(j) for j in self.inputs]
         view = self.book.lines(self.rows, lines)
-        several = np.isfinite(view.t).sum(axis=1) > 2
+        pairs = np.isfinite(view.t).sum(axis=1)
+        # each pair is left out in turn; among many one does little harm
+        several = (pairs > 2) & (pairs <= SUSPECTS)
         # what hits one output of many is as likely a bend of its own
         for k in np.flatnonzero(several & (self.contradicted().mean(axis=1) > 0.1)):
             slot = culprit(view.take([k]), self.states, self.learned.prior, noise, slope[[k]])
