@@ -520,6 +520,19 @@ def test_outliers_drop_out():
     assert np.all(s.cov.stderr() < 1.5 * clean.cov.stderr())
 
 
+def test_outliers_that_pass_for_noise_drop_out():
+    """One value in ten is off by about the output's own size: their number hides them."""
+    rng = np.random.default_rng(14)
+    dx = cloud(80, 3)
+    y = smooth(dx) + 1e-4 * rng.normal(size=(80, 3))
+    bad = rng.uniform(size=y.shape) < 0.1
+    s = Taylor().solve(dx, y + bad * rng.normal(size=y.shape), intercept=True)
+    clean = Taylor().solve(dx, y, intercept=True)
+    # A tenth of the samples fewer, and outliers below 4 sd of the noise stay: 4e-4 of them.
+    assert np.all(s.cov.scale < 2.0 * clean.cov.scale)
+    assert np.all(np.abs(s.coef - clean.coef) < 4 * clean.cov.stderr())
+
+
 def test_samples_far_away_do_no_harm():
     near, far = cloud(40, 3), cloud(40, 3, 1, reach=5.0)
     dx = np.vstack([far, near])

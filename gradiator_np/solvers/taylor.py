@@ -17,6 +17,10 @@ from gradiator_np.status import Status
 Array = NDArray[np.float64]
 
 
+#: Outliers hide smaller ones, so they are looked for again: each time those above half the worst.
+ROUNDS = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Taylor:
     """Value, Jacobian, curvature and noise of scattered samples in one model.
@@ -91,8 +95,8 @@ def _solve(opt: Taylor, dx: Array, df: Array, weights: Array | None, intercept: 
     noise, spread = _known_noise(opt, n, spread)
     cloud = Cloud(u, (y - offset) / spread, w, mask, intercept, noise)
     moments, groups = cloud.fit()
-    for _ in range(4 if opt.robust else 0):
-        if not cloud.drop_outliers(moments.loo, groups):
+    for _ in range(ROUNDS if opt.robust else 0):
+        if not cloud.drop_outliers(moments, groups):
             break
         moments, groups = cloud.fit()
     return _assemble(cloud, moments, groups, scale, offset, spread, opt)
