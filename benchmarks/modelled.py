@@ -4,7 +4,7 @@ Share of problems solved to 1e-3 and runs / (m + 1), as in ``benchmarks.least_sq
 for ``least_squares``, their sum of squares as a noisy scalar for ``minimize``, square systems for
 ``root``.
 
-    python -m benchmarks.modelled [--quick] [--seeds=1]
+    python -m benchmarks.modelled [--quick] [--seeds=1] [--largest=6]
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ SOLVERS = {
 def main():
     given = dict(arg[2:].split("=", 1) for arg in sys.argv[1:] if "=" in arg)
     seeds, levels = int(given.get("seeds", 1)), LEVELS
-    everything = [p for p in held_out() + problems() if p.x0.size <= LARGEST]
+    largest = int(given.get("largest", LARGEST))
+    everything = [p for p in held_out() + problems() if p.x0.size <= largest]
     if quick():
         everything, seeds, levels = everything[:4] + everything[-4:], 1, ("0", "1e-2")
     systems = [p for p in everything if p.fun(p.x0).size == p.x0.size]
