@@ -85,6 +85,9 @@ def _solve(opt: Taylor, dx: Array, df: Array, weights: Array | None, intercept: 
     k, m = dx.shape
     n = df.shape[1]
     w = np.ones((k, n)) if weights is None else np.broadcast_to(_columns(weights), (k, n))
+    told = (np.isfinite(df) & (w > 0)).any(1)
+    if told.any() and not told.all():
+        dx, df, w = dx[told], df[told], w[told]
     scale = _input_scale(opt, dx)
     near = nearest(dx / scale, opt.max_samples, m + intercept)
     near = _told_once(near, dx, df, w)
