@@ -176,10 +176,10 @@ def sharpness(noise: Array, slope: Array, kappa: Array) -> Array:
 
 def latest(values: Array) -> Array:
     """The last finite value along the last axis, 0 where there is none."""
-    seen = np.isfinite(values)
-    last = values.shape[-1] - 1 - np.argmax(seen[..., ::-1], axis=-1)
-    out = np.take_along_axis(values, last[..., None], axis=-1)[..., 0]
-    return np.asarray(np.where(seen.any(axis=-1), out, 0.0))
+    out = np.zeros(values.shape[:-1])
+    for k in range(values.shape[-1]):
+        out = np.where(np.isfinite(values[..., k]), values[..., k], out)
+    return out
 
 
 def fit(

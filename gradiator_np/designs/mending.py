@@ -129,6 +129,8 @@ class Mending:
         pairs = np.isfinite(view.t).sum(axis=1)
         # each pair is left out in turn; among many one does little harm
         several = (pairs > 2) & (pairs <= SUSPECTS)
+        if not several.any():
+            return
         # what hits one output of many is as likely a bend of its own
         for k in np.flatnonzero(several & (self.contradicted().mean(axis=1) > 0.1)):
             slot = culprit(view.take([k]), self.states, self.learned.prior, noise, slope[[k]])

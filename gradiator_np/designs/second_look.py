@@ -54,11 +54,9 @@ def _contrasts(view: Lines, states: States) -> Iterator[tuple[Array, Array, Arra
 def _sorted(view: Lines) -> Lines:
     """The pairs of every line from the nearest to the widest."""
     order = np.argsort(np.where(np.isfinite(view.t), view.t, np.inf), axis=1)
-    flat = (np.take_along_axis(a, order, axis=1) for a in (view.t, view.factor))
-    deep = (
-        np.take_along_axis(a, order[..., None], axis=1) for a in (view.size, view.odd, view.even)
-    )
-    return Lines(*flat, *deep)
+    line = np.arange(len(order))[:, None]
+    parts = (view.t, view.factor, view.size, view.odd, view.even)
+    return Lines(*(a[line, order] for a in parts))
 
 
 def _second(view: Lines, states: States) -> Iterator[tuple[Array, Array, Array]]:
