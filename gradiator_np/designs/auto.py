@@ -390,7 +390,7 @@ class AutoPlan(Growing):
             yield from self._mend(who)
             if self.count.max() == 1 and not (self.learned.random or self.noise.printed.any()):
                 yield from self._silent()
-            left -= (self.book.n_rows - before) // 2
+            left -= (self.book.n_rows - before + 1) // 2
             self._drop_outliers()
             if (self.count[~self.inert] >= self.each).all():
                 self._pool()

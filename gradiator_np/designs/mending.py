@@ -36,6 +36,8 @@ CLEAR = 5.0
 # Degrees of freedom that the noise found at another point counts for here, and the ratio of noise
 # levels that calls for a new pilot.
 TRUST, OTHER_NOISE = 30.0, 3.0
+# Share of the outputs that an outlier hits at least.
+HIT = 0.1
 # Pairs of an input up to which outliers are looked for one by one.
 SUSPECTS = 8
 # Kinks are looked for in steps this much shorter than the distance at which f bends.
@@ -121,18 +123,16 @@ class Mending:
     def _drop_outliers(self) -> None:
         """Leave out a pair without which the others of its input agree."""
         assert self.learned is not None
-        if not self.learned.noisy:
-            return
-        _, _, _, slope, noise = self.infer()
         lines = [int(j) for j in self.inputs]
         view = self.book.lines(self.rows, lines)
         pairs = np.isfinite(view.t).sum(axis=1)
         # each pair is left out in turn; among many one does little harm
         several = (pairs > 2) & (pairs <= SUSPECTS)
-        if not several.any():
+        if not (self.learned.noisy and several.any()):
             return
+        _, _, _, slope, noise = self.infer()
         # what hits one output of many is as likely a bend of its own
-        for k in np.flatnonzero(several & (self.contradicted().mean(axis=1) > 0.1)):
+        for k in np.flatnonzero(several & (self.contradicted().mean(axis=1) > HIT)):
             slot = culprit(view.take([k]), self.states, self.learned.prior, noise, slope[[k]])
             if slot is not None:
                 self.book.leave_out(lines[k], slot)

@@ -157,7 +157,7 @@ def _verdict(
             "that is not meant give min_step"
         )
     size, err = np.sqrt(np.square(coef).sum()), np.sqrt(total[:, free].sum())
-    if err > NO_ANSWER * size and size > 0:
+    if learned.noisy and err > NO_ANSWER * size and size > 0:
         return Status.NO_SIGNAL, (
             f"noise hides the response: the error bars are {err / size:.2g} of J; raise max_evals, "
             "or reduce the noise of the function"
