@@ -91,7 +91,8 @@ def cell(chosen, reach, noise, multiple, seeds, peers):
         m, jac = len(x), reference(problem.fun, x)
         scale = np.abs(x)
         for seed in range(seeds):
-            rng = np.random.default_rng([seed, m, int(10 * multiple)])
+            # A cloud for each problem: with one for all, the directions of its samples decide.
+            rng = np.random.default_rng([seed, int(10 * multiple), *problem.name.encode()])
             k = max(int(np.ceil(multiple * m)), m + 2)
             dx = rng.uniform(-reach, reach, (k, m))
             values = np.array([problem.fun(x + scale * d) for d in dx])
@@ -144,7 +145,7 @@ def main():
         seeds, multiples = 1, (3, 6)
     results = []
     for name, chosen in sets.items():
-        few = [few_outputs(p) for p in chosen if p.x0.size <= 4]
+        few = [few_outputs(p) for p in chosen if p.x0.size <= 5]
         rows, beside = [], []
         for reach, noise, multiple in itertools.product(REACHES, NOISES, multiples):
             at = [reach, noise, multiple]
@@ -160,7 +161,7 @@ def main():
                             "few": small})  # fmt: skip
         _show(f"{name}: {len(chosen)} problems, {seeds} clouds each", ["plane", "quadratic"], rows)
         if beside:
-            title = f"{name}: two outputs of {len(few)} problems of up to 4 inputs, one cloud each"
+            title = f"{name}: two outputs of {len(few)} problems of up to 5 inputs, one cloud each"
             _show(title, ["plane", "quadratic", "kriging"], beside)
     times = speed()
     print("\n" + "\n".join(f"{name}: {ms:.1f} ms" for name, ms in times.items()))

@@ -56,11 +56,14 @@ def _blur(p: Array, axis: int) -> Array:
 
 
 def base_prior(n_rho: int) -> Array:
-    """Curvature about 0.8 of the output's spread, within 0.3 decades; less noise is likelier."""
+    """Curvature about 0.8 of the output's spread, within 0.3 decades; longer rho and less noise
+    are likelier: where one contrast is all that an output has, the tail of short rho would make
+    the interval."""
     z = (np.arange(N_Z) + Z_MIN) / PER
     s = (np.arange(N_S) + S_MIN) / PER
     curvature = np.exp(-0.5 * ((z + 0.1) / 0.3) ** 2)
-    out = np.ones((n_rho, 1, 1)) * curvature[:, None] * np.exp(-0.1 * s)
+    length = np.exp(0.3 * np.arange(n_rho))
+    out = length[:, None, None] * curvature[:, None] * np.exp(-0.1 * s)
     return np.asarray(out / out.sum())
 
 
