@@ -140,11 +140,12 @@ def _verdict(
         )
     learned = plan.learned
     assert learned is not None
-    if plan.kinks.any() or learned.corner:
-        which = _names(free[plan.kinks.any(1)]) if plan.kinks.any() else "together"
-        return Status.LACK_OF_FIT, (
-            f"slopes to the two sides of x differ along inputs {which}: "
-            "a kink or a jump at x; J is their mean, and move x or take one-sided differences"
+    corner = "a kink or a jump at x; J is their mean, and move x or take one-sided differences"
+    if plan.kinks.any():
+        which = _names(free[plan.kinks.any(1)])
+        return (
+            Status.LACK_OF_FIT,
+            f"slopes to the two sides of x differ along inputs {which}: {corner}",
         )
     if learned.two_scales:
         return Status.TWO_SCALES, (
@@ -156,6 +157,8 @@ def _verdict(
             "the function bends or wiggles below 0.1 x, and J is the slope at small steps: where "
             "that is not meant give min_step"
         )
+    if learned.corner:
+        return Status.LACK_OF_FIT, f"slopes to the two sides of x differ: {corner}"
     size, err = np.sqrt(np.square(coef).sum()), np.sqrt(total[:, free].sum())
     if learned.noisy and err > NO_ANSWER * size and size > 0:
         return Status.NO_SIGNAL, (
