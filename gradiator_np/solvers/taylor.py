@@ -102,6 +102,8 @@ def _solve(opt: Taylor, dx: Array, df: Array, weights: Array | None, intercept: 
         if not cloud.drop_outliers(moments, groups):
             break
         moments, groups = cloud.fit()
+    if intercept:
+        moments = _extrapolated(moments, groups)
     return _assemble(cloud, moments, groups, scale, offset, spread, opt)
 
 
@@ -172,7 +174,6 @@ def _assemble(
     """Back to the caller's units, with status and message."""
     n, m = len(spread), len(scale)
     inputs = slice(int(cloud.intercept), None)
-    moments = _extrapolated(moments, groups) if cloud.intercept else moments
     coef = moments.beta[:, inputs] * (spread[:, None] / scale)
     value = offset + spread * moments.beta[:, 0] if cloud.intercept else None
     value_err = spread * np.sqrt(moments.cov[:, 0, 0]) if cloud.intercept else None

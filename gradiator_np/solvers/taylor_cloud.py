@@ -120,14 +120,14 @@ class Cloud:
         """Group outputs that share rows and weights, learn the prior, average over the states."""
         shown = np.where(self.mask, self.w, 0.0)
         _, member = np.unique(shown, axis=1, return_inverse=True)
-        groups = []
+        groups, known = [], self.cache
+        self.cache = {}  # decompositions of rows that are no longer asked for are let go
         for g in range(int(member.max()) + 1):
             out = np.flatnonzero(member == g)
             weights = shown[:, out[0]]
             key = weights.tobytes()
-            if key not in self.cache:
-                rows = np.flatnonzero(weights)
-                self.cache[key] = self._group(rows, weights[rows])
+            rows = np.flatnonzero(weights)
+            self.cache[key] = known[key] if key in known else self._group(rows, weights[rows])
             groups.append((out, self.cache[key]))
         return self._average(groups), groups
 

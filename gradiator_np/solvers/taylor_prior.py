@@ -88,19 +88,17 @@ def bends(rows: Rows, y: Array, rho: float) -> tuple[Array, float]:
     """
     from scipy.optimize import minimize
 
-    lin, root = rows.linear(contrasts=True), rows.root
+    lin, root, size = rows.linear(contrasts=True), rows.root, _largest(rows.u)
     d, n = len(y) - lin.rank, y.shape[1]
-    size = _largest(rows.u)
     if d < 2 or size == 0:
         return rows.bend, rows.additive
     weight = root * root.T
     guide = _guide((lin.back @ (lin.q1.T @ (root * y)))[int(rows.intercept) :])
     u = rows.u * guide
     rho = max(rho, _largest(u) / 3.0)  # exp(|v|^2) stays below 1e16 within the bounds
-    zy = lin.z.T @ (root * y)
-    share = min(n, 4.0) / n
-    curvature = lin.z.T @ (weight * kernel(u / rho, ADDITIVE)) @ lin.z
-    start = np.log(np.trace(curvature) / d + 1e-300)
+    zy, share = lin.z.T @ (root * y), min(n, 4.0) / n
+    usual = lin.z.T @ (weight * kernel(u / rho, ADDITIVE)) @ lin.z
+    start = np.log(np.trace(usual) / d + 1e-300)
     spread = np.append(np.full(u.shape[1], TAU), OMEGA)
 
     def negative(par: Array) -> tuple[float, Array]:
@@ -117,20 +115,19 @@ def bends(rows: Rows, y: Array, rho: float) -> tuple[Array, float]:
         alpha = zv @ (part / lam[:, None])
         push = weight * (d * (alpha / quad) @ alpha.T - n * (zv / lam) @ zv.T)
         grad = kernel_gradient(v, additive, k, push)
-        past = np.square(part / lam[:, None]).sum(0)
-        grad_r = 0.5 * r * (d * (past / quad).sum() - n * (1.0 / lam).sum())
+        past = (np.square(part / lam[:, None]) / quad).sum()
+        grad_r = 0.5 * r * (d * past - n * (1.0 / lam).sum())
         far = par[:-1] / spread
-        value = share * value + 0.5 * (far @ far)
-        return value, np.append(far / spread - share * grad, -share * grad_r)
+        slope = np.append(far / spread - share * grad, -share * grad_r)
+        return share * value + 0.5 * (far @ far), slope
 
     found = minimize(
         negative, np.append(np.zeros(u.shape[1] + 1), start - 4.0), jac=True, method="L-BFGS-B",
         bounds=[(-1.5, 0.7)] * u.shape[1] + [(-3.0, 4.0), (start - 30.0, start + 10.0)],
         options={"maxiter": 8, "maxfun": 10},
     )  # fmt: skip
-    scale = guide * np.exp(found.x[:-2])
-    bend = scale * (size / _largest(rows.u * scale))
-    return np.asarray(bend), float(ADDITIVE * np.exp(found.x[-2]))
+    bend = guide * np.exp(found.x[:-2])
+    return bend * (size / _largest(rows.u * bend)), float(ADDITIVE * np.exp(found.x[-2]))
 
 
 def _guide(slopes: Array) -> Array:
