@@ -274,3 +274,22 @@ def test_infinite_outputs_count_as_failed():
     estimate = jacobian(lambda z: np.array([np.inf, z[0] * z[1]]), [1.0, 2.0])
     assert np.isinf(estimate.stderr[0]).all()
     np.testing.assert_allclose(estimate.jac[1], [2, 1], rtol=1e-9)
+
+
+def test_sizes_without_squares():
+    """Refused where variances would overflow; outputs that small are 0, and cost others nothing."""
+    with pytest.raises(ValueError, match=r"fun\(x\) has the size 8.41e\+299"):
+        jacobian(lambda z: 1e300 * np.sin(z), [1.0, 2.0, 1.0][:1])
+    with pytest.raises(ValueError, match=r"x has the size 1e\+300"):
+        jacobian(lambda z: z / 1e300, [1e300, 1.0])
+    estimate = jacobian(lambda z: np.array([1e-300 * np.sin(z[0]), np.sin(z[1])]), [1.0, 2.0])
+    assert_allclose(estimate.jac, [[0, 0], [0, np.cos(2)]], atol=1e-10)
+    assert (np.abs(estimate.jac - [[1e-300, 0], [0, np.cos(2)]]) <= 3 * estimate.stderr).all()
+
+    def grows(z):
+        return z**3 if z[0] < 11.5 else np.array([np.inf])
+
+    with pytest.warns(GradiatorWarning, match="failed"):
+        estimate = jacobian(grows, [11.0])
+    assert_allclose(estimate.jac, [[363]], rtol=1e-6)
+    assert np.isinf(estimate.samples.outputs).any()

@@ -24,6 +24,9 @@ SIDED_REACH = 2**0.5
 SIDED_NOISE = 26.0
 # Steps that agree to this are one step to the model.
 SAME_STEP = 1e-3
+# Sizes of inputs and outputs whose variances, relative to rounding, do not underflow, and whose
+# squared variances do not overflow. Outputs below are 0, runs above have failed.
+TINY, HUGE = 1e-130, 1e60
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,17 @@ class Lines:
 
 
 def flat(values: NDArray[Any]) -> Array:
-    """Outputs of all points of a batch, (..., B, n), as real numbers (..., N)."""
+    """Outputs of all points of a batch, (..., B, n), as real numbers (..., N), new memory."""
     if np.iscomplexobj(values):
         values = np.concatenate([values.real, values.imag], axis=-1)
-    return np.ascontiguousarray(values.reshape(*values.shape[:-2], -1), float)
+    return np.array(values.reshape(*values.shape[:-2], -1), float, order="C")
+
+
+def _within_reach(values: Array) -> None:
+    """Mark what is too large as failed, and what is too small as 0."""
+    size = np.abs(values)
+    values[~(size < HUGE)] = np.nan
+    values[size < TINY] = 0.0
 
 
 class Pairs:
@@ -85,8 +95,15 @@ class Pairs:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.scale = problem.scale = problem.scale.copy()
-        f0 = flat(problem.y[None])[0]
-        self.f0: Array = np.where(np.isfinite(f0), f0, np.nan)
+        self.f0: Array = flat(problem.y[None])[0]
+        for a, what in ((problem.scale, "x"), (self.f0, "fun(x)")):
+            size = np.max(np.abs(a), initial=0.0, where=np.isfinite(a))
+            if size >= HUGE:
+                raise ValueError(
+                    f"{what} has the size {size:.3g}, and fourth powers would overflow: use other "
+                    "units, or a method with given steps"
+                )
+        _within_reach(self.f0)
         self.batch, self.m = problem.x.shape
         # complex outputs count twice: their real and imaginary parts are outputs of their own
         self.per_point = self.f0.size // self.batch
@@ -227,7 +244,8 @@ class Pairs:
     def values(self, rows: Rows) -> Array:
         """Real outputs (k, N) of the rows so far; nan where not done."""
         out = flat(rows.values)
-        out[~(np.isfinite(out) & rows.done[:, None])] = np.nan
+        _within_reach(out)
+        out[~rows.done] = np.nan
         return out
 
     def steps(self, line: int) -> list[float]:
