@@ -318,11 +318,12 @@ class Pilot(Quarrel):
         at = [int(np.nanargmin(view.t[0])), self._at(view, t), self._at(view, twice)]
         t0, t1, t2 = view.t[0, at]
         even = view.even[0, at] / np.maximum(self.noise.size, 1e-300)
-        if self.side or t0 == t1 or t1 == t2:
+        even = even[:, np.isfinite(even).all(axis=0)]
+        if self.side or t0 == t1 or t1 == t2 or not even.size:
             return False
 
         def small(a: Array, b: Array) -> bool:
-            return bool(np.nansum(np.square(a)) < 0.01 * np.nansum(np.square(b)))
+            return bool(np.sum(np.square(a)) < 0.01 * np.sum(np.square(b)))
 
         kink = even[0] / t0
         bend = (even[1] - kink * t1) / t1**2
