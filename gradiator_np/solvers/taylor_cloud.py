@@ -97,17 +97,20 @@ class Cloud:
         self.likely = np.ones(len(self.rho), np.bool_)
         self.cache: dict[bytes, Group] = {}
         p = self.u.shape[1] + self.intercept
-        rows, out = self._common(2 * p)
+        common, out = self._common(2 * p)
         few = max(SUBSET, 4 * p)
-        rows = rows[:: max(1, len(rows) // few)]
+        rows = common[:: max(1, len(common) // few)]
         if len(rows) < 2 or not len(out):
             return
-        weights = self.w[rows, out[0]]
-        part = Rows(self.u[rows], self.bend, self.additive, weights, self.intercept)
+        weights = self.w[:, out[0]]
+        part = Rows(self.u[rows], self.bend, self.additive, weights[rows], self.intercept)
         self.bend, self.additive = bends(part, self.y[np.ix_(rows, out)], 3.0 * self.radius)
-        if len(self.u) > 2 * len(rows) or len(self.u) > 2 * SUBSET:
-            like = self._told(self._group(rows, weights), rows, out[:CHUNK])[1]
-            self.rho = self.rho[likely(like, shared_prior(like))]
+        # Decompositions of some samples tell which rho the dear ones of all need not try.
+        for count in (few, 4 * few):
+            if len(common) >= 2 * count:
+                rows = common[:: len(common) // count]
+                like = self._told(self._group(rows, weights[rows]), rows, out[:CHUNK])[1]
+                self.rho = self.rho[likely(like, shared_prior(like))]
 
     def _common(self, enough: int) -> tuple[Index, Index]:
         """Rows that many outputs have, and some of these outputs."""
