@@ -61,19 +61,27 @@ def profiles(data, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    levels = list(data)
-    fig, axes = plt.subplots(1, len(levels), figsize=(4 * len(levels), 3.4), sharey=True)
-    for ax, level in zip(np.atleast_1d(axes), levels):
-        for solver, row in data[level].items():
+    colors = {solver: f"C{i}" for i, solver in enumerate(SOLVERS)}
+    wide = min(3, len(data))
+    high = -(-len(data) // wide)
+    fig, axes = plt.subplots(high, wide, figsize=(4.4 * wide, 3.2 * high), squeeze=False,
+                             sharey=True, sharex=True)  # fmt: skip
+    for ax, (level, cell) in zip(axes.flat, data.items()):
+        for solver, row in cell.items():
             needed = np.sort([v for v in row["needed"] if v < UNSOLVED])
             share = np.arange(len(needed) + 1) / len(row["needed"])
-            ax.step(np.r_[1, needed, BUDGET], np.r_[share, share[-1]], where="post", label=solver)
-        ax.set(xscale="log", xlim=(1, BUDGET), ylim=(0, 1.02), title=f"noise {level}",
-               xlabel="runs / (m + 1)")  # fmt: skip
+            ax.step(np.r_[1, needed, BUDGET], np.r_[share, share[-1]], where="post",
+                    color=colors[solver])  # fmt: skip
+        ax.set(xscale="log", xlim=(1, BUDGET), ylim=(0, 1.02), title=f"noise {level}")
         ax.grid(alpha=0.3)
-    np.atleast_1d(axes)[0].set_ylabel("share solved to 1e-3")
-    np.atleast_1d(axes)[-1].legend(fontsize=7, loc="lower right")
-    fig.tight_layout()
+    for ax in axes[-1]:
+        ax.set_xlabel("runs / (m + 1)")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("share solved to 1e-3")
+    shown = [s for s in SOLVERS if any(s in cell for cell in data.values())]
+    fig.legend([plt.Line2D([], [], color=colors[s]) for s in shown], shown,
+               loc="lower center", ncol=len(shown), fontsize=8)  # fmt: skip
+    fig.tight_layout(rect=(0, 0.06, 1, 1))
     fig.savefig(path, dpi=110)
 
 
