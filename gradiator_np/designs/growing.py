@@ -53,8 +53,12 @@ class Growing(Mending):
         most = most.max(axis=0)[self.inputs]
         small = (most > 1 / NEAR_ZERO) & (self.problem.scale == size).all(axis=0)[self.inputs]
         for k in np.flatnonzero(small & ~self.inert):
+            before = self.extra
             factor = yield from self._scale_up(int(k), float(most[k]))
-            if factor > 1:
+            if factor == 1:
+                # what lives there pays for the look
+                self.extra = before
+            else:
                 self._rescale(int(k), factor)
                 # the pilot told nothing of how f bends along it
                 self.extra += 2 * AGAIN
