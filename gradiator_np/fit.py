@@ -102,7 +102,7 @@ def fit_jacobian(
     prior = _prior(jac0, samples)
     constraints = structure(sparsity, known, symmetric, samples.y.size, samples.x.size)
     solution = solve_samples(samples, solver, base, sigma, prior, constraints)
-    y_flat = None if y is None else _broadcast(Layout.of(y).flatten(y), samples)
+    y_flat = None if y is None else _broadcast(Layout.of(y).flatten(y), samples.y)
     if y_flat is not None and base == "shared" and solution.value is not None:
         y_flat = y_flat + solution.value
     return _estimate(samples, solution, _centre(x, samples), y_flat, base)
@@ -132,12 +132,13 @@ def fit_points(
     values : array_like, shape (k, n) or batch + (k, n)
         Outputs there; nan or inf where one failed.
     x : optional
-        Where the Jacobian is wanted; the mean of the points by default.
+        Where the Jacobian is wanted; the mean of the points by default. For a batch one point,
+        or batch + (m,), one each.
     y : optional
         Shows the shape of one output.
     solver : str or Solver, optional
         By default "taylor", whose error bars hold curvature and noise, where there are more than
-        m + 1 points and no structure is given; "pinv" elsewhere.
+        m points and no structure is given; "pinv" elsewhere.
     weights, jac0, sparsity, known, symmetric, noise, nan_policy
         As in `fit_jacobian`.
 
@@ -157,10 +158,10 @@ def fit_points(
         points, values, weights=weights, x=x, y=y, nan_policy=nan_policy,
         names=("points", "values"),
     )  # fmt: skip
-    centre = absolute.dx.mean(-2) if x is None else _broadcast(checks.point(x)[0], absolute)
+    centre = absolute.dx.mean(-2) if x is None else _broadcast(checks.point(x)[0], absolute.x)
     if solver is None:
         k, m = absolute.dx.shape[-2:]
-        plain = k <= m + 1 or symmetric or sparsity is not None or known is not None
+        plain = k <= m or symmetric or sparsity is not None or known is not None
         solver = "pinv" if plain else "taylor"
     samples = replace(absolute, dx=absolute.dx - centre[..., None, :])
     solution = solve_samples(
@@ -371,14 +372,15 @@ def _rescaled(error: Array | None, scale: Array, learned: Array) -> Array | None
         return np.asarray(np.where(np.isinf(error), np.inf, error / learned * scale))
 
 
-def _broadcast(flat: NDArray[Any], samples: Given) -> NDArray[Any]:
-    """One point, shape (size,), for every problem of the batch."""
+def _broadcast(flat: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """One point, or one for each problem of the batch, as batch + (size,)."""
     kind: Any = np.complex128 if flat.dtype.kind == "c" else np.float64
-    return np.array(np.broadcast_to(flat, (*samples.batch, flat.shape[-1])), dtype=kind)
+    each = flat.reshape(*(layout.batch if flat.size != layout.size else ()), layout.size)
+    return np.array(np.broadcast_to(each, (*layout.batch, layout.size)), dtype=kind)
 
 
 def _centre(x: Any, samples: Given) -> NDArray[Any] | None:
-    return None if x is None else _broadcast(checks.point(x)[0], samples)
+    return None if x is None else _broadcast(checks.point(x)[0], samples.x)
 
 
 def _with_zero_row(a: NDArray[Any]) -> NDArray[Any]:

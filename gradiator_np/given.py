@@ -90,8 +90,9 @@ def _flat(
 ) -> tuple[NDArray[Any], Layout]:
     """Samples as leading axes + (size,), and the layout of one of them, batch axes included.
 
-    ``one`` shows the shape of one sample; without it samples are plain rows, or, for dicts, their
-    entries less the first axis. ``n_lead`` is the number of leading axes where it is known.
+    ``one`` shows the shape of one sample, or is one for each problem of a batch; without it
+    samples are plain rows, or, for dicts, their entries less the first axis. ``n_lead`` is the
+    number of leading axes where it is known.
     """
     if isinstance(value, Mapping):
         layout = Layout.of(_first(value, what) if one is None else one)
@@ -107,6 +108,8 @@ def _flat(
         if layout.shape is None:
             raise ValueError(f"{one_name} is a dict, so {what} must be one with the same keys")
         shape = layout.shape
+        if a.ndim > 2 and a.shape[1:] != shape and (*a.shape[:-2], a.shape[-1]) == shape:
+            shape = a.shape[-1:]  # a point of its own for every problem of the batch
     elif n_lead is not None and a.ndim == n_lead:
         shape = ()
     elif a.ndim < 2:
