@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 
 #: Outliers hide smaller ones, so they are looked for again: each time those above half the worst.
 ROUNDS = 10
+# Noise of this share of the outputs' standard deviations is half of their variance: from there on
+# the samples say more of what the model does not explain than of what it does.
+MOSTLY_NOISE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,8 @@ def _assemble(
     count = np.maximum(cloud.mask.sum(0), 1)
     residual = np.sqrt((np.square(y - fitted) * cloud.mask).sum(0) / count)
     lin = max((group.lin for _, group in groups), key=lambda one: one.rank)
-    status, message = _verdict(groups, cloud, coef * (scale / spread[:, None]), moments)
+    slope = coef * (scale / spread[:, None])
+    status, message = _verdict(groups, cloud, slope, moments, opt.noise is None)
     return Solution(
         coef,
         Covariance(noise, factor=factor, null=null if null.any() else None, per_output=True),
@@ -240,8 +244,9 @@ def _verdict(
     cloud: Cloud,
     slope: Array,
     moments: Moments,
+    unknown: bool,
 ) -> tuple[str, str]:
-    """Status and message; ``slope`` in scaled units."""
+    """Status and message; ``slope`` in scaled units, ``unknown``: nobody gave the noise."""
     n, p = len(slope), cloud.u.shape[1] + cloud.intercept
     short = [(len(out), group.lin.rank) for out, group in groups if group.lin.rank < p]
     if short:
@@ -264,6 +269,12 @@ def _verdict(
     half = moments.half[:, int(cloud.intercept) :]
     if (half > np.abs(slope)).all() and moments.noise.max() > 0.3:
         return Status.NO_SIGNAL, "no slope stands out of its error; add samples or spread them"
+    if unknown and np.median(moments.noise) > MOSTLY_NOISE:
+        return Status.TWO_SCALES, (
+            "most of what the outputs differ by is taken for noise, and J is the slope of their "
+            "trend; a function without noise that bends between neighbouring samples looks the "
+            "same: give noise=, repeat a run, or add samples nearer to x"
+        )
     return Status.OK, ""
 
 
