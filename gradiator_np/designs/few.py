@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import accumulate, combinations
 from math import comb
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -81,41 +82,51 @@ def _minors(x: Array) -> list[Array]:
     return out
 
 
-def _products(terms: Array, k: int) -> Array:
-    """Products (.., K, S) of k of the terms (.., Q, S)."""
-    if k == 0:
-        return np.ones((*terms.shape[:-2], 1, terms.shape[-1]))
-    sets = _expansion(k, terms.shape[-2], k).columns
-    out = terms[..., sets[0], :]
-    for at in sets[1:]:
-        out = out * terms[..., at, :]
+def _products(terms: Array) -> list[Array]:
+    """Products (.., K, S) of 0, 1, .. of the terms (.., Q, S), up to as many as minors need."""
+    q = terms.shape[-2]
+    out = [np.ones((*terms.shape[:-2], 1, terms.shape[-1]))]
+    for k in range(1, min(MOST, q) + 1):
+        sets = _expansion(k, q, k).columns
+        out.append(terms[..., sets[0], :])
+        for at in sets[1:]:
+            out[-1] = out[-1] * terms[..., at, :]
     return out
 
 
-def coefficients(minors: list[Array], terms: Array, held: int, spare: int = 0) -> list[Array]:
-    """Coefficients (.., S) of w^held, w^(held + 1), .. of one determinant.
+def _squares(minors: list[Array], q: int, held: int, spare: int = 0) -> list[Array]:
+    """What stands before the products of 0, 1, .. of q terms in one determinant, (.., K) each.
 
-    It is the sum over all minors that have the first ``held`` columns and none of the ``spare``
-    ones after them, squared, times the terms of their other columns; terms (.., Q, S).
+    They are the sums over all sets of rows of squared minors that have the first ``held`` columns
+    and none of the ``spare`` ones after them; the k-th belongs to w^(held + k).
     """
-    q, out = terms.shape[-2], []
+    out = []
     for k, each in enumerate(minors[held : held + q + 1]):
         # in lexicographic order those with the first columns come first
         end, count = comb(spare + q, k), comb(q, k)
-        square = np.square(each[..., end - count : end]).sum(axis=-2)
-        out.append(square @ _products(terms, k))
+        out.append(np.square(each[..., end - count : end]).sum(axis=-2))
     return out
 
 
-def polynomial(coefficients: list[Array], w: Array) -> Array:
-    """c_0 + c_1 w + .. by Horner's rule."""
-    out = coefficients[-1]
-    for c in coefficients[-2::-1]:
-        out = out * w
-        if np.broadcast_shapes(out.shape, c.shape) == out.shape:
-            out += c
-        else:
-            out = out + c
+def _polynomial(left: list[Array], right: list[Array], w: Array) -> Array:
+    """sum_k w^k left_k @ right_k: (L, N or 1, K) @ (.., K, S), with w (L, N, S) or (L, N, 1)."""
+    if w.shape[-1] == 1:
+        # one product in all
+        powers = list(accumulate([w] * (len(left) - 1), mul, initial=np.ones_like(w)))
+        rows = np.concatenate([a * power for a, power in zip(left, powers)], axis=-1)
+        columns = np.concatenate(right[: len(left)], axis=-2)
+        if columns.ndim == 2:
+            flat = rows.reshape(-1, rows.shape[-1]) @ columns
+            return flat.reshape(*rows.shape[:-1], columns.shape[-1])
+        return rows @ columns
+    return _horner([a @ b for a, b in zip(left, right)], w)
+
+
+def _horner(parts: list[Array], w: Array) -> Array:
+    """c_0 + c_1 w + .."""
+    out = parts[-1]
+    for c in parts[-2::-1]:
+        out = out * w + c
     return out
 
 
@@ -162,34 +173,37 @@ class Few:
         return cls(y, root, p * root, seen.sum(axis=-1, keepdims=True))
 
     def slope(self, terms: Array, w: Array) -> tuple[Array, Array]:
-        """Mean and variance (L, N, S) of g; terms (L, Q, S) and w (L, N, S)."""
+        """Mean and variance (L, N, S) of g; terms (L, Q, S) and w (L, N, S) or (L, N, 1)."""
+        q, products = terms.shape[-2], _products(terms)
         minors = _minors(np.concatenate([self.root, self.p], axis=-1))
-        below = self._some(polynomial(coefficients(minors, terms, 1), w))
-        variance = polynomial(coefficients(minors, terms, 0, 1), w) / (w * below)
-        shares = self._shares(minors, terms[:, None])
+        below = self._some(_polynomial(_squares(minors, q, 1), products, w))
+        variance = _polynomial(_squares(minors, q, 0, 1), products, w) / (w * below)
+        shares = self._shares(minors, [a[:, None] for a in products])
         if self.root.shape[1] == 1:
-            mean = [self.y @ h[:, 0] for h in shares]
-        else:
-            mean = [(self.y[..., None, :] @ h)[..., 0, :] for h in shares]
-        return polynomial(mean, w) / below, variance
+            return _polynomial(
+                [self.y] * len(shares), [h[:, 0] for h in shares], w
+            ) / below, variance
+        mean = [(self.y[..., None, :] @ h)[..., 0, :] for h in shares]
+        return _horner(mean, w) / below, variance
 
     def shares(self, terms: Array, w: Array) -> Array:
         """What g takes of each pair, (L, N, P), under one state: terms (L, Q, 1), w (L, N, 1)."""
+        products = _products(terms)
         minors = _minors(np.concatenate([self.root, self.p], axis=-1))
-        below = self._some(polynomial(coefficients(minors, terms, 1), w))
-        shares = [h[..., 0] for h in self._shares(minors, terms[:, None])]
-        return polynomial(shares, w) / below
+        below = self._some(_polynomial(_squares(minors, terms.shape[-2], 1), products, w))
+        shares = self._shares(minors, [a[:, None] for a in products])
+        return _horner([h[..., 0] for h in shares], w) / below
 
-    def _shares(self, minors: list[Array], terms: Array) -> list[Array]:
+    def _shares(self, minors: list[Array], products: list[Array]) -> list[Array]:
         """Coefficients (L, N or 1, P, S) of w, w^2, .. of the numerators of ``shares``."""
-        pairs, q, out = self.root.shape[-2], terms.shape[-2], []
+        pairs, q, out = self.root.shape[-2], products[1].shape[-2], []
         for k in range(1, min(pairs, q + 1) + 1):
             e, count = _expansion(pairs, 1 + q, k), comb(q, k - 1)
             rest = minors[k - 1][..., e.without, -count:]
             parts = self.root[..., e.rows, :] * rest * e.signs * minors[k][..., None, :count]
             flat = parts.reshape(*parts.shape[:-3], -1, count)
             each = (np.arange(pairs)[:, None] == e.rows.ravel()).astype(float) @ flat
-            out.append(each @ _products(terms, k - 1))
+            out.append(each @ products[k - 1])
         return out
 
     def _some(self, below: Array) -> Array:
@@ -200,9 +214,10 @@ class Few:
         """Log-likelihood (L, N, S) of the states, g being unknown, up to a constant."""
         if self.y.shape[-1] == 1:
             return np.zeros((*self.count.shape[:-1], terms.shape[-1]))
+        q, products = terms.shape[-2], _products(terms)
         minors = self._with_values(self.root, self.p)
-        below = self._some(polynomial(coefficients(minors, terms, 1, 1), w))
-        square = w * polynomial(coefficients(minors, terms, 2), w) / below
+        below = self._some(_polynomial(_squares(minors, q, 1, 1), products, w))
+        square = w * _polynomial(_squares(minors, q, 2), products, w) / below
         return np.asarray(
             -0.5 * (np.log(below) - np.maximum(self.count - 1, 0) * np.log(w) + square)
         )
@@ -212,8 +227,9 @@ class Few:
         common."""
         minors = self._with_values(self.root * shared[..., None, None], 2 * self.p, first=True)
         terms = np.concatenate([np.ones((1, terms.shape[1])), terms])
-        below = polynomial(coefficients(minors, terms, 0, 1), w)
-        square = w * polynomial(coefficients(minors, terms, 1), w) / below
+        q, products = terms.shape[-2], _products(terms)
+        below = _polynomial(_squares(minors, q, 0, 1), products, w)
+        square = w * _polynomial(_squares(minors, q, 1), products, w) / below
         return np.asarray(-0.5 * (np.log(below) - self.count * np.log(w) + square))
 
     def _with_values(self, column: Array, p: Array, first: bool = False) -> list[Array]:

@@ -115,12 +115,12 @@ class Noise:
         if var.size == 1:
             return np.sqrt(var), own
         best: tuple[float, Array, float] | None = None
+        half = count[known] / 2
+        shift, chance = np.log(half) - digamma(half), zeta(2, half).mean()
         for unit in (np.ones_like(var), self.reference(self.size) ** 2):
-            e = np.log(var / unit) - digamma(count / 2) + np.log(count / 2)
-            centre = np.average(e, weights=known)
-            excess = np.average((e - centre) ** 2, weights=known) * known.sum() / max(
-                known.sum() - 1, 1
-            ) - np.average(zeta(2, count / 2), weights=known)
+            e = np.log(var[known] / unit[known]) + shift
+            centre = e.mean()
+            excess = np.square(e - centre).sum() / max(half.size - 1, 1) - chance
             d0 = 2 * _trigamma_inverse(excess) if excess > 0 else np.inf
             # e has the mean of log s0^2 + log(d0 / 2) - digamma(d0 / 2)
             common = centre

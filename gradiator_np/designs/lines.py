@@ -164,8 +164,8 @@ def has_few(lines: Lines) -> NDArray[np.bool_]:
 def sharpness_squared(ratio: Array, kappa: Array) -> Array:
     """b^2 over the variance of the noise, jitter included: (.., S), or (.., 1) where all states
     have one; ``ratio`` (..) is noise over b."""
-    if kappa.ndim == 1 and (kappa == kappa[0]).all():
-        kappa = kappa[:1]
+    if kappa.size and (kappa == kappa.flat[0]).all():
+        kappa = kappa[..., :1]
     return np.minimum(1 / (np.square(ratio)[..., None] + np.square(kappa)), SHARPEST)
 
 
