@@ -499,7 +499,8 @@ def test_inputs_without_effect_have_slope_zero():
 
 
 def test_merging_repetitions_loses_nothing():
-    """Equal steps become one pair of half the noise; failed outputs keep what there is."""
+    """Equal steps become one pair of half the noise; failed outputs keep what there is, and the
+    variance of repetitions that noise does not explain is their squared difference over 4."""
     from gradiator_np.designs.pairs import Pair, Pairs
 
     rng = np.random.default_rng(4)
@@ -511,13 +512,19 @@ def test_merging_repetitions_loses_nothing():
     values = rng.standard_normal((8, 1, 2))
     values[2, 0, 1] = np.nan
     rows = Rows(FreeMoves(offsets), values, np.ones(8, bool), y)
-    single, merged = book.lines(rows, [0, 1]), book.merged(rows, [0, 1])
+    single, merged = book.lines(rows, [0, 1]), book.merged(rows, [0, 1], np.ones(2))
     assert isinstance(merged, Lines)
     mean = single.odd[0, :2, 0].mean()
     assert merged.odd[0, 0, 0] == pytest.approx(mean)
     assert merged.odd[0, 0, 1] == single.odd[0, 0, 1]
     assert merged.factor[0, 0] == 0.5
+    # alone, the other output has the whole noise of one pair
+    assert merged.size[0, 0].tolist() == [1.0, 2.0]
     assert np.isnan(merged.t[0, 1])
+    loud = book.merged(rows, [0, 1], np.full(2, 1e-3))
+    # variance of D at unit noise: factor size / (2 t^2)
+    variance = 1e-6 * loud.factor[0, 0] * loud.size[0, 0, 0] / (2 * 0.5**2)
+    assert variance == pytest.approx((single.odd[0, 0, 0] - single.odd[0, 1, 0]) ** 2 / 4)
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-4])

@@ -59,6 +59,11 @@ BOLD = 0.25
 PATIENCE = 100
 
 
+# Every other pair of a random function is drawn in by this much: at one step alone nothing tells
+# truncation from slope.
+ASIDE = 0.7
+
+
 @dataclass(frozen=True, slots=True)
 class Auto:
     """Central pairs along each input, with steps chosen from noise and curvature.
@@ -201,8 +206,8 @@ class AutoPlan(Growing):
         return self._known[2]
 
     def _infer(self, learned: Learned) -> Inference:
-        view = self.book.merged(self.rows, [int(j) for j in self.inputs])
         noise = learned.noise
+        view = self.book.merged(self.rows, [int(j) for j in self.inputs], noise)
         keep = np.flatnonzero(learned.prior > 1e-6 * learned.prior.max())
         states = self.states.take(keep)
         prior = np.ascontiguousarray(
@@ -246,6 +251,9 @@ class AutoPlan(Growing):
     def contradicted(self) -> NDArray[np.bool_]:
         """Entries (m, N) whose pairs contradict the state of their input."""
         view, states, weights, slope, noise = self.infer()
+        if self.learned is not None and self.learned.random:
+            # repetitions of a step show an outlier as well
+            view = self.book.lines(self.rows, [int(j) for j in self.inputs])
         return contradicted(view, states, noise, slope, weights)
 
     def _ignorant(self) -> Learned:
@@ -462,7 +470,8 @@ class AutoPlan(Growing):
         """
         assert self.learned is not None
         if self.learned.random:
-            return t
+            near = [o for o in (*self.book.steps(j), *taken) if 0.99 * ASIDE < o / t < 1.01]
+            return max(t * ASIDE, self.floor.min()) if len(near) % 2 else t
         scale = float(self.problem.scale[0, j])
         used = self.book.steps(j) + taken
         while True:

@@ -24,6 +24,8 @@ SIDED_REACH = 2**0.5
 SIDED_NOISE = 26.0
 # Steps that agree to this are one step to the model.
 SAME_STEP = 1e-3
+# Squared difference of two repetitions, in units of its variance, that noise exceeds once in 2000.
+UNLIKELY = 12.1
 # Sizes of inputs and outputs whose variances, relative to rounding, do not underflow, and whose
 # squared variances do not overflow. Outputs below are 0, runs above have failed.
 TINY, HUGE = 1e-130, 1e60
@@ -303,11 +305,12 @@ class Pairs:
         even[~np.isfinite(even)] = np.nan
         return Lines(t, factor, size, odd, even)
 
-    def merged(self, rows: Rows, lines: Sequence[int]) -> Lines:
+    def merged(self, rows: Rows, lines: Sequence[int], noise: Array) -> Lines:
         """The same, repetitions of a step averaged.
 
         Equal rows would leave rounding where their difference should be, and rounding looks like
-        information on g in states that bend early.
+        information on g in states that bend early. Repetitions that differ by far more than
+        ``noise`` (N,) are as good as their difference says: one of them was hit by an outlier.
         """
         view = self.lines(rows, lines)
         twins = np.abs(view.t[:, :, None] / view.t[:, None] - 1) < SAME_STEP
@@ -321,20 +324,20 @@ class Pairs:
                 twin = np.abs(t[:, a] / t[:, b] - 1) < SAME_STEP
                 if not twin.any():
                     continue
-                # the merged pair is as good as its worst output
-                both = twin & np.isfinite(odd[:, a] + odd[:, b]).any(axis=1)
-                weight = factor[:, b] / (factor[:, a] + factor[:, b])
-                size[:, b] = np.where(twin[:, None], 0.5 * (size[:, a] + size[:, b]), size[:, b])
+                here = twin[:, None] & np.isfinite(odd[:, a])
+                both = here & np.isfinite(odd[:, b])
+                va, vb = factor[:, a, None] * size[:, a], factor[:, b, None] * size[:, b]
+                off = np.square((odd[:, a] - odd[:, b]) * t[:, b, None] / noise) * 2 / (va + vb)
+                share = np.where(both, vb / (va + vb), np.where(here, 1.0, 0.0))
+                var = np.where(both, share * va * np.where(off > UNLIKELY, off, 1.0), vb)
+                var = np.where(here & ~both, va, var)
                 for part in (odd, even):
-                    mean = part[:, b] + weight[:, None] * (part[:, a] - part[:, b])
-                    mean = np.where(np.isfinite(mean), mean, part[:, b])
-                    part[:, b] = np.where(
-                        twin[:, None],
-                        np.where(np.isfinite(part[:, b]), mean, part[:, a]),
-                        part[:, b],
-                    )
+                    change = np.where(share > 0, part[:, a] - part[:, b], 0.0)
+                    part[:, b] = np.where(share < 1, part[:, b] + share * change, part[:, a])
                     part[twin, a] = np.nan
-                factor[:, b] = np.where(both, weight * factor[:, a], factor[:, b])
+                fewer = factor[:, a] * factor[:, b] / (factor[:, a] + factor[:, b])
+                factor[:, b] = np.where(both.any(axis=1), fewer, factor[:, b])
+                size[:, b] = np.where(twin[:, None], var / factor[:, b, None], size[:, b])
                 t[twin, a] = np.nan
         return Lines(t, factor, size, odd, even)
 

@@ -67,7 +67,7 @@ def _second(view: Lines, states: States) -> Iterator[tuple[Array, Array, Array]]
         t = view.t[:, k - 2 : k + 1]
         near, middle, far = (t**2).T
         weight = np.stack([far - middle, near - far, middle - near], axis=1)
-        weight /= (far - near)[:, None]
+        weight /= np.where(far > near, far - near, np.nan)[:, None]
         noise = view.factor[:, k - 2 : k + 1] * np.square(weight / t) / 2
         curve = np.einsum("lp,lpq->lq", weight, t[..., None] ** q)
         yield (
