@@ -113,7 +113,7 @@ class Workers:
             except BrokenExecutor:
                 pass  # a worker died meanwhile: the rest runs alone
             for i, row in enumerate(rows):
-                # an executor starts runs in their order: after the first that had not begun, none had
+                # runs start in their order: after the first that had not begun, none had
                 if self._ending and (i >= len(futures) or futures[i].cancel()):
                     return
                 try:
