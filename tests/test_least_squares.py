@@ -1,5 +1,6 @@
 """The least-squares driver: its pure parts against dense twins, and what it promises as a whole."""
 
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -134,7 +135,7 @@ def test_intervals_hold_where_they_are_given_and_say_where_not():
     held, given = 0, 0
     for seed in range(25):
         r = least_squares(noisy(decay, data, 0.01, seed), START, x_tol=0.05, max_evals=120)
-        low, high = r.confidence
+        low, high = r.confidence(0.95)
         sure = ~r.undetermined
         assert np.isinf(r.x_stderr[~sure]).all()
         held += int(np.sum((low[sure] <= best[sure]) & (best[sure] <= high[sure])))
@@ -148,7 +149,7 @@ def test_a_wanted_width_is_reached_with_more_runs():
     data = decay(TRUTH)
     short = least_squares(noisy(decay, data, 0.01, 3), START)
     r = least_squares(noisy(decay, data, 0.01, 3), START, x_tol=0.03)
-    low, high = r.confidence
+    low, high = r.confidence(0.95)
     assert r.status == "noise"
     assert np.all(high - low <= 0.06)
     assert r.nfev > short.nfev
@@ -159,7 +160,7 @@ def test_relative_widths_and_inputs_whose_width_does_not_matter():
     half = {}
     for rtol in (np.array([0.02, np.inf, np.inf]), np.array([np.inf, np.inf, 0.05])):
         r = least_squares(noisy(decay, data, 0.01, 4), START, x_tol=0.0, x_rtol=rtol)
-        low, high = r.confidence
+        low, high = r.confidence(0.95)
         half[r.nfev] = 0.5 * (high - low)
         sure = rtol < np.inf
         assert r.status == "noise"
@@ -456,3 +457,16 @@ def test_constant_residuals_give_no_signal_and_zero_ones_end_at_once(n):
     assert r.nfev <= 5
     r = least_squares(lambda x: x - 1, [1.0, 3.0], bounds=([1, 3], [1, 3]))  # nothing to move
     assert (r.status, r.nfev) == ("converged", 1)
+
+
+def test_intervals_take_a_level_and_survive_pickling():
+    """Normal quantiles: 0.674490 sd hold a half, 1.959964 sd 0.95 (tables, six figures)."""
+    rng = np.random.default_rng(0)
+    r = least_squares(lambda x: np.r_[x - 3, x] + 1e-2 * rng.normal(size=4), [1.0, 2.0])
+    back = pickle.loads(pickle.dumps(r.confidence))
+    for level, z in ((0.5, 0.674490), (0.95, 1.959964)):
+        low, high = back(level)
+        np.testing.assert_allclose((high - low) / 2, z * r.x_stderr, rtol=1e-6)
+        np.testing.assert_allclose((high + low) / 2, r.x, rtol=1e-12)
+    with pytest.raises(ValueError, match="level"):
+        r.confidence(95)

@@ -29,7 +29,7 @@ def test_an_ode_is_calibrated_in_fewer_runs_than_scipy_takes():
 def test_a_monte_carlo_simulator_is_fitted_to_the_width_wanted():
     module = example("fit_monte_carlo")
     _, short, long = module.fits()
-    low, high = long.confidence
+    low, high = long.confidence(0.95)
     assert short.status == long.status == "noise"
     assert np.all(0.5 * (high - low) <= module.WANTED)
     # Three parameters of one seed: 4 standard errors are left by chance once in 5000 such fits.

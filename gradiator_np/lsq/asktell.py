@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
 from gradiator_np import checks
 from gradiator_np.evaluate import output
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Two-sided 95 % of the normal distribution.
-NORMAL = 1.959964
 #: Runs allowed by default, per parameter and one.
 BUDGET = 100
 
@@ -35,6 +35,27 @@ MESSAGES = {
     "these are moved; check x0, x_scale and which parameters fun reads",
     "running": "runs are still wanted",
 }
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of the parameters: ``confidence(level)`` of a fit.
+
+    Attributes
+    ----------
+    x, stderr : array, shape (m,)
+    layout : Layout
+        The shape in which they are given.
+    """
+
+    x: Array
+    stderr: Array
+    layout: Layout
+
+    def __call__(self, level: float = 0.95) -> tuple[Any, Any]:
+        """Interval (low, high) that holds each parameter with probability ``level``."""
+        half = float(ndtri(0.5 + checks.level(level) / 2)) * self.stderr
+        return self.layout.unflatten(self.x - half), self.layout.unflatten(self.x + half)
 
 
 class LeastSquares:
@@ -267,7 +288,6 @@ class LeastSquares:
         message = MESSAGES[status]
         if names:
             message += f". The runs do not determine {', '.join(names)}"
-        half = NORMAL * x_stderr
         view = self.x_layout.unflatten
         shaped = np.asarray if self.y_layout is None else self.y_layout.unflatten
         jac_var = np.diagonal(model.covs, axis1=1, axis2=2)[model.group, 1:]
@@ -278,7 +298,7 @@ class LeastSquares:
             "jac": model.jac / unit,
             "jac_stderr": np.sqrt(jac_var) / unit,
             "x_stderr": view(x_stderr),
-            "confidence": (view(x - half), view(x + half)),
+            "confidence": Intervals(x, x_stderr, self.x_layout),
             "undetermined": view(lost),
             "noise": shaped(model.sigma) if self._noise_shape else float(model.sigma[0]),
             "nfev": self.nfev,

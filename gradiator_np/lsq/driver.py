@@ -65,7 +65,7 @@ def least_squares(
     OptimizeResult
         ``x`` like x0; ``cost`` half the sum of squares and ``fun`` the residuals there, without
         noise where the model knows better than one run; ``jac`` and ``jac_stderr`` (n, m);
-        ``x_stderr`` and ``confidence`` (low, high), 95 % for the minimiser of the noise-free sum
+        ``x_stderr`` and ``confidence(0.95)`` = (low, high) for the minimiser of the noise-free sum
         of squares, infinite for parameters that the runs do not determine (``undetermined``):
         they hold what the noise of the runs leaves open, not what errors of data do;
         ``noise`` of one residual of one run; ``nfev``, ``rounds``; ``status`` "noise", "converged",
