@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np.designs.lines import States, likelihood, posterior
-from gradiator_np.designs.mixtures import mixture
 from gradiator_np.designs.pairs import Lines
 
 Array = NDArray[np.float64]
@@ -46,8 +45,9 @@ def hear(
     noise: Array,
     slope: Array,
     entries: NDArray[np.bool_],
-) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
-    """Output, line, and what ``mixture`` returns (4, K) of the ``entries`` (L, N) heard alone."""
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[Lines, States, Array, Array, Array]]:
+    """Output and line of the ``entries`` (L, N), and what ``mixture`` takes of them: K lines of one
+    output each, states, noise, slopes and weights, as these entries alone know them."""
     prior = (1 - OPEN) * prior + OPEN * states.prior(JITTER)
     line, output = np.nonzero(entries)
     # each is a line of its own, with one output
@@ -57,11 +57,7 @@ def hear(
         *(a[line, :, output][..., None] for a in (view.size, view.odd, view.even)),
     )
     level, b = noise[output][:, None], slope[line, output][:, None]
-    if not line.size:
-        return output, line, np.empty((4, 0))
-    weights = posterior(
-        np.broadcast_to(prior, (line.size, prior.size)),
-        *likelihood(own, states, level, b),
-        states,
-    )
-    return output, line, np.concatenate(mixture(own, states, level, b, weights))
+    weights = np.broadcast_to(prior, (line.size, prior.size))
+    if line.size:
+        weights = posterior(weights, *likelihood(own, states, level, b), states)
+    return output, line, (own, states, level, b, weights)

@@ -230,8 +230,9 @@ class AutoPlan(Growing):
         view, states, weights, slope, noise = self.infer()
         out = mixture(view, states, noise, slope, weights)
         output, line, own = self._alone()
-        for a, b in zip(out, own):
-            a[output, line] = b
+        if output.size:
+            for a, b in zip(out, mixture(*own)):
+                a[output, line] = b[0]
         return out
 
     def _spread(self) -> Array:
@@ -239,11 +240,12 @@ class AutoPlan(Growing):
         view, states, weights, slope, noise = self.infer()
         out = spreads(view, states, noise, slope, weights).T
         output, line, own = self._alone()
-        out[output, line] = own[2]
+        if output.size:
+            out[output, line] = spreads(*own)[:, 0]
         return out
 
-    def _alone(self) -> tuple[Index, Index, Array]:
-        """What outputs say that contradict their input."""
+    def _alone(self) -> tuple[Index, Index, tuple[Lines, States, Array, Array, Array]]:
+        """The entries that contradict their input, and what they know alone."""
         view, _, _, slope, noise = self.infer()
         prior = (self.learned or self._ignorant()).prior
         return hear(view, self.states, prior, noise, slope, self.contradicted())

@@ -63,9 +63,9 @@ def mix(lines: Lines, states: States, noise: Array, slope: Array, weights: Array
     to the outputs."""
     pick, share = likeliest(weights)
     share = normalise(share)
-    odd, size = lines.odd.transpose(0, 2, 1), lines.size.transpose(0, 2, 1)
+    odd = lines.odd.transpose(0, 2, 1)
     seen, base = np.isfinite(odd), latest(odd)
-    weight = lines.t[:, None] * np.sqrt(2 / (lines.factor[:, None] * size))
+    weight = _roots(lines)
     odd = odd - base[..., None]
     few = has_few(lines)
     if few.all():
@@ -86,6 +86,19 @@ def mix(lines: Lines, states: States, noise: Array, slope: Array, weights: Array
     spread = np.einsum("lnc,lc->ln", var + np.square(mean - average[..., None]), share)
     spread = np.where(seen.any(axis=2), spread, np.inf)
     return Mixture(pick, share, seen, base, mean, var, average, spread)
+
+
+def _roots(lines: Lines) -> Array:
+    """1 over the standard deviation (L, n, P) of every slope at unit noise."""
+    size = lines.size.transpose(0, 2, 1)
+    return np.asarray(lines.t[:, None] * np.sqrt(2 / (lines.factor[:, None] * size)))
+
+
+def _shares(few: Few, states: States, ratio: Array, at: NDArray[np.intp]) -> Array:
+    """What the slope takes of every pair, (L, n, P), under one state a line; ``ratio`` (L, n) is
+    noise over slope."""
+    w = sharpness_squared(ratio, states.kappa[at][:, None, None])
+    return few.shares(np.square(states.sd_odd[at])[..., None], w)
 
 
 def _closed(
@@ -145,15 +158,12 @@ def _unit_variance(
     """Variance (L, n) that noise leaves, at unit noise: every pair by its weight under the
     likeliest state, found with one right-hand side at a time."""
     top = weights.argmax(axis=1)
-    factor = lines.factor[:, None, :] * lines.size.transpose(0, 2, 1)
-    weight = lines.t[:, None] * np.sqrt(2 / factor)
+    weight = _roots(lines)
     out = np.zeros(slope.shape)
     few = has_few(lines)
     if few.any():
-        w = sharpness_squared((noise / slope)[few], states.kappa[top[few]][:, None, None])
         one = Few.of(np.where(seen[few], 0.0, np.nan), lines.t[few], weight[few], TERMS)
-        terms = np.square(states.sd_odd[top[few]])[..., None]
-        parts = one.shares(terms, w)
+        parts = _shares(one, states, (noise / slope)[few], top[few])
         parts /= np.where(one.root > 0, one.root, np.inf)[..., 0]
         out[few] = np.square(parts).sum(axis=2)
     if not few.all():
@@ -172,7 +182,7 @@ def _half_widths(lines: Lines, noise: Array, slope: Array, mixed: Mixture) -> Ar
     """Half-width (L, n) that holds 95 % of each mixture: that of a normal where it is one."""
     mean, var, share = mixed.mean - mixed.average[..., None], mixed.var, mixed.share
     square = np.square(mean)
-    fourth = np.einsum("lnc,lc->ln", 3 * var**2 + 6 * var * square + square**2, share)
+    fourth = np.einsum("lnc,lc->ln", 3 * np.square(var + square) - 2 * np.square(square), share)
     half = NORMAL_95 * np.sqrt(mixed.spread)
     line, output = np.nonzero(
         mixed.seen.any(axis=-1) & (fourth > 3.05 * np.square(mixed.spread))
@@ -235,8 +245,15 @@ def _widths(mean: Array, sd: Array, share: Array, high: Array) -> Array:
 
 def slopes(lines: Lines, states: States, noise: Array, slope: Array, weights: Array) -> Array:
     """Slopes (L, N) under the state of median rho of each line: good enough for a scale."""
-    middle = np.zeros_like(weights)
     at = np.argmax(np.cumsum(weights, axis=1) >= 0.5, axis=1)
+    noise = np.broadcast_to(noise, slope.shape)
+    if has_few(lines).all():
+        odd = lines.odd.transpose(0, 2, 1)
+        base = latest(odd)
+        few = Few.of(odd - base[..., None], lines.t, _roots(lines), TERMS)
+        shares = _shares(few, states, noise / slope, at)
+        return np.asarray(base + np.einsum("lnp,lnp->ln", shares, few.y))
+    middle = np.zeros_like(weights)
     middle[np.arange(len(at)), at] = 1.0
-    mixed = mix(lines, states, np.broadcast_to(noise, slope.shape), slope, middle)
+    mixed = mix(lines, states, noise, slope, middle)
     return mixed.base + mixed.average
