@@ -120,6 +120,7 @@ def fit_points(
     known: ArrayLike | None = None,
     symmetric: bool = False,
     noise: ArrayLike | None = None,
+    x_scale: Any = None,
     y: Any = None,
     nan_policy: NanPolicy = "omit",
 ) -> JacobianEstimate:
@@ -139,6 +140,9 @@ def fit_points(
     solver : str or Solver, optional
         By default "taylor", whose error bars hold curvature and noise, where there are more than
         m points and no structure is given; "pinv" elsewhere.
+    x_scale : scalar or like x, optional
+        Displacements over which f bends alike, for "taylor"; by default the median of the
+        samples'.
     weights, jac0, sparsity, known, symmetric, noise, nan_policy
         As in `fit_jacobian`.
 
@@ -163,6 +167,8 @@ def fit_points(
         k, m = absolute.dx.shape[-2:]
         plain = k <= m or symmetric or sparsity is not None or known is not None
         solver = "pinv" if plain else "taylor"
+    if x_scale is not None:
+        solver = _scaled(solver, x_scale, absolute.x)
     samples = replace(absolute, dx=absolute.dx - centre[..., None, :])
     solution = solve_samples(
         samples,
@@ -370,6 +376,19 @@ def _rescaled(error: Array | None, scale: Array, learned: Array) -> Array | None
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(np.isinf(error), np.inf, error / learned * scale))
+
+
+def _scaled(solver: str | Solver, x_scale: Any, layout: Layout) -> Solver:
+    """The Taylor model in units of the caller's."""
+    if solver != "taylor":
+        raise ValueError(
+            f"x_scale is a unit of solver='taylor', but the solver is {solver!r:.60} (the default "
+            "for m points and fewer, and with structure, is 'pinv')"
+        )
+    from gradiator_np.solvers.taylor import Taylor
+
+    one = Layout(layout.shape, (), layout.fields)
+    return Taylor(x_scale=checks.positive(x_scale, one, "x_scale"))
 
 
 def _broadcast(flat: NDArray[Any], layout: Layout) -> NDArray[Any]:
