@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.special import stdtrit
 
 from benchmarks.noise import deterministic, limit, printed
 from benchmarks.problems import PROBLEMS, by_name
+from gradiator_np import GradiatorWarning, jacobian
 from gradiator_np.designs.auto import Auto
 from gradiator_np.designs.base import Problem, Rows
 from gradiator_np.designs.levels import Noise
@@ -582,3 +584,42 @@ def test_budgets_below_a_pilot_do_not_claim_what_they_cannot_know():
         assert d.nfev <= 7
         held.append(d.held(np.diag([2, 4, 6])).mean())
     assert np.mean(held) > 0.89
+
+
+@pytest.mark.parametrize("most", [0.26, 0.017, 0.0049])
+def test_no_run_moves_an_input_by_more_than_max_step(most):
+    """Steps of one digit too: 0.26 is not 0.3. One rounding of x + h allowed for."""
+    rng = np.random.default_rng(0)
+    a, x = rng.normal(size=(5, 4)), 1 + rng.random(4)
+    for noise in (lambda y, z: np.round(y, 3), lambda y, z: y + 1e-3 * np.sin(300 * z.sum()),
+                  lambda y, z: y + 1e-3 * rng.normal(size=5)):  # fmt: skip
+        moved = []
+
+        def fun(z, noise=noise, moved=moved):
+            moved.append(np.abs(z - x).max())
+            return noise(np.tanh(a @ z), z)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GradiatorWarning)
+            jacobian(fun, x, max_step=most)
+        assert max(moved) <= most + 4 * EPS
+
+
+@pytest.mark.parametrize("least", [0.017, 0.12])
+def test_no_pair_of_the_answer_is_below_min_step(least):
+    """One rounding of x + h allowed for."""
+    rng = np.random.default_rng(0)
+    a, x = rng.normal(size=(5, 4)), 1 + rng.random(4)
+    for noise in (lambda y, z: np.round(y, 3), lambda y, z: y + 1e-3 * np.sin(300 * z.sum()),
+                  lambda y, z: y + 1e-3 * rng.normal(size=5)):  # fmt: skip
+        moved = []
+
+        def fun(z, noise=noise, moved=moved):
+            alone = np.flatnonzero(z != x)
+            moved.extend(np.abs(z - x)[alone] if alone.size == 1 else [])
+            return noise(np.tanh(a @ z), z)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GradiatorWarning)
+            jacobian(fun, x, min_step=least)
+        assert min(moved) >= least - 4 * EPS

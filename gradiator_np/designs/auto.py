@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -471,16 +472,20 @@ class AutoPlan(Growing):
         program that rounds its inputs to a decimal grid sees a round step exactly as meant.
         """
         assert self.learned is not None
+        k = int(np.searchsorted(self.inputs, j))
+        low, high = self.floor[k], np.inf if self.side[k] else self.cap[k]
         if self.learned.random:
             near = [o for o in (*self.book.steps(j), *taken) if 0.99 * ASIDE < o / t < 1.01]
-            return max(t * ASIDE, self.floor.min()) if len(near) % 2 else t
+            return t * ASIDE if len(near) % 2 and t * ASIDE >= low else t
         scale = float(self.problem.scale[0, j])
         used = self.book.steps(j) + taken
-        while True:
-            rounded = float(round_digit(np.array(t * scale))) / scale
-            if all(abs(rounded / other - 1) > 1e-6 for other in used) or t < self.book.least[j]:
-                return rounded
-            t *= 0.85
+        smaller, larger = t * 0.85 ** np.arange(200), t / 0.85 ** np.arange(1, 40)
+        for step in chain(smaller[smaller >= low], larger[larger <= high], [t]):
+            rounded = float(round_digit(np.array(step * scale))) / scale
+            new = all(abs(rounded / other - 1) > 1e-6 for other in used)
+            if new and 0.999 * low <= rounded <= 1.001 * high:
+                break
+        return rounded
 
     def _choose(self, who: Index, ahead: int) -> tuple[Array, Index, list[list[float]]]:
         """Step, side and shape of the next pairs of these inputs."""

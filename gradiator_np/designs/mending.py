@@ -148,6 +148,8 @@ class Mending:
         short = SHORT * bend if self.learned.noisy else SHORT
         slow = shrinks_slowly(view, noise)
         suspect &= (nearest(view)[0] < short)[:, None] | slow | self.learned.corner
+        # nor does one below which the function is rough
+        suspect &= (nearest(view)[0] / SHRINK >= self.floor)[:, None]
         who = np.flatnonzero(suspect.any(axis=1) & (self.side == 0) & ~self.inert)
         if not who.size:
             return

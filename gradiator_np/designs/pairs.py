@@ -162,10 +162,9 @@ class Pairs:
             # what would round to nothing stays where it is
             moves = (p.x + offset) - p.x != 0
             out[at[~own]] = np.where(moves, offset, 0.0)
-        if p.bounded:
-            # x + t s may round to just outside of a bound that t s just reaches
-            np.clip(out, p.lower - p.x, p.upper - p.x, out=out)
-        return out
+        # t was rounded, and x + t s may round to just outside of a bound that t s just reaches
+        low = np.maximum(p.lower - p.x, -self.down * self.scale)
+        return np.clip(out, low, np.minimum(p.upper - p.x, self.up * self.scale), out=out)
 
     def _enter(self, pair: Pair, row: int) -> None:
         self._of.setdefault(pair.line, []).append(len(self.pairs))
