@@ -313,10 +313,10 @@ class AutoPlan(Growing):
     def _boxed(self, most: int) -> Generator[Array, None, None]:
         """All inputs at once, in at most so many runs, where ``max_step`` and noise are what
         limits; leaves no ``box`` behind where that is not so, or failed runs left gaps."""
-        if self.options.max_step is None or (self._wanted_error and not self.learned.random):  # type: ignore[union-attr]
-            return
         learned, problem = self.learned, self.problem
         assert learned is not None
+        if self.options.max_step is None or (self._wanted_error and not learned.random):
+            return
         reach = np.full(problem.x.shape, CAP)
         reach[:, self.inputs] = np.where(self.cap > 0, self.cap, CAP)
         limit = np.minimum(self.options.max_step, reach * problem.scale)
@@ -412,7 +412,7 @@ class AutoPlan(Growing):
         if not wanted.size:
             if self._wanted_error:
                 wanted = self._over_tolerance()
-            elif self.learned.noisy:  # type: ignore[union-attr]
+            elif self.learned is not None and self.learned.noisy:
                 wanted = np.flatnonzero(~self.inert)
                 if left < 1:
                     return wanted[:0]

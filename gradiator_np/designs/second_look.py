@@ -11,7 +11,7 @@ from scipy.special import erfc
 
 from gradiator_np.designs.levels import Noise
 from gradiator_np.designs.lines import States
-from gradiator_np.designs.pairs import Lines
+from gradiator_np.designs.pairs import UNLIKELY, Lines
 
 Array = NDArray[np.float64]
 
@@ -20,8 +20,8 @@ CURVED = 0.2
 # Mean square of the contrasts of one line, in units of the noise known before, beyond which they
 # are no noise: chance alone exceeds 9 in 3e-3 of single contrasts.
 LOUDEST = 9.0
-# Squared contrasts that a normal law exceeds in CHANCE of the cases.
-UNLIKELY, CHANCE = 12.1, 5e-4
+# Share of the cases in which a normal law exceeds UNLIKELY, the square of a contrast.
+CHANCE = 5e-4
 # One-sided slopes that differ by more than the slope itself call for a second look, and even
 # parts that stand out of their noise (sd sqrt 6) by this factor.
 BROKEN, CLEAR_OF_NOISE = 0.5, 5.0
