@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import measure, quick, table, write
-from gradiator_np.chain.plan import plan_chain
+from gradiator_np._chain.plan import plan_chain
 
 LENGTHS = (10, 50, 100, 200)
 

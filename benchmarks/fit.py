@@ -13,9 +13,9 @@ import numpy as np
 import scipy.linalg
 
 from benchmarks._common import measure, quick, table, write
-from gradiator_np.fit import fit_jacobian
-from gradiator_np.solvers.linear import least_squares
-from gradiator_np.solvers.pinv import Pinv
+from gradiator_np._fit import fit_jacobian
+from gradiator_np.solvers._least_squares.linear import lstsq
+from gradiator_np.solvers._least_squares.pinv import Pinv
 
 BATCHES = [(10_000, 8, 6, 4), (1_000, 40, 32, 16), (100, 128, 100, 50)]
 LARGE = (2_000, 1_000, 200)
@@ -31,7 +31,7 @@ def stacks() -> list[dict[str, Any]]:
         times = measure(
             {
                 "pinv": partial(np.linalg.pinv, dx),
-                "plain": partial(least_squares, dx, df),
+                "plain": partial(lstsq, dx, df),
                 "solve": lambda dx=dx, df=df: Pinv().solve(dx, df),
                 "errors": lambda dx=dx, df=df: Pinv().solve(dx, df).cov.stderr(),
                 "front": lambda dx=dx, df=df: fit_jacobian(dx, df),
@@ -82,7 +82,7 @@ def memory() -> list[dict[str, Any]]:
         fit_jacobian(dx, df)
         tracemalloc.start()
         estimate = fit_jacobian(dx, df)
-        answer = [estimate.jac, estimate.stderr, estimate.cov_x.factor]
+        answer = [estimate.jac, estimate.stderr, estimate.covariance.factor]
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         size = dx.nbytes + df.nbytes + sum(a.nbytes for a in answer)

@@ -23,7 +23,7 @@ from benchmarks._common import RESULTS, quick, table, write
 from benchmarks.lsq_held_out import held_out
 from benchmarks.lsq_problems import problems
 from benchmarks.lsq_runs import BUDGET, LEVELS, SOLVERS, Store, available
-from gradiator_np.lsq import LeastSquares
+from gradiator_np._calibration import LeastSquares
 
 UNSOLVED = 100.0
 #: Seeds and problems for solvers whose own work takes a minute a run at m = 30.
@@ -93,7 +93,7 @@ def own_time():
     spent = []
     for _ in range(60):
         start = time.process_time()
-        ids, points = search.ask()
+        points, ids = search.ask()
         spent.append(time.process_time() - start)
         if not len(ids):
             break

@@ -3,8 +3,8 @@
     python -m benchmarks.lsq_intervals [--quick] [--seeds=3]
 
 ``held`` counts parameters that the driver calls determined, over problems and seeds; ``given`` is
-their share. ``width`` is the half width over the error, as the median. ``x_rtol`` goes on until
-half widths are 5 % of |x|, within 50 (m + 1) runs.
+their share. ``width`` is the half width over the error, as the median. ``x_rel_half_width`` goes
+on until half widths are 5 % of |x|, within 50 (m + 1) runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks._common import quick, table, write
 from benchmarks.lsq_held_out import held_out
 from benchmarks.lsq_problems import problems
 from benchmarks.lsq_runs import BUDGET, Recorder
-from gradiator_np.lsq import least_squares
+from gradiator_np._calibration import least_squares
 
 #: Largest problems take a minute a fit.
 LARGEST = 12
@@ -34,14 +34,15 @@ def minimiser(problem, x):
         return None
 
 
-def entries(problem, level, seed, rtol):
+def entries(problem, level, seed, half_width):
     """Held, half width over error, and whether the interval is finite, of every parameter."""
     fun = Recorder(problem, level, seed)
-    r = least_squares(fun, problem.x0, max_evals=BUDGET * (problem.x0.size + 1), x_rtol=rtol)
+    runs = BUDGET * (problem.x0.size + 1)
+    r = least_squares(fun, problem.x0, max_nfev=runs, x_rel_half_width=half_width)
     best = minimiser(problem, r.x)
     if best is None:
         return np.zeros((0, 3))
-    low, high = r.confidence(0.95)
+    low, high = r.confidence_interval(0.95)
     half, error = 0.5 * (high - low), np.abs(r.x - best)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.stack([error <= half, half / error, np.isfinite(half)], 1)
@@ -55,11 +56,11 @@ def main():
         groups = {name: group[:3] for name, group in groups.items()}
     rows, results = [], {}
     warnings.simplefilter("ignore")
-    for rtol in (None, 0.05):
+    for half_width in (None, 0.05):
         for level in ("1e-4", "1e-2", "multiplicative 1e-3"):
             for name, group in groups.items():
                 chosen = [p for p in group if p.x0.size <= LARGEST]
-                each = {p.name: np.vstack([entries(p, level, s, rtol) for s in range(seeds)])
+                each = {p.name: np.vstack([entries(p, level, s, half_width) for s in range(seeds)])
                         for p in chosen}  # fmt: skip
                 found = np.vstack(list(each.values()))
                 sure = found[:, 2] > 0
@@ -68,10 +69,14 @@ def main():
                     "given": float(sure.mean()),
                     "width": float(np.median(found[sure, 1])),
                 }
-                results[f"{name}, {level}, x_rtol {rtol}"] = row
-                rows.append([name, level, rtol or "-", *row.values()])
+                results[f"{name}, {level}, x_rel_half_width {half_width}"] = row
+                rows.append([name, level, half_width or "-", *row.values()])
                 print(rows[-1], flush=True)
-    print(table(["problems", "noise", "x_rtol", "held", "given", "half width / error"], rows))
+    print(
+        table(
+            ["problems", "noise", "x_rel_half_width", "held", "given", "half width / error"], rows
+        )
+    )
     print(write("lsq_intervals", results))
 
 

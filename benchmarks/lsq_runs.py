@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gradiator_np.lsq import least_squares
+from gradiator_np._calibration import least_squares
+from gradiator_np._status import Status
 
 #: Runs allowed, in m + 1.
 BUDGET = 50
@@ -74,8 +75,8 @@ class Recorder:
 
 
 def driver(fun):
-    result = least_squares(fun, fun.problem.x0, max_evals=fun.budget)
-    return result.x, result.status != "budget"
+    result = least_squares(fun, fun.problem.x0, max_nfev=fun.budget)
+    return result.x, result.reason is not Status.BUDGET
 
 
 def dfols(fun, has_noise=False):

@@ -185,7 +185,7 @@ def ours(budget: int | None) -> Callable[..., Any]:
 
     def run(fun: Callable[..., Any], x: np.ndarray, seed: int) -> Any:
         most = None if budget is None else budget * x.size + 10
-        return gn.jacobian(fun, x, max_evals=most, rng=seed)
+        return gn.jacobian(fun, x, max_nfev=most, rng=seed)
 
     return run
 
@@ -256,7 +256,7 @@ def trial(
     run = Run(float(error) if np.isfinite(error) else np.inf, calls)
     if hasattr(found, "stderr"):
         off = np.abs(jac - truth)
-        low, high = found.confidence(0.95)
+        low, high = found.confidence_interval(0.95)
         # a column in error by more than 5 standard errors, and nobody was told
         wrong = np.linalg.norm(off, axis=0) > 5 * np.linalg.norm(found.stderr, axis=0)
         run.silent = float(np.mean(wrong)) if found.status in ("ok", "failed_runs") else 0.0

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import measure, quick, table, write
-from gradiator_np.differentiable.function import gradiator
-from gradiator_np.recurrence.recurrence import Recurrence
-from gradiator_np.recurrence.revolve import forward_steps
+from gradiator_np._differentiable.function import gradiator
+from gradiator_np._recurrence.recurrence import Recurrence
+from gradiator_np._recurrence.revolve import forward_steps
 
 STATES, CHECKPOINTS = 100, 20
 

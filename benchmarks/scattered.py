@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import lsq_problems, scattered_problems
 from benchmarks._common import quick, table, write
-from gradiator_np.solvers.taylor import Taylor
+from gradiator_np.solvers._taylor.solver import Taylor
 
 MULTIPLES = (1.5, 3, 6, 12)
 REACHES = (0.03, 0.3)

@@ -171,7 +171,7 @@ def ours(method: str) -> Callable[[Any, Array], Answer]:
 
     def run(fun: Any, x: Array) -> Answer:
         estimate = jacobian(fun, x, method=method, rng=0)
-        low, high = estimate.confidence(0.95)
+        low, high = estimate.confidence_interval(0.95)
         return estimate.jac, None if method == "3-point" else (high - low) / 2
 
     return run

@@ -35,7 +35,7 @@ def contenders() -> dict[str, Any]:
     import numdifftools
 
     ours = {m: (lambda f, x, m=m: jacobian(f, x, method=m).jac) for m in METHODS}
-    ours["auto, max_evals=10 m"] = lambda f, x: jacobian(f, x, max_evals=10 * len(x)).jac
+    ours["auto, max_nfev=10 m"] = lambda f, x: jacobian(f, x, max_nfev=10 * len(x)).jac
     peers = {
         "SciPy 2-point": lambda f, x: approx_derivative(f, x, method="2-point"),
         "SciPy 3-point": lambda f, x: approx_derivative(f, x, method="3-point"),

@@ -19,8 +19,8 @@ import numpy as np
 from scipy import sparse
 
 from benchmarks._common import quick, table, write
-from gradiator_np.solvers.solution import Constraints, Solution
-from gradiator_np.solvers.spectral import Spectral
+from gradiator_np.solvers._operator_norm.spectral import Spectral
+from gradiator_np.solvers._solution import Constraints, Solution
 
 GAP = 1e-4
 LIMIT = 60.0

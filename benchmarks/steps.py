@@ -13,10 +13,11 @@ from scipy.optimize._numdiff import approx_derivative
 from benchmarks._common import quick, table, write
 from benchmarks.problems import PROBLEMS
 from gradiator_np import GradiatorWarning, jacobian
-from gradiator_np.designs.directional import Directions, Hadamard, Pairs, Simplex
-from gradiator_np.designs.ecnoise import ecnoise
-from gradiator_np.diagnose.check import check_jacobian
-from gradiator_np.diagnose.noise import estimate_noise, optimal_step
+from gradiator_np._diagnose.check import check_jacobian
+from gradiator_np._diagnose.ecnoise import ecnoise
+from gradiator_np._diagnose.noise import estimate_noise
+from gradiator_np._diagnose.steps import optimal_step
+from gradiator_np.designs._factorial.design import Directions, Hadamard, Pairs, Simplex
 
 M = 11
 

@@ -1,11 +1,11 @@
 """The incremental solver beside rank-1 updates by BLAS and the covariance-form recursion.
 
 Run ``python -m benchmarks.streaming [--quick]``. Speeds are ratios within one run. A block of
-pins stands beside 64 pins by BLAS calls, each a residual by dgemv and an update in place by dger;
-beside the 64 dger alone, which are not pins: without the residual nothing is fitted; and beside
+Kaczmarz updates stands beside 64 of them by BLAS calls, each a residual by dgemv and an update in
+place by dger; beside the 64 dger alone: without the residual nothing is fitted; and beside
 its own arithmetic, two products of (64, m) with (n, m) at the speed of a square dgemm, which no
 block can beat. All in CPU time: with one thread (OPENBLAS_NUM_THREADS=1) nothing else counts.
-A single pin stands beside streaming J once through memory (an in-place scale; caches are cleared
+A single update stands beside streaming J once through memory (an in-place scale; caches are cleared
 before each), least squares beside the covariance form of recursive least squares in NumPy.
 Precision is measured against a QR in extended precision.
 """
@@ -21,23 +21,23 @@ import numpy as np
 from scipy.linalg import blas
 
 from benchmarks._common import measure, quick, table, write
-from gradiator_np.solvers.rank_one import RankOne
-from gradiator_np.streaming import StreamingJacobian
+from gradiator_np._streaming import StreamingJacobian
+from gradiator_np.solvers._recursive.rank_one import RankOne
 
 
-def pins(size: int, repeats: int) -> dict[str, float]:
-    """Single pins and blocks of 64 at n = m = ``size``."""
+def kaczmarz(size: int, repeats: int) -> dict[str, float]:
+    """Single Kaczmarz updates and blocks of 64 at n = m = ``size``."""
     rng = np.random.default_rng(0)
     dx, df = rng.standard_normal((64, size)), rng.standard_normal((64, size))
     jac = rng.standard_normal((size, size))
     column = np.asfortranarray(jac)
-    stream = StreamingJacobian(size, size, mode="pin", jac0=jac)
+    stream = StreamingJacobian(size, size, mode="kaczmarz", jac0=jac)
 
     def dger() -> None:
         for d, f in zip(dx, df):
             blas.dger(1e-9, f, d, a=column, overwrite_a=1)
 
-    def dger_pins() -> None:
+    def dger_updates() -> None:
         for d, f in zip(dx, df):
             miss = blas.dgemv(-1.0, column, d, beta=1.0, y=f)
             blas.dger(1 / (d @ d), miss, d, a=column, overwrite_a=1)
@@ -46,7 +46,7 @@ def pins(size: int, repeats: int) -> dict[str, float]:
         {
             "block": lambda: stream.partial_fit(dx, df),
             "dger": dger,
-            "dger_pins": dger_pins,
+            "dger_updates": dger_updates,
             "square": lambda: jac @ jac,
         },
         max(3, repeats // 4),
@@ -67,11 +67,11 @@ def pins(size: int, repeats: int) -> dict[str, float]:
     )
     return {
         "64 dger, no residuals / block of 64 (demand: at least 10)": block["dger"] / block["block"],
-        "64 (dgemv + dger) / block of 64": block["dger_pins"] / block["block"],
+        "64 (dgemv + dger) / block of 64": block["dger_updates"] / block["block"],
         "64 dger, no residuals / the block's arithmetic (bound on the above)": block["dger"]
         / arithmetic,
         "block of 64 / its arithmetic": block["block"] / arithmetic,
-        "single pin / in-place scale (at most 1.5)": single["single"] / single["scale"],
+        "single update / in-place scale (at most 1.5)": single["single"] / single["scale"],
     }
 
 
@@ -161,7 +161,7 @@ def unvisited(k: int) -> dict[str, float]:
     for start in range(0, k, 1000):
         dx = rng.standard_normal((1000, 4)) * [1, 1, 1, start < 2000]
         stream.partial_fit(dx, dx @ jac.T + 1e-2 * rng.standard_normal((1000, 2)))
-    root = stream._fit().root
+    root = stream._state._root.r
     information = root.T @ root
     assert np.isfinite(stream.jac).all()
     assert np.isfinite(information).all()
@@ -182,12 +182,12 @@ def memory(size: int) -> dict[str, float]:
         state = StreamingJacobian(size, size).partial_fit(dx, df)
         return state.jac
 
-    def pinned() -> Any:
-        return StreamingJacobian(size, size, mode="pin").partial_fit(dx, df).jac
+    def projected() -> Any:
+        return StreamingJacobian(size, size, mode="kaczmarz").partial_fit(dx, df).jac
 
     for name, run in {
         "stream": stream,
-        "pin": pinned,
+        "Kaczmarz": projected,
         "RankOne with errors": lambda: RankOne().solve(dx, df),
     }.items():
         tracemalloc.start()
@@ -201,7 +201,7 @@ def memory(size: int) -> dict[str, float]:
 def main() -> None:
     small = quick()
     figures = {
-        **pins(200 if small else 2000, 3 if small else 40),
+        **kaczmarz(200 if small else 2000, 3 if small else 40),
         **least_squares(64, 2 if small else 15),
         **precision(3000 if small else 300_000),
         **unvisited(10_000 if small else 1_000_000),

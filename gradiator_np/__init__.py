@@ -1,48 +1,98 @@
-"""Jacobians, VJPs and JVPs with honest error bars, of functions that can only be run."""
+"""Jacobians, VJPs and JVPs with honest error bars, of functions that can only be run.
+
+Begin with ``jacobian(fun, x)``. ``designs`` holds designs of points beside the default, ``solvers``
+the solvers beneath, ``adapters`` those for PyTorch and JAX.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gradiator_np.estimate import gradient, jacobian
-from gradiator_np.estimator import JacobianEstimator
-from gradiator_np.evaluate import Run
-from gradiator_np.fit import fit_jacobian, fit_points, fit_vjp
-from gradiator_np.linearize import jvp, linearize, prepare, vjp
-from gradiator_np.results import JacobianEstimate, ProductEstimate
-from gradiator_np.samples import EvaluationError, SampleError, Samples
-from gradiator_np.status import GradiatorWarning, Status
+from gradiator_np._covariance import ConfidenceInterval, Covariance
+from gradiator_np._estimate import gradient, jacobian
+from gradiator_np._estimator import JacobianEstimator
+from gradiator_np._evaluate import Run
+from gradiator_np._fit import fit_jacobian, fit_points, fit_vjp
+from gradiator_np._linearize import Linearization, Prepared, jvp, linearize, prepare, vjp
+from gradiator_np._products import ProductEstimate
+from gradiator_np._results import Frame, JacobianEstimate
+from gradiator_np._samples import EvaluationError, SampleError, Samples
+from gradiator_np._status import GradiatorWarning, Status
+from gradiator_np._structure import Layout
 
 if TYPE_CHECKING:
-    from gradiator_np.chain import Chain, ChainPlan, StageCosts, plan_chain
-    from gradiator_np.diagnose import check_jacobian, estimate_noise, optimal_step
-    from gradiator_np.differentiable import Gradiator, Reuse, gradiator
-    from gradiator_np.lsq import LeastSquares, Modelled, least_squares
-    from gradiator_np.recurrence import Recurrence
-    from gradiator_np.streaming import StreamingJacobian
+    from gradiator_np._calibration import (
+        LeastSquares,
+        LeastSquaresResult,
+        ScipyObjective,
+        least_squares,
+    )
+    from gradiator_np._chain import (
+        Chain,
+        ChainEstimate,
+        ChainPlan,
+        LinearizedChain,
+        Operation,
+        StageCosts,
+        plan_chain,
+    )
+    from gradiator_np._diagnose import (
+        JacobianCheck,
+        NoiseEstimate,
+        StepEstimate,
+        check_jacobian,
+        estimate_noise,
+        optimal_step,
+    )
+    from gradiator_np._differentiable import (
+        Counts,
+        DifferentiablePoint,
+        Gradiator,
+        Reuse,
+        gradiator,
+    )
+    from gradiator_np._operators import JacobianOperator
+    from gradiator_np._recurrence import Recurrence, StepCounts
+    from gradiator_np._streaming import StreamingJacobian
+    from gradiator_np.solvers._operator_norm.consistent import ConsistentSet
 
 __version__ = "0.1.0"
 
 # Imported on first use, so that a script that only needs a Jacobian does not wait for the rest.
 _ON_USE = {
-    "Chain": "chain",
-    "ChainPlan": "chain",
-    "Gradiator": "differentiable",
-    "LeastSquares": "lsq",
-    "Modelled": "lsq",
-    "Recurrence": "recurrence",
-    "Reuse": "differentiable",
-    "StageCosts": "chain",
-    "StreamingJacobian": "streaming",
-    "check_jacobian": "diagnose",
-    "estimate_noise": "diagnose",
-    "gradiator": "differentiable",
-    "least_squares": "lsq",
-    "optimal_step": "diagnose",
-    "plan_chain": "chain",
+    "Chain": "_chain",
+    "ChainEstimate": "_chain",
+    "ChainPlan": "_chain",
+    "ConsistentSet": "solvers._operator_norm.consistent",
+    "Counts": "_differentiable",
+    "DifferentiablePoint": "_differentiable",
+    "Gradiator": "_differentiable",
+    "JacobianCheck": "_diagnose",
+    "JacobianOperator": "_operators",
+    "LeastSquares": "_calibration",
+    "LeastSquaresResult": "_calibration",
+    "LinearizedChain": "_chain",
+    "NoiseEstimate": "_diagnose",
+    "Operation": "_chain",
+    "Recurrence": "_recurrence",
+    "Reuse": "_differentiable",
+    "ScipyObjective": "_calibration",
+    "StageCosts": "_chain",
+    "StepCounts": "_recurrence",
+    "StepEstimate": "_diagnose",
+    "StreamingJacobian": "_streaming",
+    "check_jacobian": "_diagnose",
+    "estimate_noise": "_diagnose",
+    "gradiator": "_differentiable",
+    "least_squares": "_calibration",
+    "optimal_step": "_diagnose",
+    "plan_chain": "_chain",
 }
+_PACKAGES = ("adapters", "designs", "solvers")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _ON_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_ON_USE[name]}"), name)
@@ -51,27 +101,45 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_USE})
+    return sorted([*__all__, *_PACKAGES, "__version__"])
 
 
 __all__ = [
     "Chain",
+    "ChainEstimate",
     "ChainPlan",
+    "ConfidenceInterval",
+    "ConsistentSet",
+    "Counts",
+    "Covariance",
+    "DifferentiablePoint",
     "EvaluationError",
+    "Frame",
     "Gradiator",
     "GradiatorWarning",
+    "JacobianCheck",
     "JacobianEstimate",
     "JacobianEstimator",
+    "JacobianOperator",
+    "Layout",
     "LeastSquares",
-    "Modelled",
+    "LeastSquaresResult",
+    "Linearization",
+    "LinearizedChain",
+    "NoiseEstimate",
+    "Operation",
+    "Prepared",
     "ProductEstimate",
     "Recurrence",
     "Reuse",
     "Run",
     "SampleError",
     "Samples",
+    "ScipyObjective",
     "StageCosts",
     "Status",
+    "StepCounts",
+    "StepEstimate",
     "StreamingJacobian",
     "check_jacobian",
     "estimate_noise",

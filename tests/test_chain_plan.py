@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradiator_np.chain.plan import plan_chain
+from gradiator_np._chain.plan import plan_chain
 from gradiator_np.kernels import chain as kernel
 
 

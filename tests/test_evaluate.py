@@ -119,6 +119,15 @@ def test_unpicklable_functions_get_a_clear_error():
         jacobian(model, X, workers=lambda f, rows: [f(rows[0])])
 
 
+def test_one_worker_is_a_plain_loop_of_whatever_type_the_one_is():
+    local = lambda x: model(x, 1.5, scale=3.0)  # noqa: E731  (no process could take it)
+    for one in (1, np.int64(1), np.uint8(1)):
+        estimate = jacobian(local, X, workers=one, method="3-point")
+        assert_array_equal(estimate.jac, REFERENCE.jac)
+    with pytest.raises(TypeError, match="workers must be an int"):
+        jacobian(local, X, workers=True)
+
+
 def test_prepared_keeps_its_workers():
     with prepare(model, X, workers=2, method="3-point") as prepared:
         first, second = prepared(X), prepared(X + 0.25)

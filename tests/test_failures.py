@@ -5,9 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from gradiator_np import EvaluationError, GradiatorWarning, Status, jacobian
+from gradiator_np import (
+    EvaluationError,
+    GradiatorWarning,
+    Status,
+    designs,
+    jacobian,
+    linearize,
+    prepare,
+    vjp,
+)
 
 EPS = np.finfo(float).eps
 X = np.array([1.0, 2.0, 3.0, 4.0])
@@ -180,6 +189,68 @@ def test_nothing_is_lost_to_an_interrupt():
     assert "4 evaluations" in caught.value.__notes__[0]
 
 
+def test_no_sample_is_invented():
+    """The last replacements round to nothing before they are run: nothing is told for them."""
+    points = []
+
+    def fun(x):
+        points.append(x.copy())
+        return np.where(x == 1.0, x, np.nan)
+
+    _, lin = linearize(fun, [1.0], method="3-point", rel_step=5e-16)
+    with pytest.raises(ValueError, match="rounds to nothing") as caught:
+        lin.jvp([1.0])
+    samples = caught.value.samples
+    assert len(samples) == len(points) == lin.nfev
+    assert samples.ok.sum() == 1
+
+
+class Lost:
+    """A design that fails in a method of its plan, after all its rows have been run."""
+
+    needs_value, draws = False, False
+
+    def __init__(self, fails):
+        self.fails = fails
+
+    def start(self, problem, learned=None):
+        return LostPlan(self.fails, designs.Stencil("2-point").start(problem))
+
+
+class LostPlan:
+    name, learned = "lost", None
+
+    def __init__(self, fails, plan):
+        self.fails, self.plan, self.step = fails, plan, plan.step
+
+    def ask(self, rows):
+        if self.fails == "ask" and len(rows.done):
+            raise ZeroDivisionError("in the design")
+        return self.plan.ask(rows)
+
+    def solve(self, rows):
+        raise ZeroDivisionError("in the design")
+
+
+@pytest.mark.parametrize("fails", ["ask", "solve"])
+@pytest.mark.parametrize("call", [jacobian, lambda f, x, **o: prepare(f, x, **o)(x)])
+def test_nothing_is_lost_to_an_error_of_the_design(fails, call):
+    with pytest.raises(ZeroDivisionError) as caught:
+        call(square, X, method=Lost(fails))
+    assert len(caught.value.samples) == 5
+    assert "5 evaluations" in caught.value.__notes__[0]
+
+
+def test_a_value_given_is_among_the_samples_but_no_run():
+    def stop(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        jacobian(stop, X, method="2-point", f0=square(X))
+    assert len(caught.value.samples) == 1
+    assert "1 evaluations" in caught.value.__notes__[0]
+
+
 def test_a_changed_shape_or_type_is_a_failed_run():
     def fickle(x):
         if x[2] > 3.0:
@@ -277,9 +348,10 @@ def test_infinite_outputs_count_as_failed():
 
 
 def test_sizes_without_squares():
-    """Refused where variances would overflow; outputs that small are 0, and cost others nothing."""
-    with pytest.raises(ValueError, match=r"fun\(x\) has the size 8.41e\+299"):
-        jacobian(lambda z: 1e300 * np.sin(z), [1.0, 2.0, 1.0][:1])
+    """Inputs are refused where variances would overflow; outputs that are small beside others are
+    0, and cost those nothing."""
+    large = jacobian(lambda z: 1e300 * np.sin(z), [1.0])
+    assert_allclose(large.jac, [[1e300 * np.cos(1)]], rtol=1e-6)
     with pytest.raises(ValueError, match=r"x has the size 1e\+300"):
         jacobian(lambda z: z / 1e300, [1e300, 1.0])
     estimate = jacobian(lambda z: np.array([1e-300 * np.sin(z[0]), np.sin(z[1])]), [1.0, 2.0])
@@ -293,3 +365,87 @@ def test_sizes_without_squares():
         estimate = jacobian(grows, [11.0])
     assert_allclose(estimate.jac, [[363]], rtol=1e-6)
     assert np.isinf(estimate.samples.outputs).any()
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_a_failing_output_spoils_only_cotangents_that_weigh_it(vectorized):
+    def half(x):
+        failed = np.where(x[..., 1] == 2.0, 1.0, np.nan)
+        return np.stack([x[..., 0] * x[..., 1], failed], axis=-1)
+
+    with pytest.warns(GradiatorWarning):
+        product = vjp(
+            half, X[:3], [[1.0, 0], [0, 1], [2, 0]], method="3-point", vectorized=vectorized
+        )
+    assert_allclose(product.value[[0, 2]], [[2, 1, 0], [4, 2, 0]], atol=1e-9)
+    assert np.isinf(product.stderr[1, 1])
+    assert not np.isinf(product.stderr[[0, 2]]).any()
+
+
+def test_a_failure_where_an_input_is_fixed_at_one_point_of_the_batch():
+    x = np.array([[1.0, 2.0], [1.0, 2.0]])
+    lower, upper = np.array([[1.0, -9], [-9, -9]]), np.array([[1.0, 9], [9, 9]])
+
+    def fails(z):
+        if (z[1, 0] != 1.0).any():
+            raise ValueError("stiff")
+        return z**2
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(fails, x, method="3-point", bounds=(lower, upper), batch_dims=1)
+    assert np.isinf(estimate.stderr[:, :, 0]).all()
+    assert_allclose(estimate.jac[:, 1, 1], 4, atol=1e-8)
+
+
+def test_what_ran_already_may_fill_several_parts():
+    """Values of 8 MiB: points are handed over eight at a time, ten have been run."""
+    calls = []
+
+    def big(x):
+        calls.append(1)
+        if x[9] > 1:
+            raise ValueError("stiff")
+        return np.full(2**20, x.sum())
+
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(big, np.ones(10), method="2-point")
+    assert estimate.nfev == len(calls) == 12
+    assert_allclose(estimate.jac[0], 1, atol=1e-6)
+
+    def stop(x):
+        if x[8] > 1:
+            raise KeyboardInterrupt
+        return np.full(2**20, x.sum())
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        jacobian(stop, np.ones(10), method="2-point")
+    assert len(caught.value.samples) == 9
+
+
+def test_masked_outputs_are_failed_outputs():
+    with pytest.warns(GradiatorWarning):
+        estimate = jacobian(lambda x: np.ma.masked_greater(x**2, 8.0), X[:3], method="2-point")
+    assert np.isinf(estimate.stderr[2]).all()
+    assert_allclose(estimate.jac[:2, :2], [[2, 0], [0, 4]], atol=1e-6)
+    with pytest.raises(ValueError, match="finite"):
+        jacobian(square, np.ma.masked_equal(X, 2.0), method="2-point")
+
+
+def test_an_exception_that_cannot_be_printed():
+    class Odd(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def fails(x):
+        raise Odd
+
+    with pytest.raises(EvaluationError, match="Odd"):
+        jacobian(fails, X[:3], method="2-point")
+
+
+def test_a_batch_that_is_fixed_throughout():
+    x = np.ones((3, 2))
+    estimate = jacobian(lambda z: z**2, x, batch_dims=1, bounds=(x, x), method="2-point")
+    assert estimate.nfev == 1
+    assert np.isinf(estimate.stderr).all()
+    assert_array_equal(estimate.jac, 0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gradiator_np import fit_points
-from gradiator_np.solvers.taylor import Taylor
-from gradiator_np.status import GradiatorWarning, Status
+from gradiator_np._status import GradiatorWarning, Status
+from gradiator_np.solvers._taylor.solver import Taylor
 
 X = np.array([0.7, 1.1, 0.5, 0.9])
 
@@ -147,7 +147,7 @@ def test_as_many_points_as_unknowns_have_error_bars_from_what_is_usual():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GradiatorWarning)  # x outside of five points
             estimate = fit_points(points, np.sin(points @ a.T), x=x)
-        low, high = estimate.confidence(0.95)
+        low, high = estimate.confidence_interval(0.95)
         exact = np.cos(a @ x)[:, None] * a
         missed += np.count_nonzero((exact < low) | (exact > high))
         assert np.isfinite(estimate.stderr).all()

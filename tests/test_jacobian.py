@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from gradiator_np import GradiatorWarning, Status, gradient, jacobian
-from gradiator_np.designs.stencil import ORDERS
-from gradiator_np.solvers.stencil import baseless_weights, derivative_weights
+from gradiator_np import GradiatorWarning, Status, designs, gradient, jacobian
+from gradiator_np.designs._finite_difference.stencil import RULES
+from gradiator_np.designs._finite_difference.weights import baseless_weights, derivative_weights
 
 EPS = np.finfo(float).eps
 
@@ -31,7 +31,7 @@ def smooth_jac(x):
 X = np.array([0.7, -1.3, 2.1])
 
 
-@pytest.mark.parametrize("method, order", ORDERS.items())
+@pytest.mark.parametrize("method, order", [(name, rule.order) for name, rule in RULES.items()])
 def test_error_is_of_the_methods_order(method, order):
     estimate = jacobian(smooth, X, method=method)
     # At h = eps^(1/(p+1)) |x| truncation and rounding are both of the size eps^(p/(p+1)) times
@@ -64,7 +64,7 @@ def test_complex_step_refuses_a_function_that_drops_the_imaginary_part():
 
 
 def test_polynomials_are_exact_up_to_the_order():
-    for method, order in ORDERS.items():
+    for method, (order, _) in RULES.items():
         # A polynomial of degree p has no truncation error at all: only rounding, eps f / h with
         # weights whose absolute sum is below 5.
         estimate = jacobian(lambda x, p=order: x**p, 1.5, method=method, rel_step=0.25)
@@ -228,11 +228,11 @@ def test_denormal_inputs_are_zeros_and_huge_ones_are_not():
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), method=st.sampled_from(sorted(ORDERS)))
+@given(data=st.data(), method=st.sampled_from(sorted(RULES)))
 def test_no_evaluation_leaves_the_bounds(data, method):
     """One-sided stencils keep their order; a polynomial of that degree is still exact."""
     m = data.draw(st.integers(1, 4))
-    order = ORDERS[method]
+    order = RULES[method].order
     x = np.array(data.draw(st.lists(st.floats(-3, 3), min_size=m, max_size=m)))
     # Room from none at all to plenty, on each side.
     room = st.sampled_from([0.0, 1e-3, 0.1, np.inf])
@@ -337,7 +337,7 @@ def test_a_given_noise_gives_error_bars_that_hold():
             lambda x: a @ x + sigma * rng.standard_normal(6), np.ones(m),
             method="2-point", abs_step=step, noise=sigma,
         )  # fmt: skip
-        low, high = estimate.confidence(0.95)
+        low, high = estimate.confidence_interval(0.95)
         hits += ((low <= a) & (a <= high)).sum()
         total += a.size
         # sqrt(2) sigma / h: the noise of the base counts as well.
@@ -401,3 +401,23 @@ def test_warning_names_the_callers_line():
     with pytest.warns(GradiatorWarning) as caught:
         gradient(lambda x: fails(x).sum(), [1.0, 2.0])
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("step", [0.1, [0.1, 0.1, 0.1], [[0.1, 0.1, 0.1]]])
+def test_designs_take_steps_as_a_number_or_like_x(step):
+    by_design = jacobian(np.sin, X, method=designs.Stencil("3-point", step))
+    assert_array_equal(by_design.jac, jacobian(np.sin, X, method="3-point", abs_step=0.1).jac)
+    # The complex step has no truncation to speak of at 1e-10.
+    tiny = designs.ComplexStep(np.multiply(step, 1e-9))
+    assert_allclose(jacobian(np.sin, X, method=tiny).jac, np.diag(np.cos(X)), rtol=1e-14)
+
+
+def test_designs_say_what_is_wrong_with_them():
+    with pytest.raises(TypeError, match=r"method is the class Hadamard; .* method=Hadamard\(\)"):
+        jacobian(np.sin, X, method=designs.Hadamard)
+    with pytest.raises(ValueError, match="step has 2 entries, but x has 3 inputs"):
+        jacobian(np.sin, X, method=designs.Stencil("3-point", [0.1, 0.1]))
+    with pytest.raises(ValueError, match="step must be finite and not 0"):
+        jacobian(np.sin, X, method=designs.Stencil("3-point", 0.0))
+    with pytest.raises(ValueError, match="'4-point' is unknown"):
+        designs.Stencil("4-point")

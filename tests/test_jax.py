@@ -8,8 +8,8 @@ jax = pytest.importorskip("jax", reason="JAX is not installed (extra 'jax')")
 import jax.numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
+from gradiator_np._differentiable.function import gradiator as plain  # noqa: E402
 from gradiator_np.adapters import jax as adapter  # noqa: E402
-from gradiator_np.differentiable.function import gradiator as plain  # noqa: E402
 
 A = np.random.default_rng(0).normal(size=(4, 3))
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}  # a few dozen roundings of numbers around 1

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numba import njit
 
+from gradiator_np._calls import is_jitted
 from gradiator_np.kernels import sampling
-from gradiator_np.kernels.sampling import SHAPE, Unsupported, jvp, positional, sample, vjp
+from gradiator_np.kernels.sampling import SHAPE, Unsupported, positional, sample
 
 pytestmark = pytest.mark.kernel
 EPS = np.finfo(float).eps
@@ -63,13 +64,8 @@ def greedy(x):
     return x
 
 
-@njit
-def polynomial(x):
-    return np.array([x[0] ** 2 * x[1], x[1] - x[2] ** 2, np.nan])
-
-
 # False with NUMBA_DISABLE_JIT=1: the drivers are Python then.
-JIT = sampling.is_jitted(total)
+JIT = is_jitted(total)
 
 
 def python_twin(fun, points, *args):
@@ -146,10 +142,6 @@ def test_a_function_that_writes_into_its_argument_does_not_change_the_points():
     runs = sample(greedy, points, like=np.zeros(2))
     np.testing.assert_array_equal(points, np.arange(6.0).reshape(3, 2))
     np.testing.assert_array_equal(runs.values, 2 * points)
-    gradient = vjp(
-        greedy, points[1], np.eye(2), np.arange(2), np.full(2, 0.5), np.full(2, 2.0), 2 * points[1]
-    )
-    np.testing.assert_array_equal(gradient.values, 2 * np.eye(2))  # exact in binary
 
 
 @pytest.mark.skipif(not JIT, reason="nothing is compiled")
@@ -175,48 +167,6 @@ def test_drivers_can_be_called_from_compiled_code():
     expected = python_twin(elementwise, points).mean()
     # 10 values of at most 3 in magnitude.
     np.testing.assert_allclose(mean(points, np.empty((5, 2))), expected, rtol=0, atol=30 * EPS)
-
-
-def test_vjp_of_a_polynomial_and_a_nan_that_is_not_asked_for():
-    """Central differences are exact for degree 2 and below; steps are powers of two."""
-    x = np.array([1.5, 2.0, -0.5])
-    v = np.array([[1.0, 0.0, 0.0], [3.0, 2.0, 0.0]])
-    axes, h = np.repeat(np.arange(3), 2), np.tile([0.25, -0.25], 3)
-    runs = vjp(polynomial, x, v, axes, h, 0.5 / h, polynomial(x))
-    jac = np.array([[2 * x[0] * x[1], x[0] ** 2, 0.0], [0.0, 1.0, -2 * x[2]]])
-    # Every operand has few binary digits, so nothing is rounded.
-    np.testing.assert_array_equal(runs.values, v[:, :2] @ jac)
-    runs = vjp(polynomial, x, np.ones((1, 3)), axes, h, 0.5 / h, polynomial(x))
-    assert np.isnan(runs.values).all()
-
-
-def test_vjp_loses_only_the_inputs_whose_runs_failed():
-    x, h = np.array([0.0, 0.0]), np.array([1.0, 0.5])  # the first run reaches x[0] == 1 and raises
-    runs = vjp(fragile, x, np.eye(2), np.arange(2), h, 1 / h, x + 1)
-    assert list(runs.errors) == [0]
-    np.testing.assert_array_equal(runs.values, [[np.nan, 0.0], [np.nan, 1.0]])
-
-
-def test_jvp_follows_its_rule_and_reports_failures():
-    x, u = np.array([0.5, 2.0, 1.0]), np.array([1.0, -1.0, 2.0])
-    t = np.array([0.25, -0.25])
-    runs = jvp(polynomial, x, u, t, 0.5 / t, polynomial(x))
-    # x0^2 x1 has a cubic term along u: central differences add t^2 u0^2 u1 exactly.
-    expected = [2 * 0.5 * 2.0 * 1.0 + 0.25 * -1.0 + 0.25**2 * -1.0, -1.0 - 2 * 2.0]
-    np.testing.assert_array_equal(runs.values[0, :2], expected)
-    bad = jvp(fragile, np.zeros(2), np.ones(2), np.array([1.0]), np.array([1.0]), np.ones(2))
-    assert list(bad.errors) == [0]
-    assert np.isnan(bad.values).all()
-
-
-def test_jvp_of_a_scalar_function_of_a_number():
-    @njit
-    def square(x):
-        return x * x
-
-    t = np.array([0.5])
-    runs = jvp(square, np.array(1.0), np.array(2.0), t, 1 / t, np.array(1.0))
-    np.testing.assert_array_equal(runs.values, [[6.0]])  # ((1 + 1)^2 - 1) / 0.5
 
 
 def test_named_arguments_become_positional():

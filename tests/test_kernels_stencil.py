@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numba import njit
 
-from gradiator_np.designs.stencil import CENTRAL, ORDERS, default_step
-from gradiator_np.kernels.sampling import is_jitted
+from gradiator_np._calls import is_jitted
+from gradiator_np.designs._finite_difference.stencil import RULES, default_step
+from gradiator_np.designs._finite_difference.weights import solve_lines
 from gradiator_np.kernels.stencil import stencil, stencil_driver
-from gradiator_np.solvers.stencil import solve_lines
 
 pytestmark = pytest.mark.kernel
 EPS = np.finfo(float).eps
@@ -25,21 +25,19 @@ def fragile(x):
     return x * x
 
 
-@pytest.mark.parametrize("order", ORDERS.values())
-def test_equals_the_numpy_stencil_bit_for_bit(order):
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_equals_the_numpy_stencil_bit_for_bit(rule):
     """Same steps, same points, and the same arithmetic in the same order."""
-    x, multiples = np.array([0.7, -3.0, 1e-14]), CENTRAL[order]
-    relative = EPS ** (1 / (order + 1))
+    x, multiples, p = np.array([0.7, -3.0, 1e-14]), np.array(rule.points), len(rule.points)
+    relative = rule.relative_step(EPS)
     y = coupled(x, 2.0)
     done = stencil(coupled, x, y, multiples, relative, (2.0,))
-    steps = default_step(x, np.abs(x), EPS, order)
+    steps = default_step(x, np.abs(x), relative)
     t = (x + multiples[:, None] * steps) - x
-    points = np.repeat(x[None], order * 3, axis=0)
-    points[np.arange(order * 3), np.tile(np.arange(3), order)] += (
-        multiples[:, None] * steps
-    ).ravel()
+    points = np.repeat(x[None], p * 3, axis=0)
+    points[np.arange(p * 3), np.tile(np.arange(3), p)] += (multiples[:, None] * steps).ravel()
     values = np.array([coupled(point, 2.0) for point in points])
-    coef = solve_lines(t[:, :, None], values.reshape(order, 3, 1, 4), y[None], False)[0][0]
+    coef = solve_lines(t[:, :, None], values.reshape(p, 3, 1, 4), y[None])[0][0]
     np.testing.assert_array_equal(done.steps, steps)
     np.testing.assert_array_equal(done.values, values)
     np.testing.assert_array_equal(done.coef, coef)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gradiator_np import GradiatorWarning, gradient, jacobian, jvp, linearize, vjp
+from gradiator_np import GradiatorWarning, gradient, jacobian, jvp, linearize, prepare, vjp
 
 X = np.array([0.8, -1.2, 2.0])
 A = np.arange(12.0).reshape(4, 3) - 5
@@ -139,7 +139,7 @@ def test_noise_of_products():
     product = vjp(fun, np.ones(3), v, method="3-point", abs_step=h, noise=sigma)
     # v . y has the noise 5 sigma; a central difference divides it by sqrt(2) h.
     assert_allclose(product.stderr, 5 * sigma / (np.sqrt(2) * h), rtol=1e-12)
-    low, high = product.confidence(0.95)
+    low, high = product.confidence_interval(0.95)
     assert_allclose((high - low) / 2, 1.959964 * product.stderr, rtol=1e-6)
     each = np.array([1e-3, 1.0, 2e-3, 1.0])
     product = vjp(fun, np.ones(3), v, method="3-point", abs_step=h, noise=each)
@@ -187,10 +187,10 @@ def test_limits_of_the_default_hold_along_tangents():
     far = np.max(moved, axis=0)
     assert (far <= np.array([1e-3, 1e-2, 0]) * (1 + 1e-12)).all()
     rng = np.random.default_rng(0)
-    noisy = jvp(lambda x: fun(x) + 1e-3 * rng.standard_normal(4), X, 1e6 * u, tol=2e3)
+    noisy = jvp(lambda x: fun(x) + 1e-3 * rng.standard_normal(4), X, 1e6 * u, atol=2e3)
     assert (noisy.stderr <= 2e3).all()
     with pytest.raises(ValueError, match="whole Jacobian"):
-        jvp(fun, X, u, solver="pinv", jac0=A)
+        jvp(fun, X, u, method="3-point", solver="pinv", jac0=A)
 
 
 def test_products_survive_pickling():
@@ -203,3 +203,12 @@ def test_products_survive_pickling():
         assert np.array_equal(back.value, estimate.value)
         assert np.array_equal(back.stderr, estimate.stderr)
         assert back.nfev == estimate.nfev
+
+
+def test_prepared_for_a_dict():
+    prepared = prepare(lambda d: d["a"] * d["b"] ** 2, {"a": 1.0, "b": 3.0}, method="3-point")
+    jac = prepared({"b": 3.0, "a": 1.0}).jac
+    assert_allclose((jac["a"], jac["b"]), (9.0, 6.0), atol=1e-8)
+    for other in ({"a": 1.0, "c": 3.0}, {"a": 1.0, "b": np.ones(2)}, np.ones(2)):
+        with pytest.raises(ValueError, match="was prepared for"):
+            prepared(other)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gradiator_np import Status
+
 
 def example(name):
     path = Path(__file__).parents[1] / "docs" / "examples" / f"{name}.py"
@@ -29,8 +31,8 @@ def test_an_ode_is_calibrated_in_fewer_runs_than_scipy_takes():
 def test_a_monte_carlo_simulator_is_fitted_to_the_width_wanted():
     module = example("fit_monte_carlo")
     _, short, long = module.fits()
-    low, high = long.confidence(0.95)
-    assert short.status == long.status == "noise"
+    low, high = long.confidence_interval(0.95)
+    assert short.reason is long.reason is Status.NOISE_LIMIT
     assert np.all(0.5 * (high - low) <= module.WANTED)
     # Three parameters of one seed: 4 standard errors are left by chance once in 5000 such fits.
     assert np.all(np.abs(long.x - module.TRUTH) <= 4 * long.x_stderr)

@@ -229,9 +229,9 @@ def test_the_order_of_answers_does_not_matter(x, seed, method, fails, known):
         return f(point)
 
     def work(shuffled):
-        est = JacobianEstimator(x, y=f(x) if known else None, method=method)
+        est = JacobianEstimator(x, f0=f(x) if known else None, method=method)
         while True:
-            ids, points = est.ask()
+            points, ids = est.ask()
             if len(ids) == 0:
                 return est
             order = rng.permutation(len(ids)) if shuffled else np.arange(len(ids))

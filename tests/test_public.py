@@ -10,7 +10,11 @@ def test_every_public_name_is_there():
     for name in gradiator_np.__all__:
         assert getattr(gradiator_np, name) is not None, name
     assert set(gradiator_np._ON_USE) <= set(gradiator_np.__all__)
-    assert set(gradiator_np.__all__) <= set(dir(gradiator_np))
+    packages = {"adapters", "designs", "solvers"}
+    assert set(dir(gradiator_np)) == {*gradiator_np.__all__, *packages, "__version__"}
+    for name in packages:
+        assert getattr(gradiator_np, name).__doc__
+        assert getattr(gradiator_np, name).__all__
 
 
 def test_the_import_is_light_and_compiles_nothing():

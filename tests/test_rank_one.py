@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from gradiator_np.kernels.rank_one import pin_update, qr_update
-from gradiator_np.solvers.rank_one import RankOne, pin
-from gradiator_np.solvers.solution import Constraints
-from gradiator_np.solvers.square_root import SquareRoot
+from gradiator_np.kernels.rank_one import kaczmarz_update, qr_update
+from gradiator_np.solvers import Pinv
+from gradiator_np.solvers._recursive.kaczmarz import kaczmarz
+from gradiator_np.solvers._recursive.rank_one import RankOne
+from gradiator_np.solvers._recursive.square_root import SquareRoot
 
 EPS = np.finfo(float).eps
 sizes = st.tuples(
@@ -32,7 +33,7 @@ def ridge(dx, df, p):
     return np.linalg.lstsq(rows, np.vstack([df, np.zeros((m, n))]), rcond=None)[0].T
 
 
-def pin_slowly(jac, dx, df):
+def kaczmarz_slowly(jac, dx, df):
     jac = jac.copy()
     for d, f in zip(dx, df):
         jac += np.outer(f - jac @ d, d) / (d @ d)
@@ -41,28 +42,29 @@ def pin_slowly(jac, dx, df):
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("n", [1, 7, 8, 19])
-def test_pin_kernel_equals_the_formula(n):
-    """Same operations in another order: a few eps for each of k pins, which never grow errors."""
+def test_kaczmarz_kernel_equals_the_formula(n):
+    """Same operations in another order: a few eps for each of k projections, none of which
+    grows errors."""
     jac, dx, df = samples(5, n, 6, 0)
     start = jac + 1.0
     got = start.copy()
-    assert pin_update(got, dx, df, np.empty(13)) == 0
-    np.testing.assert_allclose(got, pin_slowly(start, dx, df), atol=6 * 50 * EPS * 10)
+    assert kaczmarz_update(got, dx, df, np.empty(13)) == 0
+    np.testing.assert_allclose(got, kaczmarz_slowly(start, dx, df), atol=6 * 50 * EPS * 10)
 
 
 @pytest.mark.kernel
-def test_pin_kernel_names_the_zero_row_and_changes_nothing():
+def test_kaczmarz_kernel_names_the_zero_row_and_changes_nothing():
     jac, dx, df = samples(3, 9, 4, 1)
     dx[2] = 0
     got = jac.copy()
-    assert pin_update(got, dx, df, np.empty(11)) == 3
+    assert kaczmarz_update(got, dx, df, np.empty(11)) == 3
     np.testing.assert_array_equal(got, jac)
 
 
 @pytest.mark.kernel
-def test_pin_kernel_takes_steps_whose_squares_underflow():
+def test_kaczmarz_kernel_takes_steps_whose_squares_underflow():
     jac = np.zeros((1, 2))
-    pin_update(jac, np.array([[3e-200, 4e-200]]), np.array([[5e-200]]), np.empty(10))
+    kaczmarz_update(jac, np.array([[3e-200, 4e-200]]), np.array([[5e-200]]), np.empty(10))
     np.testing.assert_allclose(jac, [[0.6, 0.8]], rtol=8 * EPS)
 
 
@@ -115,7 +117,7 @@ def _inside_user_code(points, values):
     known, work = np.empty(1, np.bool_), np.empty(2 * m + n)
     jac, scratch = np.zeros((n, m)), np.empty(m + 8)
     for t in range(k):
-        pin_update(jac, points[t : t + 1], values[t : t + 1], scratch)
+        kaczmarz_update(jac, points[t : t + 1], values[t : t + 1], scratch)
         qr_update(r, z, ssr, points[t : t + 1], values[t : t + 1], 1.0, known, work)
     return r, z, jac
 
@@ -123,21 +125,21 @@ def _inside_user_code(points, values):
 @pytest.mark.kernel
 def test_kernels_are_callable_from_compiled_user_code():
     _, dx, df = samples(3, 2, 12, 4)
-    r, z, pinned = _inside_user_code(dx.copy(), df.copy())
+    r, z, projected = _inside_user_code(dx.copy(), df.copy())
     best = np.linalg.lstsq(dx, df, rcond=None)[0].T
     np.testing.assert_allclose(np.linalg.solve(r, z).T, best, rtol=1e-9)
-    np.testing.assert_allclose(pinned, pin_slowly(np.zeros((2, 3)), dx, df), rtol=1e-9)
+    np.testing.assert_allclose(projected, kaczmarz_slowly(np.zeros((2, 3)), dx, df), rtol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
 @given(sizes)
-def test_pin_block_equals_pins_in_turn(size):
+def test_a_kaczmarz_block_equals_its_rows_in_turn(size):
     m, n, k, seed = size
     jac, dx, df = samples(m, n, k, seed)
     got = jac.copy()
-    pin(got, dx, df)
-    want = pin_slowly(jac, dx, df)
-    # The triangular system has unit diagonal; its condition grows as pins repeat directions
+    kaczmarz(got, dx, df)
+    want = kaczmarz_slowly(jac, dx, df)
+    # The triangular system has unit diagonal; its condition grows as rows repeat directions
     # (m = 1: all of them), where errors contract instead. 1e4 eps holds with a margin of 100.
     scale = np.abs(df / np.linalg.norm(dx, axis=1)[:, None]).max() + np.abs(jac).max()
     np.testing.assert_allclose(got, want, atol=1e6 * EPS * scale)
@@ -159,26 +161,34 @@ def test_least_squares_equals_the_batch_ridge_fit(size, p):
 
 @settings(max_examples=40, deadline=None)
 @given(sizes, st.integers(-8, 8))
-def test_without_a_prior_it_is_the_scaled_least_norm_fit(size, power):
-    """Badly scaled inputs, too few samples, repeated samples."""
+def test_without_a_prior_it_is_the_fit_of_least_norm(size, power):
+    """Badly scaled inputs, too few samples, repeated samples: least norm in the caller's units."""
     m, n, k, seed = size
     _, dx, df = samples(m, n, k, seed, noise=0)
     units = 10.0 ** np.linspace(-power, power, m)
     dx = np.vstack([dx, dx[:1]]) * units
     df = np.vstack([df, df[:1]])
-    lengths = np.linalg.norm(dx, axis=0)
     solution = RankOne().solve(dx, df)
-    scaled = dx / lengths
-    s = np.linalg.svd(scaled, compute_uv=False)
-    want = np.linalg.lstsq(scaled, df, rcond=1e-11)[0].T
-    # Both: eps cond^2, and the prior's pull (1e-10 cond)^2.
-    cond = s[0] / s[s > 1e-11 * s[0]][-1]
-    atol = (1e4 * EPS + 1e-18) * cond**2 * np.abs(df).max()
-    np.testing.assert_allclose(solution.coef * lengths, want, atol=atol)
-    assert solution.rank == min(k, m)
+    want = Pinv(rcond=1e-12).solve(dx, df)
+    assert solution.rank == want.rank == min(k, m)
+    # Both are backward stable: eps cond^2, each entry in units of its input.
+    atol = 1e4 * EPS * want.cond**2 * (np.abs(want.coef * units).max() + np.abs(df).max())
+    np.testing.assert_allclose(solution.coef * units, want.coef * units, atol=atol)
     assert (solution.status == "undetermined") == (k < m)
     stderr = solution.cov.stderr()
     assert np.isinf(stderr).all() == (k < m)
+
+
+def test_an_intercept_is_no_part_of_the_least_norm():
+    """Three samples far from 0, two inputs of which one is known: the value is free."""
+    dx = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    df = 100 + 2 * dx[:, :1]
+    for solver in (RankOne(), Pinv(), RankOne(prior_scale=1e-9)):
+        found = solver.solve(dx, df, intercept=True)
+        np.testing.assert_allclose(found.coef, [[2.0, 0.0]], atol=1e-9)
+        np.testing.assert_allclose(found.value, [100.0], rtol=1e-9)
+        assert np.isinf(found.value_stderr).all()
+        assert np.isinf(found.cov.stderr()).tolist() == [[False, True]]
 
 
 def test_standard_errors_equal_the_textbook():
@@ -234,20 +244,18 @@ def test_batches_and_complex_outputs():
         np.testing.assert_allclose(solution.coef[b], best, rtol=1e-9)
 
 
-def test_pin_mode_and_what_it_refuses():
+def test_kaczmarz_mode_and_what_it_refuses():
     jac, dx, df = samples(3, 2, 10, 9)
-    solution = RankOne(mode="pin").solve(dx, df, jac0=jac)
-    np.testing.assert_allclose(solution.coef, pin_slowly(jac, dx, df), rtol=1e-9)
+    solution = RankOne(mode="kaczmarz").solve(dx, df, jac0=jac)
+    np.testing.assert_allclose(solution.coef, kaczmarz_slowly(jac, dx, df), rtol=1e-9)
     assert np.isnan(solution.cov.stderr()).all()
-    assert np.isinf(RankOne(mode="pin").solve(dx[:2], df[:2]).cov.stderr()).all()
+    assert np.isinf(RankOne(mode="kaczmarz").solve(dx[:2], df[:2]).cov.stderr()).all()
     zero = dx.copy()
     zero[4] = 0
-    with pytest.raises(ValueError, match=r"dx\[4\] is zero"):
-        RankOne(mode="pin").solve(zero, df)
+    with pytest.raises(ValueError, match=r"dx\[4\] did not move"):
+        RankOne(mode="kaczmarz").solve(zero, df)
     with pytest.raises(ValueError, match="shared base"):
-        RankOne(mode="pin").solve(dx, df, intercept=True)
-    with pytest.raises(ValueError, match="Pinv"):
-        RankOne().solve(dx, df, constraints=Constraints(symmetric=True))
+        RankOne(mode="kaczmarz").solve(dx, df, intercept=True)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +263,7 @@ def test_pin_mode_and_what_it_refuses():
     [
         ({"mode": "ridge"}, "mode must be"),
         ({"forgetting": 0.0}, r"\(0, 1\]"),
-        ({"mode": "pin", "forgetting": 0.9}, "pin mode"),
+        ({"mode": "kaczmarz", "forgetting": 0.9}, "Kaczmarz"),
     ],
 )
 def test_bad_options(options, match):
@@ -279,7 +287,7 @@ def test_a_wandering_jacobian_loses_exactly_the_variance_it_is_given(size):
     state.absorb(dx, df)
     before = np.linalg.lstsq(dx, df, rcond=None)[0].T
     variance = np.random.default_rng(seed).uniform(0, 3, m)
-    state.drift(variance)
+    state.inflate(variance)
     want = np.linalg.inv(dx.T @ dx) + np.diag(variance)
     # Inverses of matrices of condition c lose c eps.
     cond = np.linalg.cond(dx) ** 2 * np.linalg.cond(want)

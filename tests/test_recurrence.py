@@ -5,9 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gradiator_np.differentiable.function import gradiator
-from gradiator_np.recurrence.recurrence import Recurrence
-from gradiator_np.recurrence.revolve import forward_steps
+from gradiator_np._differentiable.function import exact_nested_vjp, gradiator
+from gradiator_np._recurrence.recurrence import Recurrence
+from gradiator_np._recurrence.revolve import forward_steps
 
 N, STATES, PARAMETERS = 12, 4, 3
 # Complex step has no subtraction: errors are those of rounding alone, a few dozen products of
@@ -321,7 +321,7 @@ def test_the_slot_for_v_of_a_nested_vjp_is_the_jvp(system):
     s = system
     step = s.step()
     args, g, w = (s.x0, s.theta, 3), s.u, (s.u[::-1], s.w)
-    _, slot = step.exact_nested_vjp(args, g, w)
+    _, slot = exact_nested_vjp(step, args, g, w)
     np.testing.assert_allclose(slot, step.jvp(args, w), rtol=RTOL)
     pulled = step.vjp(args, g)
     np.testing.assert_allclose(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gradiator_np.differentiable.function import gradiator
-from gradiator_np.differentiable.reuse import Memory, Reuse
+from gradiator_np._differentiable.function import gradiator
+from gradiator_np._differentiable.reuse import Memory, Reuse
 
 M, N = 5, 4
 

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from gradiator_np.recurrence.revolve import forward_steps, schedule
+from gradiator_np._recurrence.revolve import forward_steps, schedule
 
 
 @cache

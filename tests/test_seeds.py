@@ -24,7 +24,7 @@ def test_what_does_not_depend_on_x_cancels_and_error_bars_hold_the_rest():
                             method=Pairs(step=0.1, replicates=4))  # fmt: skip
         # Each pair has a slope error of sd 1e-3 |d|: its own random slope, whatever the step.
         assert_allclose(estimate.jac, A, atol=0.02)
-        low, high = estimate.confidence(0.95)
+        low, high = estimate.confidence_interval(0.95)
         hits += ((low <= A) & (high >= A)).sum()
         total += A.size
     # 360 entries, 3 of an output from one noise level: 120 independent ones at least. A binomial
@@ -75,8 +75,8 @@ def test_misuse():
 
 
 def test_ask_and_tell_tells_the_streams():
-    est = JacobianEstimator(X, y=A @ X, method=Hadamard(step=0.1), common_seeds=True)
-    ids, points = est.ask()
+    est = JacobianEstimator(X, f0=A @ X, method=Hadamard(step=0.1), common_seeds=True)
+    points, ids = est.ask()
     streams = est.streams(ids)
     for stream in np.unique(streams):
         assert_allclose((points[streams == stream] - X).sum(0), 0, atol=1e-12)

@@ -20,7 +20,7 @@ def assert_agrees(exact, estimate, *, rel):
     always does the same.
     """
     known = np.isfinite(exact)
-    low, high = estimate.confidence(0.999)
+    low, high = estimate.confidence_interval(0.999)
     assert ((low <= exact) & (exact <= high))[known].all()
     size = np.abs(exact).max(axis=1, where=known, initial=0.0, keepdims=True)
     size = np.where(size > 0, size, size.max())  # a row of zeros has the unit of the others

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, linalg, optimize, stats
 
+from gradiator_np._status import Status
 from gradiator_np.kernels.taylor import mixture_interval, state_likelihood
-from gradiator_np.solvers import taylor_kernel, taylor_prior
-from gradiator_np.solvers import taylor_model as model
-from gradiator_np.solvers.solution import Constraints
-from gradiator_np.solvers.taylor import Taylor
-from gradiator_np.solvers.taylor_cloud import nearest
-from gradiator_np.status import Status
+from gradiator_np.solvers._taylor import kernel as taylor_kernel
+from gradiator_np.solvers._taylor import model
+from gradiator_np.solvers._taylor import prior as taylor_prior
+from gradiator_np.solvers._taylor.process import nearest
+from gradiator_np.solvers._taylor.solver import Taylor
 
 EPS = np.finfo(float).eps
 
@@ -59,24 +59,24 @@ def twin_kernel(v):
 
 def outputs_of(u, y, w=None, intercept=True):
     k, n = y.shape
-    bend = np.array([1.0, 0.7, 1.3])[: u.shape[1]]
-    rows = model.Rows(u, bend, 2.0, np.ones(k) if w is None else w, intercept)
+    anisotropy = np.array([1.0, 0.7, 1.3])[: u.shape[1]]
+    rows = model.SharedSamples(u, anisotropy, 2.0, np.ones(k) if w is None else w, intercept)
     first, last = np.zeros(n, np.intp), np.full(n, model.N_S)
-    group = model.Group(rows, np.array([1.0, 3.0]), 1.0)
-    return model.Outputs(group, y, first, last, np.full(n, model.NU))
+    grid = model.LengthScaleGrid(rows, np.array([1.0, 3.0]), 1.0)
+    return model.OutputPosteriors(grid, y, first, last, np.full(n, model.NU))
 
 
 def along_slope(outputs, i):
     """Displacements in units of v along the slope that the outputs took for output i."""
-    group = outputs.group
-    contrasts = [c.t.T @ outputs.y for c in group.curved]
-    quad = np.stack([np.square(t).T @ g.T for t, g in zip(contrasts, group.inverse)], 1)
+    grid = outputs.grid
+    contrasts = [c.t.T @ outputs.y for c in grid.spectra]
+    quad = np.stack([np.square(t).T @ g.T for t, g in zip(contrasts, grid.inverse)], 1)
     slope = outputs._slopes(contrasts, quad)[:, i]
-    return group.rows.u @ slope / np.linalg.norm(slope / group.rows.bend)
+    return grid.rows.u @ slope / np.linalg.norm(slope / grid.rows.anisotropy)
 
 
 def one_state(outputs, rho, ratio):
-    keep = np.zeros(outputs.group.ratio.shape, bool)
+    keep = np.zeros(outputs.grid.ratio.shape, bool)
     keep[rho, ratio] = True
     return keep
 
@@ -92,11 +92,11 @@ def test_one_state_is_generalised_least_squares(intercept, weighted, monkeypatch
     u, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
     w = rng.uniform(0.3, 3.0, 12) if weighted else np.ones(12)
     outputs = outputs_of(u, y, w, intercept)
-    group = outputs.group
+    grid = outputs.grid
     keep = one_state(outputs, 1, 55)
     beta, cov, wide = outputs._states(keep)
-    rho, r = group.rho[1], group.ratio[1, 55]
-    shared = rho**2 * twin_kernel(u * group.rows.bend / rho) + r * np.diag(1.0 / w)
+    rho, r = grid.rho[1], grid.ratio[1, 55]
+    shared = rho**2 * twin_kernel(u * grid.rows.anisotropy / rho) + r * np.diag(1.0 / w)
     x = np.hstack([np.ones((12, 1)), u]) if intercept else u
     loo = outputs._leave_one_out(keep, np.ones((2, 1)), np.full((2, 1), 0.7))
     for i in range(2):
@@ -140,7 +140,7 @@ def test_rows_repeated_weigh_as_much_as_their_number(monkeypatch):
     split = y[many].copy()
     split[:4] += np.array([1.0, -1.0, 2.0, -2.0])[:, None]
     # The scatter of the four tells the likeliest state, and with it the slope, not the state here.
-    monkeypatch.setattr(model.Outputs, "_slopes", lambda *_: np.array([[1.0], [-0.5]]))
+    monkeypatch.setattr(model.OutputPosteriors, "_slopes", lambda *_: np.array([[1.0], [-0.5]]))
     once, more = outputs_of(u, y, w), outputs_of(u[many], split)
     keep = one_state(once, 0, 56)
     for got, want in zip(more._states(keep), once._states(keep)):
@@ -499,7 +499,7 @@ def test_an_output_that_always_failed_does_not_touch_the_others():
     assert s.status == Status.UNDETERMINED
     assert "of 1 of the 4 outputs" in s.message
     assert np.isinf(s.cov.stderr()[0]).all()
-    # The bends are the same; the prior of the states feels one more output that says nothing.
+    # The anisotropies are the same; the prior of the states has one more output, which is mute.
     assert np.all(np.abs(s.coef[1:] - alone.coef) < 0.1 * alone.cov.stderr())
 
 
@@ -559,17 +559,15 @@ def test_the_nearest_samples_span_what_all_span():
 def test_known_noise_is_taken_and_bad_options_are_named():
     dx = cloud(30, 3)
     y = smooth(dx) + 1e-3 * np.random.default_rng(10).normal(size=(30, 3))
-    s = Taylor(noise=1e-3).solve(dx, y, intercept=True)
+    s = Taylor().solve(dx, y, intercept=True, noise=1e-3)
     np.testing.assert_allclose(s.cov.scale, 1e-3, rtol=1e-6)
     assert np.isinf(s.dof).all()
-    exact = Taylor(noise=0.0).solve(dx, smooth(dx), intercept=True)
+    exact = Taylor().solve(dx, smooth(dx), intercept=True, noise=0.0)
     assert np.abs(exact.coef - smooth_jac(3)).max() < 1e-3
     with pytest.raises(ValueError, match="noise must be finite and not negative"):
-        Taylor(noise=-1.0).solve(dx, y, intercept=True)
+        Taylor().solve(dx, y, intercept=True, noise=-1.0)
     with pytest.raises(ValueError, match="x_scale must be positive"):
         Taylor(x_scale=0.0).solve(dx, y, intercept=True)
-    with pytest.raises(ValueError, match="no constraints"):
-        Taylor().solve(dx, y, intercept=True, constraints=Constraints(symmetric=True))
 
 
 def test_tangents_share_their_error_bars():

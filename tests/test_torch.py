@@ -8,8 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra 'torch')")
 
+from gradiator_np._differentiable.function import gradiator as plain  # noqa: E402
 from gradiator_np.adapters import torch as adapter  # noqa: E402
-from gradiator_np.differentiable.function import gradiator as plain  # noqa: E402
 
 A = np.random.default_rng(0).normal(size=(4, 3))
 AT = torch.tensor(A)

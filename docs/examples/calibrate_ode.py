@@ -2,7 +2,7 @@
 
 The solver's step control makes the residuals jump by up to 1e-4. SciPy's differences of 1e-8 would
 see a jump, not the slope, where the sequence of steps changes between two runs. With this model it
-seldom does: SciPy reaches the same fit in 45 runs, ours takes 30. The intervals tell how well the
+seldom does: SciPy reaches the same fit in 45 runs, ours takes 29. The intervals tell how well the
 runs determine the minimum of this program. They hold neither the noise of the data nor that rtol
 1e-4 moves the minimum itself, here by 2e-4, which nobody sees who only runs the program at 1e-4.
 
@@ -78,7 +78,7 @@ def main():
     """Print and draw."""
     data = measured()
     ours, peer, runs = fits(data)
-    print(f"gradiator: {ours.nfev} runs, sum of squares {2 * ours.cost:.4f}, {ours.status}")
+    print(f"gradiator: {ours.nfev} runs, sum of squares {2 * ours.cost:.4f}, {ours.reason}")
     print(f"scipy:     {runs} runs, sum of squares {2 * peer.cost:.4f}")
     for name, truth, x, err in zip("abcd", TRUTH, ours.x, ours.x_stderr):
         print(f"  {name} = {x:.4f} +- {err:.1e} (made with {truth})")

@@ -2,7 +2,7 @@
 
 A stock that is pulled back to a level: every run simulates 500 paths, and means and spreads
 at eight times come out a little different each time. The search ends when that noise hides what
-is left, and ``x_tol`` goes on from its runs until the parameters are known well enough.
+is left, and ``x_half_width`` goes on from its runs until the parameters are known well enough.
 
 Run ``python docs/examples/fit_monte_carlo.py``; it prints both fits and draws
 ``fit_monte_carlo.png``.
@@ -42,8 +42,8 @@ def fits(seed=11):
         return moments(x, generator) - target
 
     short = least_squares(residuals, START, bounds=(0.01, 10))
-    long = least_squares(residuals, START, bounds=(0.01, 10), x_tol=WANTED,
-                         samples=short.samples, max_evals=400)  # fmt: skip
+    long = least_squares(residuals, START, bounds=(0.01, 10), x_half_width=WANTED,
+                         samples=short.samples, max_nfev=400)  # fmt: skip
     return target, short, long
 
 
@@ -67,7 +67,7 @@ def draw(target, short, long, path):
     axes[0].plot([], [], color="C0", label="twelve runs at the fit")
     axes[0].set(xlabel="time")
     axes[0].legend(fontsize=8)
-    for shift, (name, fit) in enumerate((("first stop", short), ("with x_tol", long))):
+    for shift, (name, fit) in enumerate((("first stop", short), ("with x_half_width", long))):
         err = np.where(np.isfinite(fit.x_stderr), 1.96 * fit.x_stderr, 0)
         label = f"{name}: {fit.nfev} {'more ' if shift else ''}runs"
         at = np.arange(3) + 0.15 * shift
@@ -83,8 +83,8 @@ def draw(target, short, long, path):
 def main():
     """Print and draw."""
     target, short, long = fits()
-    for name, fit in (("first stop", short), ("with x_tol", long)):
-        print(f"{name}: {fit.nfev} runs, noise of one value {fit.noise:.3f}, {fit.status}")
+    for name, fit in (("first stop", short), ("with x_half_width", long)):
+        print(f"{name}: {fit.nfev} runs, noise of one value {fit.noise:.3f}, {fit.reason}")
         print("  " + ", ".join(f"{v:.3f} +- {e:.3f}" for v, e in zip(fit.x, fit.x_stderr)))
     draw(target, short, long, __file__.replace(".py", ".png"))
 

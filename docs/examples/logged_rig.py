@@ -64,7 +64,7 @@ def draw(found, path):
     import matplotlib.pyplot as plt
 
     model, plane, slopes = found["taylor"], found["plane"], truth()
-    low, high = model.confidence(0.95)
+    low, high = model.confidence_interval(0.95)
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.6))
     for i, ax in enumerate(axes):
         unit = SPREAD / np.abs(slopes[i] * SPREAD).max()

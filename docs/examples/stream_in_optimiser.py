@@ -23,7 +23,7 @@ failed 0, 1 and 3 times, LM with finite differences 1, 1 and 0 times, least_squa
 times, hybr 4 times. The stream alone, without such rounds, takes 25, 45 and 23 and failed 0, 3
 and 1 times: nothing gained on the fit of ten rates. From the ten first starts alone the stream
 lost on the fit of four rates, 22 to 25 against 21: the gain there is within the luck of the
-starts. Broyden's update in the stream's place (pin mode) does as well with new rounds (24, 41,
+starts. Broyden's update in the stream's place (Kaczmarz mode) does as well with new rounds (24, 41,
 20; failed 1, 2 and 3 times), but alone it solved neither fit: in six runs that were looked at
 the norm stuck 1e-4 to 2e-3 above the target. SciPy's broyden1 and broyden2, which start from a
 multiple of the identity, solved 0 and 4 of 30.
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +43,11 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 from scipy.optimize import NoConvergence, least_squares, root
 
-from gradiator_np.streaming import StreamingJacobian
+from gradiator_np._streaming import StreamingJacobian
 
 Array = NDArray[np.float64]
 Model = Callable[[Array], Array]
-Source = Literal["differences", "least-squares", "pin"]
+Source = Literal["differences", "least-squares", "kaczmarz"]
 FACTOR = 1.5  # starts: each rate off by a factor drawn from 1/1.5 to 1.5
 LIMIT = 150  # evaluations after which a run counts as failed
 
@@ -149,11 +149,12 @@ def levenberg_marquardt(fun: Model, x: Array, source: Source, refresh: bool = Fa
     """Least squares until ``fun`` ends it, after one round of forward differences.
 
     Then J comes from a new round at each new point ("differences") or from the trail of points,
-    by ``StreamingJacobian`` in mode ``source`` ("pin" is Broyden's update). With ``refresh`` it
-    also takes a new round wherever the residuals fell by less than a quarter of what J promised.
+    by ``StreamingJacobian`` in mode ``source`` ("kaczmarz" is Broyden's update). With ``refresh``
+    it also takes a new round wherever the residuals fell by less than a quarter of what J promised.
     """
     m, f = x.size, fun(x)
-    follower = StreamingJacobian(m, f.size, mode="pin" if source == "pin" else "least-squares")
+    mode: Any = "least-squares" if source == "differences" else source
+    follower = StreamingJacobian(m, f.size, mode=mode)
     follower.partial_fit(x=x, f=f)
 
     def differences() -> Array:
@@ -195,8 +196,8 @@ def solvers(square: bool) -> dict[str, Callable[[Model, Array], object]]:
     ways: dict[str, Callable[[Model, Array], object]] = {
         "LM, stream alone": lambda f, x: levenberg_marquardt(f, x, "least-squares"),
         "LM, stream refreshed": lambda f, x: levenberg_marquardt(f, x, "least-squares", True),
-        "LM, Broyden alone": lambda f, x: levenberg_marquardt(f, x, "pin"),
-        "LM, Broyden refreshed": lambda f, x: levenberg_marquardt(f, x, "pin", True),
+        "LM, Broyden alone": lambda f, x: levenberg_marquardt(f, x, "kaczmarz"),
+        "LM, Broyden refreshed": lambda f, x: levenberg_marquardt(f, x, "kaczmarz", True),
         "LM, forward differences": lambda f, x: levenberg_marquardt(f, x, "differences"),
         "SciPy least_squares": lambda f, x: least_squares(f, x, xtol=1e-12, ftol=1e-12, gtol=1e-12),
     }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from gradiator_np.differentiable.function import Gradiator
-from gradiator_np.differentiable.linearized import Argnums, Linearized
+from gradiator_np._differentiable.function import Gradiator
+from gradiator_np._differentiable.point import Argnums, DifferentiablePoint, ForwardRun
+from gradiator_np._options import GradiatorOptions, takes
 
 try:
     import jax
@@ -25,6 +26,7 @@ except ImportError as exc:
 __all__ = ["JaxFunction", "gradiator"]
 
 
+@takes(GradiatorOptions)
 def gradiator(
     fun: Callable[..., Any],
     grad_fun: Callable[..., Any] | None = None,
@@ -34,7 +36,7 @@ def gradiator(
     argnums: Argnums = None,
     out: Any = None,
     mode: Literal["reverse", "forward"] = "reverse",
-    **estimation_options: Any,
+    **estimation_options: Unpack[GradiatorOptions],
 ) -> JaxFunction:
     """A function of NumPy arrays as a differentiable function of JAX arrays.
 
@@ -42,7 +44,7 @@ def gradiator(
     ----------
     fun, grad_fun, jvp_fun, jac_fun, argnums, **estimation_options
         As in ``gradiator_np.gradiator``: all of them take and return NumPy arrays (read-only
-        ones come in). ``fun`` may be a ``Gradiator``, which then brings everything else.
+        ones come in).
     out : jax.ShapeDtypeStruct, array, or tuple of these, optional
         What ``fun`` returns: its shape. Needed where the first call happens inside ``jit`` or
         ``vmap``, which have no numbers to run ``fun`` at; learned from the first plain call
@@ -66,20 +68,19 @@ def gradiator(
     Examples
     --------
     >>> import jax
+    >>> from gradiator_np.adapters.jax import gradiator
     >>> square = gradiator(lambda x: x**2, lambda x, v: 2 * x * v)
     >>> jax.grad(lambda x: square(x).sum())(jax.numpy.array([1.0, 2.0])).tolist()
     [2.0, 4.0]
     """
-    function = fun
-    if not isinstance(function, Gradiator):
-        function = Gradiator(
-            fun,
-            grad_fun,
-            jvp_fun=jvp_fun,
-            jac_fun=jac_fun,
-            argnums=argnums,
-            options=estimation_options,
-        )
+    function = Gradiator(
+        fun,
+        grad_fun,
+        jvp_fun=jvp_fun,
+        jac_fun=jac_fun,
+        argnums=argnums,
+        options=estimation_options,
+    )
     return JaxFunction(function, out, mode)
 
 
@@ -90,6 +91,15 @@ class JaxFunction:
     ----------
     function : Gradiator
         What is run; ``function.nfev`` counts evaluations, those of a whole batch as one.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from gradiator_np.adapters.jax import gradiator
+    >>> shape = jax.ShapeDtypeStruct((2,), "float32")
+    >>> square = gradiator(lambda x: x**2, lambda x, v: 2 * x * v, out=shape)
+    >>> jax.jit(square)(jax.numpy.array([1.0, 2.0])).tolist()
+    [1.0, 4.0]
     """
 
     def __init__(self, function: Gradiator, out: Any, mode: str) -> None:
@@ -107,6 +117,9 @@ class JaxFunction:
         else:
             self._call = jax.custom_jvp(self._value)
             self._call.defjvp(self._push)
+
+    def __repr__(self) -> str:
+        return f"JaxFunction({self.function!r})"
 
     def __call__(self, *inputs: Any) -> Any:
         arrays = tuple(jnp.asarray(x) for x in inputs)
@@ -224,7 +237,7 @@ class _Host:
 
     def __init__(self, owner: Gradiator, shapes: Any, moved: tuple[int, ...]) -> None:
         if owner.argnums is None and len(moved) < len(shapes):
-            owner = owner.by(moved)
+            owner = owner.with_argnums(moved)
         self.owner, self.shapes, self.moved = owner, shapes, moved
 
     def value(self, xs: Any) -> Any:
@@ -258,7 +271,7 @@ class _Host:
             *(x.shape[: x.ndim - len(s)] for x, s in zip(xs, self.shapes, strict=True))
         )
 
-    def _point(self, xs: Any, lead: tuple[int, ...], y: Any) -> Linearized:
+    def _point(self, xs: Any, lead: tuple[int, ...], y: Any) -> DifferentiablePoint:
         """The point, or the batch of points, at which x lies; ``lead`` holds batch axes only."""
         owner = self.owner
         if lead:
@@ -268,10 +281,8 @@ class _Host:
                 np.broadcast_to(x, lead + s).reshape(-1, *s)
                 for x, s in zip(xs, self.shapes, strict=True)
             )
-        point = Linearized(owner, xs)
-        if y is not None:
-            point.know(y)
-        return point
+        known = None if y is None else ForwardRun.of(y, owner.batch_dims)
+        return DifferentiablePoint(owner, xs, forward=known)
 
     def _arranged(self, xs: Any, y: Any, directions: Any) -> Any:
         """Lead axes, their order, the point, and the directions as the point takes them."""

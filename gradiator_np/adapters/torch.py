@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from gradiator_np.differentiable.function import Gradiator
-from gradiator_np.differentiable.linearized import Argnums, Linearized
+from gradiator_np._differentiable.function import Gradiator
+from gradiator_np._differentiable.point import Argnums, DifferentiablePoint
+from gradiator_np._options import GradiatorOptions, takes
 
 try:
     import torch
@@ -21,16 +22,25 @@ except ImportError as exc:
         "gradiator_np.adapters.torch needs PyTorch: pip install 'gradiator-np[torch]'"
     ) from exc
 
-__all__ = ["Module", "TorchFunction", "gradiator"]
+from gradiator_np.adapters._tensors import (
+    as_tuple,
+    filled,
+    is_float,
+    only,
+    several,
+    to_front,
+    to_numpy,
+    to_torch,
+)
 
-#: NumPy has no bfloat16, and steps in half precision would drown in rounding.
-_HALVES = (torch.bfloat16, torch.float16)
+__all__ = ["Module", "TorchFunction", "gradiator"]
 
 #: TorchFunction._run where a compiled model breaks its graph; filled late, since
 #: torch.compiler.disable imports two seconds of compiler. (Dynamo warns of functools.cache.)
 _OUTSIDE: list[Callable[..., Any]] = []
 
 
+@takes(GradiatorOptions)
 def gradiator(
     fun: Callable[..., Any],
     grad_fun: Callable[..., Any] | None = None,
@@ -39,15 +49,14 @@ def gradiator(
     jac_fun: Callable[..., Any] | None = None,
     argnums: Argnums = None,
     context: bool = False,
-    **estimation_options: Any,
+    **estimation_options: Unpack[GradiatorOptions],
 ) -> TorchFunction:
     """A function of NumPy arrays as a differentiable function of tensors.
 
     Parameters
     ----------
     fun, grad_fun, jvp_fun, jac_fun, argnums, context, **estimation_options
-        As in ``gradiator_np.gradiator``: all of them take and return NumPy arrays. ``fun`` may be
-        a ``Gradiator``, which then brings everything else.
+        As in ``gradiator_np.gradiator``: all of them take and return NumPy arrays.
 
     Returns
     -------
@@ -64,14 +73,13 @@ def gradiator(
     Examples
     --------
     >>> import torch
+    >>> from gradiator_np.adapters.torch import gradiator
     >>> square = gradiator(lambda x: x**2, lambda x, v: 2 * x * v)
     >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> square(x).sum().backward()
     >>> x.grad
     tensor([2., 4.])
     """
-    if isinstance(fun, Gradiator):
-        return TorchFunction(fun)
     return TorchFunction(
         Gradiator(
             fun,
@@ -92,10 +100,23 @@ class TorchFunction:
     ----------
     function : Gradiator
         What is run; ``function.nfev`` counts evaluations.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradiator_np.adapters.torch import gradiator
+    >>> product = gradiator(lambda a, b: a * b, method="3-point")
+    >>> a = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    >>> product(a, torch.tensor([3.0, 4.0])).sum().backward()
+    >>> a.grad.round(decimals=6).tolist()
+    [3.0, 4.0]
     """
 
     def __init__(self, function: Gradiator) -> None:
         self.function = function
+
+    def __repr__(self) -> str:
+        return f"TorchFunction({self.function!r})"
 
     def __call__(self, *inputs: Any) -> Any:
         if "torch._dynamo" in sys.modules:
@@ -107,11 +128,11 @@ class TorchFunction:
     def _run(self, *inputs: Any) -> Any:
         moved = self.function.argnums
         if moved is None:
-            moved = tuple(i for i, a in enumerate(inputs) if _is_float(a))
+            moved = tuple(i for i, a in enumerate(inputs) if is_float(a))
         elif isinstance(moved, int):
             moved = (moved,)
         for i in moved:
-            if i >= len(inputs) or not _is_float(inputs[i]):
+            if i >= len(inputs) or not is_float(inputs[i]):
                 got = type(inputs[i]).__name__ if i < len(inputs) else "nothing"
                 raise TypeError(
                     f"input {i} must be a floating-point tensor to be differentiated by, got {got}"
@@ -119,7 +140,7 @@ class TorchFunction:
         if not moved:
             raise TypeError("no input is a floating-point tensor; call the function itself")
         rest = tuple(
-            _to_numpy(a) if torch.is_tensor(a) and i not in moved else a
+            to_numpy(a) if torch.is_tensor(a) and i not in moved else a
             for i, a in enumerate(inputs)
         )
         return _Value.apply(_Call(self.function, rest, moved), *(inputs[i] for i in moved))
@@ -132,14 +153,37 @@ class Module(torch.nn.Module):
     ----------
     fun, *args, **kwargs
         As in ``gradiator``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradiator_np.adapters.torch import Module
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), Module(lambda x: x**2))
+    >>> model(torch.ones(3)).shape
+    torch.Size([2])
     """
 
     def __init__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         super().__init__()
         self.function = gradiator(fun, *args, **kwargs)
 
+    def extra_repr(self) -> str:
+        """What a model prints of this layer."""
+        return repr(self.function)
+
     def forward(self, *inputs: Any) -> Any:
-        """``fun`` of the inputs, differentiable."""
+        """``fun`` of the inputs, differentiable by them.
+
+        Parameters
+        ----------
+        *inputs : Tensor
+            As ``fun`` takes them; others than floating-point tensors are passed on as they are.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            On the device and of the dtype of the first input.
+        """
         return self.function(*inputs)
 
 
@@ -151,18 +195,18 @@ class _Call:
 
     def __init__(self, owner: Gradiator, inputs: tuple[Any, ...], moved: tuple[int, ...]) -> None:
         if owner.argnums is None and len(moved) < len(inputs):
-            owner = owner.by(moved)
+            owner = owner.with_argnums(moved)
         self.owner, self.inputs, self.moved = owner, inputs, moved
-        self.point: Linearized | None = None
+        self.point: DifferentiablePoint | None = None
         self.inner: _Call | None = None
 
-    def at(self, tensors: tuple[Any, ...]) -> Linearized:
+    def at(self, tensors: tuple[Any, ...]) -> DifferentiablePoint:
         """The point of this call; made anew where no forward run has been here."""
         if self.point is None:
             args = list(self.inputs)
             for i, x in zip(self.moved, tensors, strict=True):
-                args[i] = _to_numpy(x)
-            self.point = Linearized(self.owner, tuple(args))
+                args[i] = to_numpy(x)
+            self.point = DifferentiablePoint(self.owner, tuple(args))
         return self.point
 
     def batched(self) -> _Call:
@@ -179,8 +223,8 @@ class _Value(torch.autograd.Function):
     def forward(call: _Call, *xs: Any) -> Any:
         value = call.at(xs).value
         if isinstance(value, tuple):
-            return tuple(_to_torch(y, xs[0]) for y in value)
-        return _to_torch(value, xs[0])
+            return tuple(to_torch(y, xs[0]) for y in value)
+        return to_torch(value, xs[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -205,7 +249,7 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], call: _Call, *xs: Any) -> Any:
-        out = _Value.apply(call.batched(), *_to_front(xs, in_dims[1:], info.batch_size))
+        out = _Value.apply(call.batched(), *to_front(xs, in_dims[1:], info.batch_size))
         return out, (0,) * len(out) if isinstance(out, tuple) else 0
 
 
@@ -229,10 +273,10 @@ class _Product(torch.autograd.Function):
         b, k, dims = info.batch_size, len(wanted), in_dims[3:]
         xs, rest = tensors[:k], tensors[k:]
         if all(d is None for d in dims[:k]):  # several directions at one point
-            out = cls.apply(call, lead + 1, wanted, *xs, *_to_front(rest, dims[k:], b))
+            out = cls.apply(call, lead + 1, wanted, *xs, *to_front(rest, dims[k:], b))
             return out, (0,) * len(out)
-        xs = _to_front(xs, dims[:k], b)
-        rest = _to_front(rest, dims[k:], b, lead)
+        xs = to_front(xs, dims[:k], b)
+        rest = to_front(rest, dims[k:], b, lead)
         out = cls.apply(call.batched(), lead, wanted, *xs, *rest)
         return out, (lead,) * len(out)
 
@@ -249,17 +293,17 @@ class _Vjp(_Product):
         some = not (all(wanted) or point.exact)
         if some:  # evaluations are spent only on what is wanted
             point = point.again(tuple(i for i, w in zip(call.moved, wanted, strict=True) if w))
-        found = _several(point.pullback, vs, lead, many)
+        found = several(point.pullback, vs, lead, many)
         if not some:
-            found = _only(found, wanted)
-        return tuple(_to_torch(g, x) for g, x in zip(found, _only(xs, wanted), strict=True))
+            found = only(found, wanted)
+        return tuple(to_torch(g, x) for g, x in zip(found, only(xs, wanted), strict=True))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *ws: Any) -> Any:
         k, needs = len(ctx.wanted), ctx.needs_input_grad[3:]
         xs, vs = ctx.saved_tensors[:k], ctx.saved_tensors[k:]
-        ws = _filled(ws, ctx.wanted, xs, vs[0].shape[: ctx.lead])
+        ws = filled(ws, ctx.wanted, xs, vs[0].shape[: ctx.lead])
         every = (True,) * k
         by_v: Any = [None] * len(vs)
         by_x: Any = [None] * k
@@ -277,10 +321,10 @@ class _Vjp(_Product):
         dxs, dvs = tangents[3 : 3 + k], tangents[3 + k :]
         lead, total = vs[0].shape[: ctx.lead], None
         if any(d is not None for d in dxs):
-            ws = _filled([d for d in dxs if d is not None], [d is not None for d in dxs], xs, ())
+            ws = filled([d for d in dxs if d is not None], [d is not None for d in dxs], xs, ())
             ws = tuple(w.expand(*lead, *w.shape) for w in ws)
             total = _Curvature.apply(ctx.call, ctx.lead, (True,) * k, *xs, *vs, *ws)
-            total = _only(total, ctx.wanted)
+            total = only(total, ctx.wanted)
         if any(d is not None for d in dvs):
             dvs = tuple(torch.zeros_like(v) if d is None else d for d, v in zip(dvs, vs))
             moved = _Vjp.apply(ctx.call, ctx.lead, ctx.wanted, *xs, *dvs)
@@ -300,8 +344,8 @@ class _Jvp(_Product):
         k = len(wanted)
         xs, us = tensors[:k], tensors[k:]
         point = call.at(xs)
-        out = _several(point.pushforward, us, lead, not isinstance(point.where, int))
-        return tuple(_to_torch(t, xs[0]) for t in out)
+        out = several(point.pushforward, us, lead, not isinstance(point.where, int))
+        return tuple(to_torch(t, xs[0]) for t in out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -345,13 +389,13 @@ class _Curvature(_Product):
             return hessian
 
         if lead == 0:
-            out = _as_tuple(product(tuple(_to_numpy(t) for t in rest)))
+            out = as_tuple(product(tuple(to_numpy(t) for t in rest)))
         else:
-            rows = zip(*(_to_numpy(t.flatten(0, lead - 1)) for t in rest), strict=True)
-            columns = zip(*(_as_tuple(product(row)) for row in rows), strict=True)
+            rows = zip(*(to_numpy(t.flatten(0, lead - 1)) for t in rest), strict=True)
+            columns = zip(*(as_tuple(product(row)) for row in rows), strict=True)
             shape = rest[0].shape[:lead]
             out = tuple(np.stack(c).reshape(*shape, *np.shape(c[0])) for c in columns)
-        return tuple(_to_torch(h, x) for h, x in zip(out, xs, strict=True))
+        return tuple(to_torch(h, x) for h, x in zip(out, xs, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -372,60 +416,3 @@ def _watched() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
-
-
-def _several(product: Callable[[Any], Any], directions: Any, lead: int, many: bool) -> Any:
-    """A product with directions that have ``lead`` leading axes, as a tuple of arrays."""
-    arrays = tuple(_to_numpy(d) for d in directions)
-    shape = arrays[0].shape[:lead]
-    if lead > 1:
-        arrays = tuple(a.reshape(-1, *a.shape[lead:]) for a in arrays)
-    out = _as_tuple(product(arrays if many else arrays[0]))
-    return tuple(np.reshape(a, shape + np.shape(a)[1:]) for a in out) if lead > 1 else out
-
-
-def _filled(given: Any, wanted: Any, xs: Any, lead: Any) -> tuple[Any, ...]:
-    """One direction for each input: zeros for those that have none."""
-    left = iter(given)
-    return tuple(
-        next(left) if want else torch.zeros_like(x).expand(*lead, *x.shape)
-        for want, x in zip(wanted, xs, strict=True)
-    )
-
-
-def _to_front(tensors: Any, dims: Any, size: int, to: int = 0) -> tuple[Any, ...]:
-    """Batch axes moved to place ``to``; made where there are none."""
-    return tuple(
-        t.unsqueeze(to).expand(*t.shape[:to], size, *t.shape[to:])
-        if d is None
-        else t.movedim(d, to)
-        for t, d in zip(tensors, dims, strict=True)
-    )
-
-
-def _only(items: Any, wanted: Any) -> tuple[Any, ...]:
-    return tuple(item for item, want in zip(items, wanted, strict=True) if want)
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _is_float(value: Any) -> bool:
-    return torch.is_tensor(value) and value.is_floating_point()
-
-
-def _to_numpy(tensor: Any) -> Any:
-    tensor = tensor.detach()
-    if tensor.dtype in _HALVES:
-        tensor = tensor.float()
-    return tensor.cpu().numpy()
-
-
-def _to_torch(value: Any, like: Any) -> Any:
-    """A copy as a tensor: the caller may change it in place, and fun may reuse its memory."""
-    a = np.asarray(value)
-    dtype = like.dtype
-    if a.dtype.kind == "c":
-        dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
-    return torch.tensor(a, dtype=dtype, device=like.device)

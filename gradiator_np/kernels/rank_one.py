@@ -79,8 +79,8 @@ def _add8(rows: Array, factor: Array, x: Array) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pin_update(jac: Array, dx: Array, df: Array, work: Array) -> int:
-    """Pin ``jac`` to each sample in turn: jac += (df - jac dx) dx^T / |dx|^2.
+def kaczmarz_update(jac: Array, dx: Array, df: Array, work: Array) -> int:
+    """Project ``jac`` on each sample in turn (Kaczmarz): jac += (df - jac dx) dx^T / |dx|^2.
 
     One pass through memory for each sample: eight rows of ``jac`` are read, multiplied and
     corrected while they are in the cache. Rows that start on a cache line (64 bytes) are 1.1
@@ -211,7 +211,7 @@ def qr_update(
     forgetting : float
         Weight, in (0, 1], that a row leaves of earlier information along its own direction.
     known : array of bool, shape (k,)
-        Set to False for rows that opened a new direction: they tell nothing about the noise.
+        Set to False for rows that opened a new direction: they leave no residual.
     work : array, shape (2 m + n,)
         Scratch.
 

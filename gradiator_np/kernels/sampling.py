@@ -34,7 +34,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numba.extending import is_jitted as _is_jitted
 from numpy.typing import ArrayLike, NDArray
 
 # What a driver returns.
@@ -62,11 +61,6 @@ class Sampled(NamedTuple):
 
     values: NDArray[Any]
     errors: dict[int, Exception]
-
-
-def is_jitted(fun: object) -> bool:
-    """Whether ``fun`` is a Numba-jitted function, which the drivers of this module can run."""
-    return callable(fun) and bool(_is_jitted(fun))
 
 
 def positional(fun: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -123,75 +117,6 @@ def sample_driver(fun: Any, scalar: bool = False) -> Driver:
     return drive
 
 
-@lru_cache(maxsize=128)
-def jvp_driver(fun: Any) -> Driver:
-    """Compiled directional derivative, for one jitted function.
-
-    The driver is called as ``drive(x, u, offsets, weights, y0, args, out, progress) -> status``
-    and adds ``weights[i] * (fun(x + offsets[i] * u) - y0)`` to ``out`` for each i from
-    progress[0] on. A 2-point rule has offsets (h,) and weights (1/h,), a 3-point rule (h, -h) and
-    (1/2h, -1/2h). It may be called from other jitted code. x and u may be
-    numbers; y0 and out are C-contiguous arrays.
-    """
-
-    @njit(nogil=True, error_model="numpy")
-    def drive(
-        x: Any, u: Any, offsets: NDArray[Any], weights: NDArray[Any], y0: NDArray[Any],
-        args: Any, out: NDArray[Any], progress: Integers,
-    ) -> int:  # fmt: skip
-        progress[1] = 1
-        flat0 = y0.reshape(-1)
-        flat = out.reshape(-1)
-        for i in range(progress[0], offsets.shape[0]):
-            y = np.asarray(fun(x + offsets[i] * u, *args))
-            if y.shape != y0.shape:
-                return SHAPE
-            row = y.ravel()
-            for j in range(flat0.size):
-                flat[j] += weights[i] * (row[j] - flat0[j])
-            progress[0] = i + 1
-        return DONE
-
-    return drive
-
-
-@lru_cache(maxsize=128)
-def vjp_driver(fun: Any) -> Driver:
-    """Compiled loop over steps along the axes that contracts outputs on arrival.
-
-    The driver is called as ``drive(x, v, axes, offsets, y0, args, values, progress) -> status``:
-    run i moves input axes[i] (in the flattened x) by offsets[i], and values[i, a] becomes
-    sum_j v[a, j] (y_j - y0_j) over the flattened outputs j with v[a, j] != 0. Neither points nor
-    outputs are kept. It may be called from other jitted code.
-    """
-
-    @njit(nogil=True, error_model="numpy")
-    def drive(
-        x: NDArray[Any], v: NDArray[Any], axes: Integers, offsets: NDArray[Any], y0: NDArray[Any],
-        args: Any, values: NDArray[Any], progress: Integers,
-    ) -> int:  # fmt: skip
-        progress[1] = 1
-        flat0 = y0.reshape(-1)
-        point = x.copy()
-        flat = point.reshape(-1)
-        for i in range(progress[0], offsets.shape[0]):
-            point[...] = x
-            flat[axes[i]] += offsets[i]
-            y = np.asarray(fun(point, *args))
-            if y.shape != y0.shape:
-                return SHAPE
-            row = y.ravel()
-            for a in range(v.shape[0]):
-                values[i, a] = 0
-                for j in range(v.shape[1]):
-                    if v[a, j] != 0:  # a failed output that is not asked for must not count
-                        values[i, a] += v[a, j] * (row[j] - flat0[j])
-            progress[0] = i + 1
-        return DONE
-
-    return drive
-
-
 def sample(
     fun: Any, points: NDArray[Any], args: tuple[Any, ...] = (), *, like: ArrayLike
 ) -> Sampled:
@@ -223,133 +148,13 @@ def sample(
     """
     template = np.asarray(like)
     k = len(points)
-    values = np.empty((k, *template.shape), _dtype(points, template))
+    is_complex = "c" in (points.dtype.kind, template.dtype.kind)
+    values = np.empty((k, *template.shape), np.complex128 if is_complex else np.float64)
     drive = sample_driver(fun, points.ndim == 1)
     errors = run(drive, (points, args, values), k, template.shape)
     for row in errors:
         values[row] = np.nan
     return Sampled(values.reshape(k, template.size), errors)
-
-
-def sample_axes(
-    fun: Any,
-    x: NDArray[Any],
-    v: NDArray[Any],
-    axes: Integers,
-    offsets: NDArray[Any],
-    y0: NDArray[Any],
-    args: tuple[Any, ...] = (),
-) -> Sampled:
-    """Cotangents times output differences, v^T (fun(x + offset e_axis) - y0), run after run.
-
-    Memory is k numbers per cotangent, whatever the sizes of x and y: a forward difference rule
-    (k = m) holds one gradient.
-
-    Parameters
-    ----------
-    fun : jitted function
-        Takes an array of shape x_shape and ``args``.
-    x : array, shape x_shape (at least 1-D), C-contiguous and writeable
-    v : array, shape (q, n)
-        Cotangents; an output with v = 0 does not count even where it is nan.
-    axes : array of int64, shape (k,)
-        The input that each run moves, in the flattened x.
-    offsets : array, shape (k,)
-        How far, in units of x. Complex offsets need a complex x.
-    y0 : array, shape y_shape
-        The value at x.
-    args : tuple
-        Further positional arguments.
-
-    Returns
-    -------
-    Sampled
-        ``values`` (k, q), in units of v times y.
-
-    Raises
-    ------
-    Unsupported
-        If ``fun`` cannot be compiled for these arguments.
-    """
-    k = len(offsets)
-    values = np.empty((k, len(v)), _dtype(x, y0, v))
-    errors = run(vjp_driver(fun), (x, v, axes, offsets, y0, args, values), k, y0.shape)
-    for row in errors:
-        values[row] = np.nan
-    return Sampled(values, errors)
-
-
-def vjp(
-    fun: Any,
-    x: NDArray[Any],
-    v: NDArray[Any],
-    axes: Integers,
-    offsets: NDArray[Any],
-    weights: NDArray[np.float64],
-    y0: NDArray[Any],
-    args: tuple[Any, ...] = (),
-) -> Sampled:
-    """v^T J by a difference rule, without storing J.
-
-    Parameters are those of `sample_axes`; run i adds ``weights[i]`` times its contracted
-    difference to the entry of its axis. A 2-point rule has one run an axis with offset h and
-    weight 1/h, a 3-point rule two with offsets (h, -h) and weights (1/2h, -1/2h).
-
-    Returns
-    -------
-    Sampled
-        ``values`` (q, m), in units of v times y per x; nan along inputs of which a run failed,
-        0 along inputs that no run moves.
-    """
-    runs = sample_axes(fun, x, v, axes, offsets, y0, args)
-    out = np.zeros((x.size, len(v)), runs.values.dtype)
-    np.add.at(out, axes, weights[:, None] * runs.values)
-    return Sampled(np.ascontiguousarray(out.T), runs.errors)
-
-
-def jvp(
-    fun: Any,
-    x: NDArray[Any],
-    u: NDArray[Any],
-    offsets: NDArray[Any],
-    weights: NDArray[np.float64],
-    y0: NDArray[Any],
-    args: tuple[Any, ...] = (),
-) -> Sampled:
-    """J u by a difference rule along u, in compiled code.
-
-    Parameters
-    ----------
-    fun : jitted function
-    x, u : array, shape x_shape
-        Point and tangent; numbers are passed where x_shape is ().
-    offsets, weights : array, shape (p,)
-        The rule, in multiples of u: ``sum_i weights[i] (fun(x + offsets[i] u) - y0)``.
-    y0 : array, shape y_shape
-        The value at x.
-    args : tuple
-        Further positional arguments.
-
-    Returns
-    -------
-    Sampled
-        ``values`` (1, n), nan where a run failed; ``errors`` by number of the run.
-
-    Raises
-    ------
-    Unsupported
-        If ``fun`` cannot be compiled for these arguments.
-    """
-    out = np.zeros(y0.shape, _dtype(x, y0, offsets))
-    at = (x[()], u[()]) if x.ndim == 0 else (x, u)
-    errors = run(jvp_driver(fun), (*at, offsets, weights, y0, args, out), len(offsets), y0.shape)
-    if errors:
-        out[...] = np.nan
-    return Sampled(out.reshape(1, y0.size), errors)
-
-
-def _dtype(*arrays: NDArray[Any]) -> type[np.float64] | type[np.complex128]:
-    return np.complex128 if any(a.dtype.kind == "c" for a in arrays) else np.float64
 
 
 def run(

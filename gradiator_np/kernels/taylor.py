@@ -30,7 +30,7 @@ def _top(q: float, logdet: float, dof: float, peak: float) -> float:
 def state_likelihood(
     quad: Array, logdet: Array, dof: float, base: float, per: float,
     nu: Array, first: Integers, last: Integers, out: Array,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Likelihood of each output in every state, relative to its largest.
 
     Parameters
@@ -82,14 +82,13 @@ def state_likelihood(
                 for s in range(n_s):
                     value = out[i, a, z, s] - best
                     out[i, a, z, s] = math.exp(value) if value > -30.0 else 0.0
-    return 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def collapse(
     like: Array, prior: Array, quad: Array, dof: float, base: float, per: float, nu: Array,
     start: Integers, ratio: Array, mass: Array, power: Array, noise: Array,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Posterior mass and curvature power of each (rho, ratio), summed over amplitudes.
 
     Parameters
@@ -131,11 +130,10 @@ def collapse(
         mass[i] /= total
         power[i] /= total
         noise[i] /= total
-    return 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def mixture_interval(mass: Array, shift: Array, sd: Array, level: float, half: Array) -> int:
+def mixture_interval(mass: Array, shift: Array, sd: Array, level: float, half: Array) -> None:
     """Half width h with P(|t| < h) = level under a mixture of normals, per entry.
 
     Parameters
@@ -180,4 +178,3 @@ def mixture_interval(mass: Array, shift: Array, sd: Array, level: float, half: A
                         break
                 h = 0.1 * high if low == 0.0 else math.sqrt(low * high)
             half[i, j] = high
-    return 0

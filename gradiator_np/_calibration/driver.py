@@ -1,0 +1,192 @@
+"""Fit parameters of noisy simulators: min |fun(x)|^2 in few runs, with intervals of x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import _checks as checks
+from gradiator_np._calibration.problem import FitProblem
+from gradiator_np._calibration.result import LeastSquaresResult, result_of
+from gradiator_np._calibration.search import Search
+from gradiator_np._calls import text_of
+from gradiator_np._evaluate import Evaluator, Outcome
+from gradiator_np._options import LeastSquaresOptions, RunOptions, takes
+from gradiator_np._samples import EvaluationError, attach, last_line
+from gradiator_np._signatures import complete, defaults
+from gradiator_np._typing import Array
+from gradiator_np._workers import width
+
+
+@takes(LeastSquaresOptions)
+def least_squares(
+    fun: Callable[..., Any],
+    x0: Any,
+    *,
+    on_error: str = "adapt",
+    **options: Unpack[LeastSquaresOptions],
+) -> LeastSquaresResult:
+    """Minimise the sum of squares of a function that can only be run, noisy or not.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args, **kwargs)`` returns the residuals, an array of any shape, n in all.
+    x0 : array_like or dict
+        Where the search starts, m numbers in all.
+    on_error : {"adapt", "raise"}
+        "adapt": a failed run (an exception, nan or inf) is a place to keep away from.
+    **options : Options
+
+    Returns
+    -------
+    LeastSquaresResult
+        SciPy's ``OptimizeResult`` with the fields of `scipy.optimize.least_squares`,
+
+        x : like x0
+            The parameters found.
+        cost : float
+            Half the sum of squares there.
+        fun : like the residuals
+            The residuals there. They, and so ``cost``, are without noise where the model of all
+            runs knows better than one run.
+        jac : array, shape (n, m)
+            The Jacobian there, in residual per x, by the same model.
+        grad : like x0
+            Gradient of ``cost``, jac^T fun.
+        optimality : float
+            Largest entry of the gradient, each times the distance to the bound that it descends
+            to, where there is one. Noise keeps it from 0.
+        active_mask : like x0
+            -1 on a lower bound, 1 on an upper one, else 0.
+        nfev : int
+            Runs of ``fun`` by this call, failed ones included.
+        njev : int
+            Jacobians that steps were made from, one an iteration; they cost no runs of their own.
+        status : int
+            4: the noise of the runs hides what is left to gain. 3: no run can lower the sum of
+            squares any further. 0: ``max_nfev`` runs are used. -5: the residuals do not answer to
+            the parameters beyond their noise. -2: runs are still wanted (`LeastSquares` only).
+        success : bool
+            Whether ``status`` is positive.
+        message : str
+            What ``status`` means here and what to do, which parameters the runs do not
+            determine, and how many runs failed.
+
+        and its own,
+
+        reason : Status
+            The word for ``status``: NOISE_LIMIT, CONVERGED, BUDGET, NO_SIGNAL or INCOMPLETE.
+        x_stderr : like x0
+            Standard errors of ``x`` as the minimiser of the noise-free sum of squares: what the
+            noise of the runs leaves open, not what errors of data do. inf where ``undetermined``.
+        undetermined : like x0
+            Whether the runs do not determine a parameter.
+        jac_stderr : array, shape (n, m)
+            Standard errors of ``jac``.
+        noise : float, or like the residuals where ``noise`` was
+            Standard deviation of one residual of one run.
+        rounds : int
+            How often points were run, several at once with ``workers``.
+        samples : Samples
+            Every run, earlier ones included.
+
+        ``confidence_interval(0.95)`` gives ``low`` and ``high`` of each parameter.
+
+    Raises
+    ------
+    EvaluationError
+        Where no run succeeds, or the first failure with ``on_error="raise"``. Like any exception
+        that passes through, it carries the runs made before it as ``samples``.
+
+    Notes
+    -----
+    With w ``workers`` up to w points run at once: trial points, points that improve J, and
+    neighbours. Fewer rounds for more runs, and unlike a Jacobian the result depends on w.
+
+    A trust region over the local model of all runs near the centre: residuals + J u + curvature +
+    noise, a Gaussian process on a linear trend whose curvature and noise are found by restricted
+    maximum likelihood. Points are compared by their posterior means, so one lucky run is no
+    progress. Where the expected loss by errors of J exceeds ten predicted decreases, a run
+    improves J instead. It ends after four iterations in which neither a Gauss-Newton step nor
+    better values nor a better J could gain more than a quarter of a standard deviation of the noise
+    in the sum of squares.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gradiator_np import least_squares
+    >>> rng, t = np.random.default_rng(0), np.linspace(0, 4, 30)
+    >>> data = 2 * np.exp(-0.7 * t)
+    >>> def residuals(x):
+    ...     return x[0] * np.exp(-x[1] * t) - data + 0.01 * rng.standard_normal(30)
+    >>> fit = least_squares(residuals, [1.0, 1.0])
+    >>> fit.success, str(fit.reason)
+    (True, 'noise_limit')
+    >>> low, high = fit.confidence_interval(0.95)
+    >>> bool((low < [2, 0.7]).all() and ([2, 0.7] < high).all())
+    True
+    """
+    checks.choice(on_error, ("adapt", "raise"), "on_error")
+    known = complete(options, LeastSquaresOptions)
+    problem = FitProblem.of(x0, known)
+    search = Search(problem, checks.generator(known["rng"]))
+    running = {name: known[name] for name in defaults(RunOptions)}
+    with Evaluator(fun, problem.x_layout, **running) as evaluate:
+        try:
+            _drive(search, evaluate, width(known["workers"]), on_error == "raise")
+        except BaseException as exc:
+            attach(exc, search.log.samples)
+            raise
+    return result_of(search, evaluate.y_layout)
+
+
+def _drive(search: Search, evaluate: Evaluator, most: int, strict: bool) -> None:
+    """Run what the search asks for, until it asks for nothing more."""
+    while True:
+        points, ids = search.ask(most)
+        if not len(ids):
+            return
+        first = evaluate.y_layout is None  # until a value tells the shape of all, one at a time
+        out = Outcome()
+        try:
+            if first:
+                out = _run_first(search, evaluate, points[0])
+            else:
+                evaluate(points, out=out, stop="first" if strict else "never")
+        finally:
+            _tell(search, ids, out)
+        if strict and not np.isfinite(out.values[: out.done]).all():
+            raise EvaluationError(
+                f"a run failed: {next(iter(out.errors.values()), 'it returned nan or inf')}; "
+                "on_error='raise' stops here"
+            ) from out.cause
+        if first and out.errors and len(ids) == 1 and search.center < 0:
+            beside = f" and at each of the {n} points around it" if (n := search.nfev - 1) else ""
+            why = last_line(out.errors[0])
+            raise EvaluationError(f"fun failed at x0{beside}: {why}") from out.cause
+
+
+def _run_first(search: Search, evaluate: Evaluator, point: Array) -> Outcome:
+    """Run one point while no run has succeeded."""
+    try:
+        flat = evaluate.first(point)
+    except EvaluationError as exc:
+        cause = exc.__cause__ or exc
+        return Outcome(np.full((1, 1), np.nan), {0: text_of(cause)}, 1, cause)
+    assert evaluate.y_layout is not None
+    search.problem.check_residuals(evaluate.y_layout, flat.dtype)
+    return Outcome(flat[None].astype(np.float64), done=1)
+
+
+def _tell(search: Search, ids: NDArray[np.intp], out: Outcome) -> None:
+    """Tell what has come back, all or a part of it."""
+    told = ids[: out.done].tolist()
+    if told:
+        search.tell(
+            {i: None if row in out.errors else out.values[row] for row, i in enumerate(told)},
+            {told[row]: text for row, text in out.errors.items()},
+        )

@@ -1,0 +1,135 @@
+"""What was asked for and what came back: points and residuals in the order asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gradiator_np._checks import EPS
+from gradiator_np._samples import Samples
+from gradiator_np._typing import Array, Index
+
+
+def rounding_error(residuals: Array) -> float:
+    """What rounding may leave in residuals of that size: a few units in the last place."""
+    return 4.0 * EPS * float(np.max(np.abs(residuals)))
+
+
+class FitLog:
+    """Points with what fun returned there, and which of them models may use.
+
+    Parameters
+    ----------
+    max_growth : float
+        A sum of squares this many times ``reference`` counts as failed: it says nothing local.
+
+    Attributes
+    ----------
+    points : list of array, shape (m,)
+    residuals : list of (array, shape (n,), or None)
+        For models; None where pending, failed or rejected.
+    reference : float
+        Sum of squares of the first run (that is not 0); inf before.
+    rounding : float
+        Error of one residual of that run by rounding.
+    """
+
+    def __init__(self, max_growth: float = np.inf) -> None:
+        self.points: list[Array] = []
+        self.residuals: list[Array | None] = []
+        self.reference, self.rounding = np.inf, 0.0
+        self._max_growth = max_growth
+        self._outputs: list[Array | None] = []  # as returned
+        self._errors: dict[int, str] = {}
+        self._pending: set[int] = set()
+        self._given: set[int] = set()  # runs that the caller brought
+        self._pseudo: set[int] = set()  # predictions of an earlier Jacobian
+
+    # -- taking runs -------------------------------------------------------------------------
+
+    def request(self, point: Array) -> int:
+        """A point to be run; its id."""
+        self.points.append(point)
+        self.residuals.append(None)
+        self._outputs.append(None)
+        self._pending.add(len(self.points) - 1)
+        return len(self.points) - 1
+
+    def store(self, i: int, output: Array | None, error: str | None = None) -> None:
+        """Take what came back from a point; models see it once it is accepted."""
+        self._outputs[i] = output
+        self._pending.discard(i)
+        if error is not None:
+            self._errors[i] = error
+
+    def accept(self, ids: Iterable[int]) -> None:
+        """Let models use what was stored, in that order, where it is finite and local."""
+        for i in ids:
+            output = self._outputs[i]
+            if output is None or not np.isfinite(output).all():
+                continue
+            with np.errstate(over="ignore"):
+                size = float(output @ output)
+            if not np.isfinite(size) or size > self._max_growth * self.reference:
+                continue
+            if self.reference == np.inf and size > 0:
+                self.reference = max(size, 1e-290)
+                self.rounding = rounding_error(output)
+            self.residuals[i] = output
+
+    def add(self, point: Array, output: Array | None, error: str | None = None) -> int:
+        """A point and what came back from it; its id."""
+        i = self.request(point)
+        self.store(i, output, error)
+        self.accept((i,))
+        return i
+
+    def add_given(self, samples: Samples) -> None:
+        """Earlier runs, which cost nothing; the best of them becomes the reference."""
+        for row, (point, output) in enumerate(zip(samples.points, samples.outputs)):
+            self._given.add(self.add(point, output, samples.errors.get(row)))
+        if len(self.usable):
+            self.reference = max(self.sum_of_squares(self.best), 1e-290)
+
+    def add_pseudo(self, point: Array, residuals: Array) -> None:
+        """A sample that no run made."""
+        self._pseudo.add(self.add(point, residuals))
+
+    # -- what is there -----------------------------------------------------------------------
+
+    @property
+    def nfev(self) -> int:
+        """Runs that came back, failed ones included, given ones not."""
+        return len(self.points) - len(self._pending | self._given | self._pseudo)
+
+    def is_pending(self, i: int) -> bool:
+        return i in self._pending
+
+    @property
+    def usable(self) -> Index:
+        """Ids of what models may use."""
+        return np.array([i for i, r in enumerate(self.residuals) if r is not None], np.intp)
+
+    @property
+    def best(self) -> int:
+        """Id of the least sum of squares; the first one where none is usable."""
+        return min(range(len(self.points)), key=self.sum_of_squares)
+
+    def sum_of_squares(self, i: int) -> float:
+        """Of the residuals of sample i, inf where it failed."""
+        residuals = self.residuals[i]
+        return float(residuals @ residuals) if residuals is not None else np.inf
+
+    @property
+    def samples(self) -> Samples:
+        """Every run that came back, given ones included, failed ones as nan."""
+        runs = [i for i in range(len(self.points)) if i not in self._pending | self._pseudo]
+        size = next((len(v) for v in self._outputs if v is not None), 1)
+        failed = np.full(size, np.nan)
+        outputs = [self._outputs[i] for i in runs]
+        return Samples(
+            np.array([self.points[i] for i in runs]),
+            np.array([failed if v is None else v for v in outputs]),
+            {row: self._errors[i] for row, i in enumerate(runs) if i in self._errors},
+        )

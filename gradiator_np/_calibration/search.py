@@ -1,0 +1,373 @@
+"""The search behind `LeastSquares`: flat points out, residuals in, nothing is run here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gradiator_np import _checks as checks
+from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.geometry import (
+    NEXT_TO_CENTER,
+    InitialDesign,
+    confirming_step,
+    downhill_steps,
+    narrowing_steps,
+    step_along,
+)
+from gradiator_np._calibration.iterate import Iterate
+from gradiator_np._calibration.local_model import (
+    LocalModel,
+    default_samples,
+    model_about,
+    samples_about,
+)
+from gradiator_np._calibration.problem import FitProblem
+from gradiator_np._calibration.stopping import Decision, StoppingTest
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._samples import EvaluationError
+from gradiator_np._status import Status
+from gradiator_np._typing import Array, Index, Mask
+
+#: First trust radius, per root of the number of parameters (0.5: 15 % more runs, 4 % fewer solved).
+RADIUS = 0.3
+#: A sum of squares this many times the first one says nothing local.
+MAX_GROWTH = 1e4
+#: A run improves J where the expected loss by its errors exceeds this many predicted decreases.
+MOST_LOSS = 10.0
+#: Samples in the model once the minimum is found and only its intervals are to be narrowed.
+MOST_SAMPLES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStep:
+    """What a trial step promised: decrease, length in radii, largest shrinkage if it fails."""
+
+    predicted_decrease: float
+    length: float
+    least_factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Points that are run together.
+
+    Attributes
+    ----------
+    ids : tuple of int
+    initial : bool
+        Whether they are of the initial design.
+    trial : TrialStep or None
+        Where the first of them is the step of the model; else they improve the model.
+    """
+
+    ids: tuple[int, ...]
+    initial: bool = False
+    trial: TrialStep | None = None
+
+
+class Search:
+    """A trust region over the local model of all runs.
+
+    Attributes
+    ----------
+    problem : FitProblem
+    log : FitLog
+    region : TrustRegion
+    center : int
+        Id of the point that the region is about; -1 before a run has succeeded.
+    rounds, iterations : int
+        Proposals, and models that were made for them.
+    """
+
+    def __init__(self, problem: FitProblem, rng: np.random.Generator) -> None:
+        m = len(problem.x0)
+        self.problem = problem
+        self.log = FitLog(MAX_GROWTH)
+        self.region = TrustRegion(
+            problem.scale, problem.low, problem.high, RADIUS * float(np.sqrt(m))
+        )
+        self.center = -1
+        self.rounds = self.iterations = 0
+        self._rng = rng
+        self._design = InitialDesign(m)
+        self._jac0 = problem.jac0
+        self._stopping = StoppingTest(m)
+        self._ended: Status | None = None
+        self._proposal = Proposal(())
+        self._narrowing = False  # the minimum is found, its intervals are not narrow enough
+        self._geometry_rounds = 0  # in a row
+        self._downhill_steps = 0
+        if problem.samples is not None:
+            self._start_from_given()
+
+    def _start_from_given(self) -> None:
+        """Start from the best run given; parameters that those runs move need no displacement."""
+        assert self.problem.samples is not None
+        self.log.add_given(self.problem.samples)
+        usable = self.log.usable
+        if not len(usable):
+            return
+        self.center = self.log.best
+        rows = samples_about(self._x, self.log, self.region, self._most_samples)
+        u = (np.array([self.log.points[i] for i in rows]) - self._x) / self.region.scale
+        if np.linalg.matrix_rank(u, tol=1e-6) == len(self._x):
+            self._design.end()
+
+    # -- the caller's side -------------------------------------------------------------------
+
+    @property
+    def nfev(self) -> int:
+        """Runs that came back."""
+        return self.log.nfev
+
+    @property
+    def cost(self) -> float:
+        """Half the sum of squares of the run at the centre; inf before there is one."""
+        return 0.5 * self.log.sum_of_squares(self.center) if self.center >= 0 else np.inf
+
+    @property
+    def reason(self) -> Status:
+        """Why the search ended; INCOMPLETE while runs are wanted."""
+        if self._ended is not None:
+            return self._ended
+        spent = self.nfev >= self.problem.max_nfev and not self.pending
+        return Status.BUDGET if spent else Status.INCOMPLETE
+
+    @property
+    def pending(self) -> list[int]:
+        """Ids of the points that were asked for and have not come back."""
+        return [i for i in self._proposal.ids if self.log.is_pending(i)]
+
+    @checks.underflow_is_zero()
+    def ask(self, most: int = 1) -> tuple[Array, Index]:
+        """Points (k, m) to run next and their ids (k,), at most so many; none at the end.
+
+        Raises
+        ------
+        EvaluationError
+            Where every run failed and nothing is left to try.
+        """
+        if not self.pending and self.reason is Status.INCOMPLETE:
+            left = self.problem.max_nfev - self.nfev
+            proposal = self._initial(left) or self._iterate(max(1, min(most, left)))
+            if proposal is not None:
+                self._proposal = proposal
+                self.rounds += 1
+        ids = self.pending
+        points = np.array([self.log.points[i] for i in ids])
+        return points.reshape(-1, len(self.problem.x0)), np.array(ids, np.intp)
+
+    @checks.underflow_is_zero()
+    def tell(self, outputs: Mapping[int, Array | None], errors: Mapping[int, str]) -> None:
+        """Take residuals, by id, of pending points; None where a run failed."""
+        for i, output in outputs.items():
+            self.log.store(i, output, errors.get(i))
+        if not outputs or self.pending:
+            return
+        # In the order asked for, whoever came back first.
+        self.log.accept(self._proposal.ids)
+        if self._proposal.initial:
+            self._center_on_best()
+        else:
+            self._move(self._proposal)
+
+    # -- the initial design ------------------------------------------------------------------
+
+    def _initial(self, left: int) -> Proposal | None:
+        """x0 and a displacement of each parameter; None where that is done."""
+        x0 = self.problem.x0
+        points: list[Array] = []
+        if self.center < 0 and not any(np.array_equal(p, x0) for p in self.log.points):
+            points.append(x0)
+        if self._jac0 is not None and not points:
+            if self.center >= 0:
+                self._add_predictions(self._jac0)
+            self._jac0 = None
+        if self._jac0 is None:
+            base = self._x if self.center >= 0 else x0
+            points += self._design.points(base, self.region, left - len(points))
+        if not points and self.center < 0:
+            samples = self.log.samples
+            raise EvaluationError(
+                f"no run has succeeded, at x0 or beside it: all {len(samples)} raised or returned "
+                "nan or inf (samples.errors holds what they raised); start where fun has a value",
+                samples,
+            )
+        return Proposal(self._request(points), initial=True) if points else None
+
+    def _add_predictions(self, jac0: Array) -> None:
+        residuals = self.log.residuals[self.center]
+        assert residuals is not None
+        for point, predicted in self._design.predicted(
+            self._x, residuals, jac0, self.problem.scale
+        ):
+            self.log.add_pseudo(point, predicted)
+
+    def _center_on_best(self) -> None:
+        """Centre on the best run; parameters that no run beside it moves are tried again."""
+        best, found_before = self.log.best, self.center >= 0
+        if not np.isfinite(self.log.sum_of_squares(best)):
+            return
+        self.center = best
+        moved: Mask = np.any([self.log.points[i] != self._x for i in self.log.usable], axis=0)
+        if not found_before and self.log.residuals[0] is None:
+            self._design.restart(~moved)
+        self._design.moved(moved)
+
+    # -- an iteration ------------------------------------------------------------------------
+
+    @property
+    def _x(self) -> Array:
+        return self.log.points[self.center]
+
+    @property
+    def _most_samples(self) -> int:
+        return MOST_SAMPLES if self._narrowing else default_samples(len(self.problem.x0))
+
+    @property
+    def _wanted(self) -> Array | None:
+        widths = self.problem.half_widths
+        return None if widths is None else widths.at(self._x)
+
+    def _request(self, points: list[Array]) -> tuple[int, ...]:
+        return tuple(self.log.request(self.region.clip(point)) for point in points)
+
+    def _model(self, x: Array) -> LocalModel:
+        """The model about x, in units of the trust radius."""
+        return model_about(
+            x, self.log, self.region, self._most_samples, self.problem.noise, self.log.rounding
+        )
+
+    def _iterate(self, most: int) -> Proposal | None:
+        """The next points, at most so many; None where the search ends."""
+        self.iterations += 1
+        it = Iterate.at(self._x, self._model(self._x), self.region)
+        at_once = max(1, len(self._proposal.ids))
+        self._stopping = self._stopping.after(it, len(self.log.points), at_once)
+        share = self._act(it, most)
+        if self._ended is not None:
+            return None
+        self.region = self.region.with_difference_step(it.model.difference_step)
+        confirming = [confirming_step(it, self.region, share, self._rng)] if share else []
+        steps, trial = self._steps(it, most - len(confirming))
+        steps += confirming
+        if not steps:  # bounds hold every parameter
+            self._ended = _reason(it)
+            return None
+        unit = self.region.unit
+        return Proposal(self._request([it.x + unit * u for u in steps]), trial=trial)
+
+    def _act(self, it: Iterate, most: int) -> float:
+        """Follow the stopping test; how far a confirming run goes, in difference steps, or 0."""
+        decision = self._stopping.decide(it, self.log, self.region, self._wanted)
+        match decision:
+            case Decision.CONVERGED:
+                self._ended = Status.CONVERGED
+            case Decision.STOP:
+                self._ended = _reason(it)
+            case Decision.ENLARGE:
+                self._stopping = self._stopping.restarted(len(self.log.points))
+                self.region = self.region.after_no_response()
+                if self.region.is_boundless:
+                    self._ended = Status.NO_SIGNAL
+            case Decision.NARROW:
+                self._narrowing = True
+                if it.model.noise_dominates:
+                    self.region = self.region.after_noise()
+            case Decision.CONFIRM_FARTHER:
+                self._stopping = replace(self._stopping, confirmed_farther=True)
+                return 1.0
+        test = self._stopping
+        # Side by side with others it is due as soon as little is expected.
+        early = most > 1 and test.without_decrease > 0 and not test.confirmed_nearby
+        if decision is Decision.CONFIRM_NEARBY or early:
+            self._stopping = replace(test, confirmed_nearby=True)
+            return NEXT_TO_CENTER
+        return 0.0
+
+    def _steps(self, it: Iterate, most: int) -> tuple[list[Array], TrialStep | None]:
+        """Steps to run, and what the first of them promises where it is the model's own."""
+        if not most:
+            return [], None
+        region, wanted = self.region, self._wanted
+        if self._narrowing and wanted is not None:
+            return narrowing_steps(it, region, wanted, most), None
+        least = min(1.0, it.model.difference_step)
+        too_short = it.length < 1e-3 * least or it.predicted_decrease <= 0
+        uncertain = it.loss.jac > MOST_LOSS * it.predicted_decrease
+        if too_short or (uncertain and self._geometry_rounds < len(it.x)):
+            self._geometry_rounds += 1
+            length = region.in_radii(region.difference_step)
+            return self._downhill(it, length, most), None
+        self._geometry_rounds = 0
+        # Side by side: the same direction shorter and longer, then what J knows least.
+        lengths = (0.4 * it.length, 1.6 * it.length)[: most - 1]
+        steps = [it.step, *(step_along(it.step, size, *region.box(it.x)) for size in lengths)]
+        steps += self._downhill(it, 0.5, max(0, most - 3))
+        return steps, TrialStep(it.predicted_decrease, it.length, least)
+
+    def _downhill(self, it: Iterate, length: float, most: int) -> list[Array]:
+        steps = downhill_steps(it, self.region, length, most, self._downhill_steps)
+        self._downhill_steps += len(steps)
+        return steps
+
+    # -- what came back ----------------------------------------------------------------------
+
+    def _move(self, proposal: Proposal) -> None:
+        """Centre on a better point, and let the region follow the trial."""
+        log, x = self.log, self._x
+        succeeded = [i for i in proposal.ids if log.residuals[i] is not None]
+        if not succeeded:
+            self.region = self.region.after_failure()
+            return
+        model = self._model(x)
+        u = (np.array([log.points[i] for i in succeeded]) - x) / self.region.unit
+        values = np.square(model.predict(u)).sum(1)
+        best = int(np.argmin(values))
+        # Worse than this no noise explains.
+        limit = log.sum_of_squares(self.center) + 3.0 * model.sum_of_squares_sd
+        # While intervals are narrowed, only a clear gain moves the centre.
+        gain = model.sum_of_squares_sd if self._narrowing else 0.0
+        if (
+            values[best] < model.sum_of_squares - gain
+            and log.sum_of_squares(succeeded[best]) < limit
+        ):
+            self.center = succeeded[best]
+        trial = proposal.trial
+        if trial is None:
+            return
+        least = min(log.sum_of_squares(i) for i in succeeded)
+        if proposal.ids[0] not in succeeded or least > limit:
+            self.region = self.region.after_failure()
+        else:
+            decrease = model.sum_of_squares - float(values.min())
+            self.region = self.region.after_trial(
+                decrease / trial.predicted_decrease, trial.length, trial.least_factor
+            )
+
+    # -- the answer --------------------------------------------------------------------------
+
+    def answer(self) -> tuple[Array, LocalModel, Mask]:
+        """The best point, the model about it, and which parameters a bound holds.
+
+        Under noise the model's minimiser is better than the best sample two times in three, where
+        it lies near: from steps over half the radius on, it is the worse one now and then.
+        """
+        no_signal = self._ended is Status.NO_SIGNAL
+        x = self.log.points[self.log.usable[0]] if no_signal else self._x
+        it = Iterate.at(x, self._model(x), self.region)
+        worth_it = it.length < 0.5 and 0 < it.predicted_decrease > it.loss.jac
+        if it.limited_by_noise and not no_signal and worth_it:
+            x = self.region.clip(x + self.region.unit * it.step)
+        model = self._model(x)
+        at_low, at_high = x <= self.region.low, x >= self.region.high
+        slope = model.gradient
+        return x, model, (at_low & (slope >= 0)) | (at_high & (slope <= 0))
+
+
+def _reason(it: Iterate) -> Status:
+    """Why nothing is left to gain."""
+    return Status.NOISE_LIMIT if it.limited_by_noise else Status.CONVERGED

@@ -1,0 +1,143 @@
+"""The stopping test: when nothing is left to gain, and what has to be checked before that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+import numpy as np
+
+from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.iterate import Iterate
+from gradiator_np._calibration.local_model import LocalModel, sum_of_squares_sd
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._calibration.uncertainty import minimiser_covariance
+from gradiator_np._typing import Array
+
+#: Iterations in a row without an expected decrease before the search ends.
+IDLE_ITERATIONS = 4
+#: Noise of the sum of squares, relative to it, from which on all of these are needed.
+NOISY_SUM_OF_SQUARES = 1e-3
+#: Runs without a better sum of squares before the search ends, and ten per parameter and one.
+STALLED_RUNS = 30
+#: Sum of squares, relative to the first one, that counts as 0.
+ZERO_SUM_OF_SQUARES = 1e-16
+
+
+class Decision(Enum):
+    """What an iteration comes to."""
+
+    CONTINUE = auto()
+    CONFIRM_NEARBY = auto()  # a run next to the centre, before the search ends
+    CONFIRM_FARTHER = auto()  # a run at the difference step
+    ENLARGE = auto()  # nothing answers: look farther away
+    NARROW = auto()  # the minimum is found, its intervals are too wide
+    STOP = auto()  # nothing more is to be gained, because of noise or not
+    CONVERGED = auto()  # the sum of squares is 0, or nothing can move
+
+
+@dataclass(frozen=True, slots=True)
+class StoppingTest:
+    """Counts what went by without an expected decrease.
+
+    Attributes
+    ----------
+    m : int
+        Number of parameters.
+    without_decrease, without_local_decrease : int
+        Iterations in a row that expect none, anywhere and within the trust region; one after
+        several runs at once counts twice.
+    best : float
+        Least sum of squares so far, by the model, and ...
+    best_at : int
+        ... the number of runs when it was reached.
+    confirmed_nearby : bool
+        A run next to the centre has been asked for since: it finds curvature that passed for
+        noise.
+    confirmed_farther : bool
+        A run along what J answers to least has been asked for since: it finds inputs that do
+        nothing.
+    """
+
+    m: int
+    without_decrease: int = 0
+    without_local_decrease: int = 0
+    best: float = np.inf
+    best_at: int = 0
+    confirmed_nearby: bool = False
+    confirmed_farther: bool = False
+
+    def after(self, it: Iterate, runs: int, at_once: int) -> StoppingTest:
+        """One iteration more, at so many runs, of which the last round made some at once."""
+        counted, negligible = min(at_once, 2), it.negligible_decrease
+        anywhere = self.without_decrease + counted if it.decrease <= negligible else 0
+        nearby = self.without_local_decrease + counted if it.local_decrease <= negligible else 0
+        if it.model.sum_of_squares < self.best - negligible:
+            return StoppingTest(self.m, anywhere, nearby, it.model.sum_of_squares, runs)
+        return replace(self, without_decrease=anywhere, without_local_decrease=nearby)
+
+    def restarted(self, runs: int) -> StoppingTest:
+        """Count anew, from a larger region."""
+        return replace(self, without_decrease=0, without_local_decrease=0, best_at=runs)
+
+    def is_exhausted(self, model: LocalModel, runs: int) -> bool:
+        """Whether there were enough iterations without an expected decrease."""
+        noisy = model.sum_of_squares_sd > NOISY_SUM_OF_SQUARES * model.sum_of_squares
+        enough = IDLE_ITERATIONS if noisy else IDLE_ITERATIONS // 2
+        return (
+            self.without_decrease >= enough
+            or self.without_local_decrease >= 2 * enough
+            or runs - self.best_at > max(STALLED_RUNS, STALLED_RUNS * (self.m + 1) // 3)
+        )
+
+    def decide(
+        self, it: Iterate, log: FitLog, region: TrustRegion, wanted: Array | None
+    ) -> Decision:
+        """What to do at an iterate; ``wanted`` half widths of intervals, shape (m,)."""
+        exhausted = self.is_exhausted(it.model, len(log.points))
+        fixed = not region.movable.any()
+        zero = it.model.sum_of_squares <= ZERO_SUM_OF_SQUARES * log.reference
+        done = zero or region.has_vanished or fixed
+        unanswered = (
+            it.model.noise_dominates
+            and not has_improved(it.model, log)
+            and (exhausted or is_undetermined(it))
+        )
+        if done and (self.confirmed_nearby or fixed):
+            return Decision.CONVERGED
+        if not done and (unanswered or no_change(log)):
+            return Decision.ENLARGE
+        if (done or exhausted) and not self.confirmed_nearby:
+            return Decision.CONFIRM_NEARBY
+        if exhausted and it.limited_by_noise and not self.confirmed_farther:
+            return Decision.CONFIRM_FARTHER
+        if exhausted:
+            narrow = wanted is None or is_narrow_enough(it, region, wanted)
+            return Decision.STOP if narrow else Decision.NARROW
+        return Decision.CONTINUE
+
+
+def has_improved(model: LocalModel, log: FitLog) -> bool:
+    """Whether the sum of squares fell by more than noise since the first run."""
+    first = next(r for r in log.residuals if r is not None)
+    fell = float(first @ first - model.noise @ model.noise - model.residuals @ model.residuals)
+    return fell > 4.0 * sum_of_squares_sd(first, model.noise)
+
+
+def no_change(log: FitLog) -> bool:
+    """Whether every run returned the same."""
+    first, *others = (r for r in log.residuals if r is not None)
+    return all(np.abs(r - first).max() <= log.rounding for r in others)
+
+
+def is_undetermined(it: Iterate) -> bool:
+    """Whether nothing is known of any parameter that no bound holds."""
+    _, undetermined = minimiser_covariance(it.model, it.active)
+    return bool(undetermined[~it.active].all())
+
+
+def is_narrow_enough(it: Iterate, region: TrustRegion, wanted: Array) -> bool:
+    """Whether the 95 % interval of every parameter is at most as wide as wanted."""
+    cov, undetermined = minimiser_covariance(it.model, it.active)
+    half = 1.96 * np.sqrt(np.diagonal(cov)) * region.radius * region.scale
+    return bool((half <= wanted).all() and not (undetermined & (wanted < np.inf)).any())

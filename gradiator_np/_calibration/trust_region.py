@@ -1,0 +1,115 @@
+"""The trust region: how far the local model is believed, and the box of the bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gradiator_np._typing import Array, Mask
+
+#: Actual over predicted decrease from which on the radius grows, and below which it shrinks.
+GOOD, FAIR, BAD = 0.7, 0.25, 0.1
+#: Radius below which x does not move any more, and at which parameters that only noise answered
+#: are given up.
+SMALLEST_RADIUS, LARGEST_RADIUS = 1e-14, 1e12
+#: Least distance of runs that improve the model, in radii.
+NEAREST = 1e-3
+
+
+def within_region(step: float) -> float:
+    """A distance of runs that improve the model, in radii: not beside the centre, not outside."""
+    return float(np.clip(step, NEAREST, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRegion:
+    """A ball of scaled steps u = (x - center) / (radius * scale), |u| <= 1, within bounds.
+
+    Attributes
+    ----------
+    scale, low, high : array, shape (m,)
+    radius : float
+        In units of ``scale``.
+    difference_step : float
+        Distance, in units of ``scale``, at which noise and curvature cost a difference the same:
+        where a run tells most of J. 0 where it is not known yet.
+    """
+
+    scale: Array
+    low: Array
+    high: Array
+    radius: float
+    difference_step: float = 0.0
+
+    @property
+    def unit(self) -> Array:
+        """Length of u = 1, in units of x, shape (m,)."""
+        return self.radius * self.scale
+
+    @property
+    def movable(self) -> Mask:
+        """Parameters that the bounds do not fix."""
+        return self.high > self.low
+
+    def in_radii(self, distance: float) -> float:
+        """A distance in units of ``scale`` as |u|."""
+        return distance / self.radius
+
+    def box(self, center: Array) -> tuple[Array, Array]:
+        """The bounds as limits of u."""
+        return (self.low - center) / self.unit, (self.high - center) / self.unit
+
+    def clip(self, x: Array) -> Array:
+        """x within the bounds."""
+        return np.clip(x, self.low, self.high)
+
+    @property
+    def has_vanished(self) -> bool:
+        return self.radius < SMALLEST_RADIUS
+
+    @property
+    def is_boundless(self) -> bool:
+        return self.radius > LARGEST_RADIUS
+
+    # -- the radius --------------------------------------------------------------------------
+
+    def resized(self, factor: float) -> TrustRegion:
+        return replace(self, radius=self.radius * factor)
+
+    def with_radius(self, radius: float) -> TrustRegion:
+        return replace(self, radius=radius)
+
+    def with_difference_step(self, step: float) -> TrustRegion:
+        """Runs that improve the model go that many radii, within the region."""
+        return replace(self, difference_step=self.radius * within_region(step))
+
+    def after_failure(self) -> TrustRegion:
+        """A trial failed, or is worse than noise explains."""
+        return self.resized(0.5)
+
+    def after_no_response(self) -> TrustRegion:
+        """Nothing within the region answers beyond its noise."""
+        return self.resized(4.0)
+
+    def after_noise(self) -> TrustRegion:
+        """Noise exceeds curvature all over the region: runs tell most where the two are equal."""
+        return self.resized(1.5)
+
+    def after_trial(self, agreement: float, length: float, least: float) -> TrustRegion:
+        """Follow the agreement of a trial step with its prediction.
+
+        Parameters
+        ----------
+        agreement : float
+            Actual over predicted decrease of the sum of squares.
+        length : float
+            Of the step, in radii: one well inside of the region says nothing of a larger one.
+        least : float
+            Largest shrinkage: where noise equals curvature within the region, noise is to blame.
+        """
+        if agreement > GOOD and length > 0.9:
+            return self.resized(2.0)
+        if agreement < FAIR:
+            return self.resized(max(0.5 if agreement < BAD else 0.7, least))
+        return self

@@ -1,0 +1,418 @@
+"""A differentiable function at one point: its value and the products with its Jacobian."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import _checks as checks
+from gradiator_np._differentiable.inputs import (
+    PartialFunction,
+    expect,
+    join,
+    name_of,
+    tree,
+    untree,
+)
+from gradiator_np._differentiable.reuse import Memory, PreparedFunctions
+from gradiator_np._estimate import jacobian
+from gradiator_np._linearize import jvp, vjp
+from gradiator_np._results import JacobianEstimate
+from gradiator_np._samples import SampleError
+from gradiator_np._status import Status
+from gradiator_np._structure import Layout, blocks
+from gradiator_np._typing import Array
+
+Argnums = int | tuple[int, ...] | None
+
+# Entries of a Jacobian that is stored for a single VJP: at 10 x 10 and "2-point" that took 108
+# microseconds, its contraction on arrival 148. The noise-aware default stores larger ones too:
+# only whole Jacobians pass on what was learned of the noise, a third of the evaluations.
+SMALL, SMALL_AUTO = 1024, 2**20
+
+
+@dataclass
+class Counts:
+    """How often each function of a differentiable function has run, and for how long.
+
+    Attributes
+    ----------
+    fun, grad, jvp, jac : int
+        Calls; ``fun`` counts evaluations, those spent on estimates included.
+    seconds : dict of str to float
+        Least time of one call, for those that have run: a first call may have compiled something.
+
+    Examples
+    --------
+    >>> from gradiator_np import gradiator
+    >>> f = gradiator(lambda x: x**2, lambda x, v: 2 * x * v)
+    >>> g = f.vjp([1.0, 2.0], [1.0, 0.0])
+    >>> f.counts.fun, f.counts.grad
+    (0, 1)
+    """
+
+    fun: int = 0
+    grad: int = 0
+    jvp: int = 0
+    jac: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, what: str, started: float) -> None:
+        """Count one call of ``what`` that began at ``started`` (perf_counter)."""
+        took = time.perf_counter() - started
+        setattr(self, what, getattr(self, what) + 1)
+        self.seconds[what] = min(took, self.seconds.get(what, took))
+
+
+class Owner(Protocol):
+    """What a point needs to know of its function: the attributes of ``Gradiator``."""
+
+    fun: Callable[..., Any]
+    grad_fun: Callable[..., Any] | None
+    jvp_fun: Callable[..., Any] | None
+    jac_fun: Callable[..., Any] | None
+    argnums: Argnums
+    context: bool
+    batch_dims: int
+    options: dict[str, Any]
+    counts: Counts
+    _memory: Memory | None
+    _prepared: PreparedFunctions
+
+
+class ForwardRun(NamedTuple):
+    """What a run left: the value, how it lies in a flat vector, and what derivatives may use."""
+
+    value: Any
+    y_layout: Layout
+    context: Any
+
+    @classmethod
+    def of(cls, value: Any, batch_dims: int, context: Any = None) -> ForwardRun:
+        """What is known of a run that returned ``value``."""
+        return cls(value, Layout.of(tree(value), batch_dims), context)
+
+
+class DifferentiablePoint:
+    """A differentiable function at one point: ``value, pushforward, pullback``.
+
+    What the forward run computed (the value, the context) serves the products, and a Jacobian
+    that one product had to estimate serves the next ones where ``keep`` is set.
+
+    Attributes
+    ----------
+    args : tuple
+        The positional inputs.
+    where : int or tuple of int
+        Those to differentiate by; products take and give one array for an int.
+    x_layout, y_layout : Layout
+        How the inputs to differentiate by lie in a flat vector of m numbers, and the outputs in
+        one of n.
+    keep : bool
+        Keep an estimated Jacobian, n times m numbers, for further products.
+
+    Examples
+    --------
+    >>> from gradiator_np import gradiator
+    >>> point = gradiator(lambda x: x**2, method="3-point").linearize([2.0, 3.0])
+    >>> point.value, point.pushforward([1.0, 0.0]).round(6)
+    (array([4., 9.]), array([4., 0.]))
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        args: tuple[Any, ...],
+        argnums: Argnums = None,
+        *,
+        keep: bool = False,
+        forward: ForwardRun | None = None,
+    ) -> None:
+        self.owner = owner
+        self.args = args
+        self.keep = keep
+        if argnums is None:
+            argnums = owner.argnums
+        if argnums is None:
+            argnums = 0 if len(args) == 1 else tuple(range(len(args)))
+        self.where = argnums
+        try:
+            z = self._moved()
+        except IndexError:
+            raise ValueError(f"argnums={argnums}, but only {len(args)} inputs were given") from None
+        self.x_layout = Layout.of(tree(z), owner.batch_dims)
+        self._forward = forward
+        self._estimate: JacobianEstimate | None = None
+        self._matrix: NDArray[Any] | None = None
+
+    def __repr__(self) -> str:
+        y = f"y of shape {self.y_layout.shapes}" if self._forward else "not run yet"
+        name, x = name_of(self.owner.fun), self.x_layout.shapes
+        return f"DifferentiablePoint({name}, x of shape {x}, {y})"
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.value
+        yield self.pushforward
+        yield self.pullback
+
+    # -- the forward run -----------------------------------------------------------------------
+
+    @property
+    def value(self) -> Any:
+        """``fun`` at this point; runs it where it has not run yet."""
+        return self._run().value
+
+    @property
+    def y_layout(self) -> Layout:
+        """How the outputs lie in a flat vector of n numbers."""
+        return self._run().y_layout
+
+    def _run(self) -> ForwardRun:
+        """Run ``fun`` here, once."""
+        if self._forward is not None:
+            return self._forward
+        owner = self.owner
+        started = time.perf_counter()
+        out = owner.fun(*(self._lifted() if owner.options.get("vectorized") else self.args))
+        owner.counts.add("fun", started)
+        context = None
+        if owner.context:
+            if not (isinstance(out, tuple) and len(out) == 2):
+                raise ValueError(
+                    f"with context=True fun must return (y, context), got {type(out).__name__}"
+                )
+            out, context = out
+        if owner.options.get("vectorized"):
+            out = tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
+        self._forward = forward = ForwardRun.of(out, owner.batch_dims, context)
+        if owner._memory is not None:
+            owner._memory.add(self._flat_x()[None], self._flat_y()[None])
+        return forward
+
+    # -- products ------------------------------------------------------------------------------
+
+    def pushforward(self, u: Any) -> Any:
+        """J u for u of the shape of x, or several on a leading axis."""
+        owner = self.owner
+        if owner.jvp_fun is not None:
+            return self._several(self._jvp, u, self.x_layout, "u")
+        if self._matrix is None and owner.jac_fun is None and not self._one_row():
+            return self._estimated_jvp(u)
+        flat, _ = checks.direction(tree(u), self.x_layout, "u")
+        out = (self.matrix() @ flat[..., None])[..., 0]
+        return untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
+
+    def pullback(self, v: Any) -> Any:
+        """v^T J for v of the shape of y (no conjugate), or several on a leading axis."""
+        owner = self.owner
+        if owner.grad_fun is not None:
+            return self._several(self._grad, v, self._known_y_layout(), "v")
+        if self._matrix is None and not self.exact and not self.keep and self._large():
+            return self._estimated_vjp(v)
+        flat, lead = checks.direction(tree(v), self.y_layout, "v")
+        if owner._memory is None or self.keep or lead or self.exact:
+            matrix = self.matrix()
+        else:
+            matrix = self._trusted(self._remembered(owner._memory, np.square(np.abs(flat))))
+        out = (flat[..., None, :] @ matrix)[..., 0, :]
+        return self._as_x(self.x_layout.unflatten(out))
+
+    def jacobian(self) -> Any:
+        """The Jacobian, shape ``y.shape + x.shape``; tuples where there are several."""
+        owner = self.owner
+        if owner.jac_fun is not None:
+            return self._given("jac")
+        out = blocks(self.matrix(), self.y_layout, self.x_layout)
+        if self.y_layout.fields is not None and isinstance(self.value, tuple):
+            return tuple(self._as_x(block) for block in out.values())
+        return self._as_x(out)
+
+    @property
+    def formed(self) -> bool:
+        """Whether the Jacobian is at hand."""
+        return self._matrix is not None
+
+    @property
+    def exact(self) -> bool:
+        """Whether derivatives given determine the Jacobian."""
+        owner = self.owner
+        given = (owner.grad_fun, owner.jvp_fun, owner.jac_fun)
+        return any(function is not None for function in given)
+
+    def matrix(self) -> NDArray[Any]:
+        """The Jacobian as flat arrays, shape batch + (n, m)."""
+        if self._matrix is None:
+            out = self._own_matrix() if self.exact else self._trusted(self.estimate())
+            if not self.keep:
+                return out
+            self._matrix = out
+        return self._matrix
+
+    def _own_matrix(self) -> NDArray[Any]:
+        """The Jacobian from the derivatives given, with the fewest calls."""
+        owner, x, y = self.owner, self.x_layout, self.y_layout
+        if owner.jac_fun is not None:
+            return join(tree(self._given("jac")), y, x)
+        adjoints = owner.grad_fun is not None
+        if adjoints and owner.jvp_fun is not None:
+            adjoints = y.size <= x.size
+        source = y if adjoints else x
+        parts = []
+        for e in np.eye(source.size):
+            e = np.broadcast_to(e, (*source.batch, source.size)).copy()
+            if adjoints:
+                v = untree(y.unflatten(e), isinstance(self.value, tuple))
+                parts.append(x.flatten(tree(self._grad(v))))
+            else:
+                parts.append(y.flatten(tree(self._jvp(self._as_x(x.unflatten(e))))))
+        return np.stack(parts, axis=-2 if adjoints else -1)
+
+    def _large(self) -> bool:
+        """Whether the Jacobian is worth contracting on arrival rather than storing."""
+        auto = self.owner.options.get("method", "auto") == "auto"
+        most = SMALL_AUTO if auto else SMALL
+        return self.owner._memory is None and self.x_layout.size * self.y_layout.size > most
+
+    def _one_row(self) -> bool:
+        """Whether a single VJP that is given is the whole Jacobian."""
+        return self.owner.grad_fun is not None and self.y_layout.size == 1
+
+    # -- derivatives given ---------------------------------------------------------------------
+
+    def _point(self) -> Any:
+        return self.args[0] if len(self.args) == 1 else self.args
+
+    def _known_y_layout(self) -> Layout | None:
+        return None if self._forward is None else self._forward.y_layout
+
+    def _given(self, name: str, *direction: Any) -> Any:
+        """What a derivative that was given returns here, counted."""
+        owner = self.owner
+        extra = (self._run().context,) if owner.context else ()
+        started = time.perf_counter()
+        out = getattr(owner, f"{name}_fun")(self._point(), *direction, *extra)
+        owner.counts.add(name, started)
+        return out
+
+    def _grad(self, v: Any) -> Any:
+        return expect(self._given("grad", v), self.x_layout, "grad_fun", "x")
+
+    def _jvp(self, u: Any) -> Any:
+        out, y_layout = self._given("jvp", u), self._known_y_layout()
+        return out if y_layout is None else expect(out, y_layout, "jvp_fun", "y")
+
+    def _several(
+        self, call: Callable[[Any], Any], value: Any, layout: Layout | None, what: str
+    ) -> Any:
+        """Apply ``call`` to ``value``, or to each of several on a leading axis."""
+        if layout is None or layout.lead_axes(tree(value), what) == 0:
+            return call(value)
+        items = zip(*value, strict=True) if isinstance(value, tuple) else value
+        results = [call(item) for item in items]
+        if isinstance(results[0], tuple):
+            return tuple(np.stack(column) for column in zip(*results, strict=True))
+        return np.stack(results)
+
+    def _as_x(self, tree: Any) -> Any:
+        return untree(tree, not isinstance(self.where, int))
+
+    # -- estimates -----------------------------------------------------------------------------
+
+    def estimate(self) -> JacobianEstimate:
+        """The Jacobian estimated here, with its error bars; kept where ``keep`` is set."""
+        if self._estimate is not None:
+            return self._estimate
+        if self.owner._memory is not None:
+            out = self._remembered(self.owner._memory, None)
+        else:
+            fun, z, options = self._problem()
+            if "workers" in options:  # nobody would end the processes that a prepared one keeps
+                out = jacobian(fun, z, **options)
+            else:
+                out = self.owner._prepared.jacobian(fun, z, self.x_layout, options)
+            self.owner.counts.fun += out.nfev
+        if self.keep:
+            self._estimate = out
+        return out
+
+    def _remembered(self, memory: Memory, weights: Array | None) -> JacobianEstimate:
+        """The Jacobian from earlier samples, with new ones where they do not suffice."""
+        fun, z, _ = self._problem()
+        layouts = self.x_layout, self.y_layout
+        out = memory.estimate(fun, z, self._flat_x(), self._flat_y(), layouts, weights)
+        self.owner.counts.fun += out.nfev
+        return out
+
+    def _flat_x(self) -> Array:
+        return np.asarray(self.x_layout.flatten(tree(self._moved())), dtype=np.float64)
+
+    def _flat_y(self) -> NDArray[Any]:
+        return self.y_layout.flatten(tree(self.value))
+
+    def _estimated_jvp(self, u: Any) -> Any:
+        fun, z, options = self._problem()
+        out = jvp(fun, z, tree(u), **options)
+        self.owner.counts.fun += out.nfev
+        self._trusted(out.estimate, along=True)
+        return untree(out.value, isinstance(self.value, tuple))
+
+    def _estimated_vjp(self, v: Any) -> Any:
+        fun, z, options = self._problem()
+        out = vjp(fun, z, tree(v), **options)
+        self.owner.counts.fun += out.nfev
+        self._trusted(out.estimate)
+        return self._as_x(out.value)
+
+    def _trusted(self, found: JacobianEstimate, *, along: bool = False) -> NDArray[Any]:
+        """The flat Jacobian, or an error: optimisers and training must not take 0 for unknown.
+
+        Inputs with equal bounds are meant to stay where they are: their columns are 0. ``along``:
+        the columns are tangents, not inputs.
+        """
+        # Asking for the status solves for the errors too, which is most of the time of an estimate
+        # of a fast function: only failures, bounds and old samples can leave something unknown.
+        suspect = found.n_failed or "bounds" in self.owner.options or self.owner._memory is not None
+        if suspect and found.solution.status in (Status.UNDETERMINED, Status.FAILED_RUNS):
+            lost = np.isinf(found.solution.cov.stderr())
+            if "bounds" in self.owner.options and not along:
+                flat = self.x_layout.flatten(tree(self._moved()))
+                low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
+                lost = lost & (low != high)
+            if lost.any():
+                names = found.frame.x_layout.listed("x", np.unique(np.argwhere(lost)[:, -1]))
+                raise SampleError(
+                    f"no run determines the derivative by {names}: "
+                    f"{found.message}. estimate(x).jac has the least-norm value there",
+                    found.samples,
+                )
+        return found.solution.coef
+
+    def _problem(self) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
+        """What the estimators take: a function of the inputs to move, those, and the options."""
+        owner, value = self.owner, self.value
+        options = {**owner.options, "f0": tree(value)}
+        whole = self.where == 0 and len(self.args) == 1
+        if whole and not owner.context and not isinstance(value, tuple):
+            return owner.fun, self.args[0], options
+        partial = PartialFunction(owner.fun, self.args, self.where, owner.context)
+        return partial, tree(self._moved()), options
+
+    def _lifted(self) -> tuple[Any, ...]:
+        """The inputs with a leading axis of one point, for functions of many points at once."""
+        where = (self.where,) if isinstance(self.where, int) else self.where
+        return tuple(np.asarray(a)[None] if i in where else a for i, a in enumerate(self.args))
+
+    def _moved(self) -> Any:
+        if isinstance(self.where, int):
+            return self.args[self.where]
+        return tuple(self.args[i] for i in self.where)
+
+    def again(self, argnums: Argnums = None, *, keep: bool = False) -> DifferentiablePoint:
+        """The same point and value, by other inputs if asked, without the estimates made here."""
+        argnums = self.where if argnums is None else argnums
+        return DifferentiablePoint(self.owner, self.args, argnums, keep=keep, forward=self._forward)

@@ -1,0 +1,207 @@
+"""The options of ``jacobian`` and its kin: name, type, default and meaning of each, here only."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypedDict
+
+from gradiator_np._checks import UNBOUNDED
+from gradiator_np._evaluate import Run
+from gradiator_np._samples import Samples
+from gradiator_np._signatures import F, shows
+
+
+class DesignOptions(TypedDict, total=False):
+    """Options that say how it is estimated.
+
+    method : str or design
+        "auto" (default) finds the noise of each output and chooses steps from noise and
+        curvature: 2 m + 9 evaluations for a smooth deterministic function of m inputs, at most
+        5 m + 10 for others, and where slopes at small and wide steps disagree. "2-point",
+        "3-point", "5-point", "7-point" or "9-point": stencils of order 1, 2, 4, 6, 8, as many
+        evaluations for each input, and one at x. "cs": complex step, exact to rounding for
+        analytic functions; one run more tells others. Or a design, such as
+        ``designs.Hadamard(step=...)``.
+    rel_step : scalar or like x, optional
+        Steps relative to |x|, or to ``x_scale`` where it is given; a negative one steps back.
+        Steps turn "auto" into "3-point".
+    abs_step : scalar or like x, optional
+        Steps in units of x; wins over ``rel_step``.
+    x_scale : scalar or like x, optional
+        Typical size of each input; by default |x|, and where x is 0 the median of the others.
+    bounds : pair of (scalar or like x), or scipy.optimize.Bounds
+        No evaluation outside. Inputs with equal bounds are fixed: not moved, ``stderr`` inf.
+    noise : scalar or like y, optional
+        Standard deviation of one evaluation, where it is known; 0 for none. By default "auto" finds
+        it, and stencils read it from their own values: digits of printed outputs, and, from
+        "3-point" on, their highest difference, which is far above the noise of a smooth function
+        for "3-point". "2-point" has no ``stderr`` unless outputs are printed.
+    max_nfev : int, optional
+        Evaluations that "auto" may use, that at x included.
+    atol, rtol : float, or like jac (atol; like x for a VJP), optional
+        Wanted standard error: absolute, in y per x, and relative to the norm of each row of J.
+        "auto" goes on until both are met.
+    min_step, max_step : scalar or like x, optional
+        Limits of the steps of "auto", in units of x: a program that is rough below a scale, a rig
+        that may be moved by so much and no more.
+    solver : str or Solver, optional
+        Solve the samples by "pinv", "huber", "spectral", "rank-one", "taylor" or an object with
+        options, as in ``fit_points``, in place of the method's own weights. Not with "auto" without
+        given steps. A ridge is relative to the squared displacements of each input; an answer that
+        contradicts the method's own is told (status "lack_of_fit").
+    batch_dims : int
+        So many leading axes of x and y are independent points, all perturbed at once.
+    on_error : {"adapt", "drop", "raise"}
+        What to do where a run raises or returns nan: replace the point by another (default),
+        go on without it, or stop. With the first two outputs fail one by one, and ``stderr`` is
+        inf where a direction was lost.
+    rng : None, int or numpy.random.Generator
+        For what is drawn at random. None stands for seed 0: the same call gives the same answer,
+        and so does an int; a Generator goes on from where it is.
+    """
+
+    method: Annotated[Any, "auto"]
+    rel_step: Annotated[Any, None]
+    abs_step: Annotated[Any, None]
+    x_scale: Annotated[Any, None]
+    bounds: Annotated[Any, UNBOUNDED]
+    noise: Annotated[Any, None]
+    max_nfev: Annotated[int | None, None]
+    atol: Annotated[Any, None]
+    rtol: Annotated[float | None, None]
+    min_step: Annotated[Any, None]
+    max_step: Annotated[Any, None]
+    solver: Annotated[Any, None]
+    batch_dims: Annotated[int, 0]
+    on_error: Annotated[str, "adapt"]
+    rng: Annotated[Any, None]
+
+
+class PriorOptions(TypedDict, total=False):
+    """Options that say what is known before.
+
+    f0 : array_like or dict, optional
+        ``fun(x)``, where it is known: saves one evaluation.
+    jac0 : like jac, optional
+        The solver's prior Jacobian.
+    """
+
+    f0: Annotated[Any, None]
+    jac0: Annotated[Any, None]
+
+
+class ArgumentOptions(TypedDict, total=False):
+    """Options that ``fun`` is called with.
+
+    args, kwargs : tuple, dict
+        Passed on to ``fun``.
+    """
+
+    args: Annotated[tuple[Any, ...], ()]
+    kwargs: Annotated[Mapping[str, Any] | None, None]
+
+
+class WorkerOptions(TypedDict, total=False):
+    """Options that say who runs ``fun``.
+
+    workers : int, callable or concurrent.futures.Executor
+        1: a plain loop. Another int: processes (-1: one for each core). A map-like callable.
+        An executor, of threads where ``fun`` releases the GIL. Results are the same bit for bit.
+        Not used with ``vectorized``, where one call takes all points.
+    vectorized : bool
+        ``fun`` takes points (k, *x.shape) and returns (k, *y.shape). (SciPy's are columns.)
+    run : Run, optional
+        How to run: progress.
+    """
+
+    workers: Annotated[Any, 1]
+    vectorized: Annotated[bool, False]
+    run: Annotated[Run | None, None]
+
+
+class FitOptions(TypedDict, total=False):
+    """Options of a fit to residuals.
+
+    bounds : (lower, upper) or scipy.optimize.Bounds
+        Each a scalar or of the shape of x. No point outside of them is ever asked for.
+    x_scale : like x, optional
+        Unit of each parameter: it is first moved by 0.2 of it. Default |x0|; where that is 0,
+        the median of the others, or 1.
+    noise : float or array, optional
+        Standard deviation of one residual of one run, where it is known; an array, of the shape
+        of the residuals, where they differ.
+    x_half_width, x_rel_half_width : like x, optional
+        Go on until the half width of every parameter's 95 % interval is at most
+        ``x_half_width + x_rel_half_width |x|``, with runs where they determine most. inf where
+        any width will do. (SciPy's ``xtol`` ends a search by the size of its steps; here a search
+        ends by itself, and these ask for more than that.)
+    max_nfev : int, optional
+        Runs that may be made; default 100 (m + 1).
+    samples : Samples, optional
+        Earlier runs: they are used and not paid again.
+    jac0 : array_like, shape (n, m), optional
+        An earlier Jacobian at x0, in residual per x: it takes the place of the first m runs.
+    rng : None, int or numpy.random.Generator
+        On which side of the centre the few runs next to it lie, which tell noise from curvature.
+        None stands for seed 0, so that a call can be repeated.
+    """
+
+    bounds: Annotated[Any, UNBOUNDED]
+    x_scale: Annotated[Any, None]
+    noise: Annotated[Any, None]
+    x_half_width: Annotated[Any, None]
+    x_rel_half_width: Annotated[Any, None]
+    max_nfev: Annotated[int | None, None]
+    samples: Annotated[Samples | None, None]
+    jac0: Annotated[Any, None]
+    rng: Annotated[Any, None]
+
+
+class SeedOptions(TypedDict, total=False):
+    """The option of random simulators.
+
+    seed_arg : str, optional
+        For random simulators: the name of the argument of ``fun`` that takes a seed (an int; a
+        Generator where its name is rng), all of them derived from ``rng``. Both ends of a
+        difference get the same (common random numbers), so noise that does not depend on x
+        cancels. "auto" then runs antithetic pairs, each with a seed of its own, whose scatter
+        tells what does not cancel.
+    """
+
+    seed_arg: Annotated[str | None, None]
+
+
+#: The pieces, in the order in which they are shown.
+PIECES = (
+    DesignOptions, PriorOptions, FitOptions, ArgumentOptions, WorkerOptions, SeedOptions,
+)  # fmt: skip
+
+
+class EstimatorOptions(DesignOptions, PriorOptions, total=False):
+    """What ``JacobianEstimator`` takes beside x."""
+
+
+class RunOptions(ArgumentOptions, WorkerOptions, total=False):
+    """What an evaluator takes beside fun."""
+
+
+class Options(EstimatorOptions, RunOptions, SeedOptions, total=False):
+    """What ``jacobian`` takes beside fun and x."""
+
+
+class GradiatorOptions(DesignOptions, WorkerOptions, total=False):
+    """What ``gradiator`` takes for what it has to estimate, at points that are its own affair."""
+
+
+class ProbeOptions(RunOptions, total=False):
+    """What functions that look at noise and steps take beside their own."""
+
+    x_scale: Annotated[Any, None]
+    bounds: Annotated[Any, UNBOUNDED]
+
+
+class LeastSquaresOptions(FitOptions, RunOptions, total=False):
+    """What ``least_squares`` takes beside its own."""
+
+
+def takes(kind: type) -> Callable[[F], F]:
+    """Show the options of one kind where a function or a class says ``**options``."""
+    return shows(kind, *PIECES)

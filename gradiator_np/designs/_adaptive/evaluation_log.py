@@ -1,0 +1,396 @@
+"""The log of the default design: which runs were asked for, and what they gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np._typing import Array, Index
+from gradiator_np.designs._adaptive.model.differences import (
+    SAME_STEP,
+    SIDED_NOISE,
+    SIDED_REACH,
+    CentralDifferences,
+    NoiseGrowth,
+)
+from gradiator_np.designs._displacements import Displacements
+from gradiator_np.designs._protocol import Problem, Rows
+
+#: Line of the pilot, which moves every input at once; inputs are lines 0 .. m - 1.
+PILOT = -1
+#: Line of a repetition at x itself, and of one run that moves several inputs.
+CENTRE, GROUP = -2, -3
+
+# Sizes of inputs and outputs whose variances, relative to rounding, do not underflow, and whose
+# squared variances do not overflow. Outputs below are 0, runs above have failed.
+TINY, HUGE = 1e-130, 1e60
+
+
+@dataclass(frozen=True, slots=True)
+class PairRequest:
+    """Two runs on one line: at +-t, or at t and 2 t on one side.
+
+    ``side`` is 0 for a pair, +1 or -1 for the one-sided rule; ``t`` is in units of the scale.
+    """
+
+    line: int
+    t: float
+    side: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LatestPair:
+    """The latest pair of a line, and the side on which it worked (0: both or none)."""
+
+    t: float
+    side: int
+    works: int
+
+
+def real_outputs(values: NDArray[Any]) -> Array:
+    """Outputs of all points of a batch, (..., B, n), as real numbers (..., N), new memory."""
+    if np.iscomplexobj(values):
+        values = np.concatenate([values.real, values.imag], axis=-1)
+    return np.array(values.reshape(*values.shape[:-2], -1), float, order="C")
+
+
+def _within_range(values: Array) -> None:
+    """Mark what is too large as failed, and what is too small as 0."""
+    size = np.abs(values)
+    values[~(size < HUGE)] = np.nan
+    values[size < TINY] = 0.0
+
+
+class EvaluationLog:
+    """All runs that a plan has asked for, and what came back.
+
+    Steps are in units of ``scale``, whose own copy this is: an input may be rescaled.
+
+    Parameters
+    ----------
+    problem : Problem
+    max_step : array that broadcasts to (B, m), or None
+        How far an input may be moved at most, in units of x.
+    """
+
+    def __init__(self, problem: Problem, max_step: Any = None) -> None:
+        self.problem = problem
+        self.scale = problem.scale.copy()
+        self.f0: Array = real_outputs(problem.y[None])[0]
+        for a, what in ((self.scale, "x"), (self.f0, "fun(x)")):
+            size = np.max(np.abs(a), initial=0.0, where=np.isfinite(a))
+            if size >= HUGE:
+                raise ValueError(
+                    f"{what} has the size {size:.3g}, and fourth powers would overflow: use other "
+                    "units, or a method with given steps"
+                )
+        _within_range(self.f0)
+        self.batch, self.m = problem.x.shape
+        # complex outputs count twice: their real and imaginary parts are outputs of their own
+        self._per_point = self.f0.size // self.batch
+        up = (problem.upper - problem.x) / self.scale
+        down = (problem.x - problem.lower) / self.scale
+        #: How far each input may be moved up and down at every point, in units of t.
+        self.up, self.down = up.min(axis=0), down.min(axis=0)
+        apart = 2 * self.room < np.maximum(up, down).min(axis=0)
+        if apart.any():
+            # points at opposite bounds: up is to where each has more room
+            turned = apart & (up < down)
+            self.scale[turned] *= -1
+            up, down = np.where(turned, down, up), np.where(turned, up, down)
+            self.up, self.down = up.min(axis=0), down.min(axis=0)
+        #: The least change of each input that floating-point numbers allow, in units of t.
+        self.resolution = np.max(np.spacing(np.abs(problem.x)) / self.unit, axis=0)
+        # a rule needs two points
+        self.free = (self.room > 0) & (self.room >= 2 * self.resolution)
+        only = np.flatnonzero(self.free)
+        #: The line that the pilot's pairs belong to: the input itself where there is only one.
+        self.pilot = int(only[0]) if only.size == 1 else PILOT
+        if max_step is not None:
+            self._shorten((max_step / self.unit).min(axis=0))
+        self.direction = np.zeros((self.batch, self.m))
+        self.n_rows = 0
+        self._rows: Rows | None = None
+        self._pairs: list[PairRequest] = []
+        self._first: list[int] = []
+        self._excluded: set[int] = set()
+        self._rescaled = 0
+        #: The pairs of each line, in the order of their rows.
+        self._of: dict[int, list[int]] = {}
+        self._views: tuple[Any, dict[Any, CentralDifferences]] = (None, {})
+
+    def _shorten(self, most: Array) -> None:
+        self.up, self.down = np.minimum(self.up, most), np.minimum(self.down, most)
+        lost = np.flatnonzero(self.free & (self.room < 2 * self.resolution))
+        if lost.size:
+            raise ValueError(
+                f"the max_step of input {lost[0]} is less than two units in the last place of x"
+            )
+
+    @property
+    def unit(self) -> Array:
+        """Lengths (B, m) of t = 1, in units of x; ``scale`` is negative where up leads down."""
+        return np.abs(self.scale)
+
+    @property
+    def room(self) -> Array:
+        """How far each input may be moved to the side that is more open, in units of t."""
+        return np.asarray(np.maximum(self.up, self.down))
+
+    @property
+    def nfev(self) -> int:
+        """Evaluations asked for so far, the one at x included."""
+        return self.n_rows + 1
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Changes whenever an answer may."""
+        done = 0 if self._rows is None else int(self._rows.done.sum())
+        return len(self.rows.done), done, len(self._excluded), self._rescaled
+
+    # -- what is asked for -------------------------------------------------------------------
+
+    def aim(self, direction: Array) -> None:
+        """Let the pilot move along ``direction`` (B, m), in units of the scale."""
+        self.direction = direction
+        self._rescaled += 1
+
+    def request(self, wanted: Sequence[PairRequest]) -> Array:
+        """Offsets (k, B, m) of the runs of these pairs, which are entered into the log."""
+        p, row = self.problem, 0
+        moves: list[tuple[int, int, float]] = []
+        for pair in wanted:
+            self._enter(pair, self.n_rows + row)
+            if pair.line == CENTRE:
+                row += 1
+                continue
+            for multiple in (1.0, -1.0) if pair.side == 0 else (1.0 * pair.side, 2.0 * pair.side):
+                moves.append((row, pair.line, multiple * pair.t))
+                row += 1
+        self.n_rows += row
+        out = np.zeros((row, self.batch, self.m))
+        if moves:
+            at, line, t = (np.array(a) for a in zip(*moves))
+            own = line != PILOT
+            out[at[own], :, line[own]] = t[own, None] * self.scale[:, line[own]].T
+            # as far to both sides as floating-point numbers allow; what would round to nothing
+            # stays where it is
+            along = t[~own, None, None]
+            out[at[~own]] = np.sign(along) * self._reached(np.abs(along) * self.direction)
+        # t was rounded, and x + t s may round to just outside of a bound that t s just reaches
+        ends = -self.down * self.scale, self.up * self.scale
+        low = np.maximum(p.lower - p.x, np.minimum(*ends))
+        return np.clip(out, low, np.minimum(p.upper - p.x, np.maximum(*ends)), out=out)
+
+    def request_group(self, inputs: Index, t: Array, sign: Array | float | None = None) -> Array:
+        """Offset (1, B, m) of a run that moves these inputs at once, upwards where that is open."""
+        self._enter(PairRequest(GROUP, float(t.max())), self.n_rows)
+        self.n_rows += 1
+        out = np.zeros((1, self.batch, self.m))
+        if sign is None:
+            sign = np.where(self.up[inputs] >= t, 1.0, -1.0)
+        out[0][:, inputs] = sign * t * self.scale[:, inputs]
+        return out
+
+    def request_part(self, inputs: Index, t: float) -> Array:
+        """Offsets (2, B, m) of a pair along the part of the pilot's direction that moves these
+        inputs."""
+        self._enter(PairRequest(GROUP, t), self.n_rows)
+        self.n_rows += 2
+        out = np.zeros((2, self.batch, self.m))
+        out[0][:, inputs] = self._reached(t * self.direction)[:, inputs]
+        out[1] = -out[0]
+        return out
+
+    def _reached(self, t: Array) -> Array:
+        """Displacements (.., B, m) that floating-point numbers make of t, in units of x."""
+        x = self.problem.x
+        return np.asarray((x + t * self.scale) - x)
+
+    def part_slope(self) -> Array:
+        """Slope (N,) per unit t that the latest pair of a part of the direction saw."""
+        ahead, behind = self.values()[self.n_rows - 2 : self.n_rows]
+        return np.asarray((ahead - behind) / (2 * self._pairs[-1].t))
+
+    def request_rows(self, offsets: Array) -> Array:
+        """Offsets of another design, which makes an answer of its own of them."""
+        self.n_rows += len(offsets)
+        return offsets
+
+    def _enter(self, pair: PairRequest, row: int) -> None:
+        self._of.setdefault(pair.line, []).append(len(self._pairs))
+        self._pairs.append(pair)
+        self._first.append(row)
+
+    def rescale(self, line: int, factor: float) -> None:
+        """Measure an input, and all its pairs, in a unit that many times as large."""
+        self.scale[:, line] *= factor
+        self.direction[:, line] /= factor
+        for a in (self.up, self.down, self.resolution):
+            a[line] /= factor
+        for i in self._of.get(line, ()):
+            self._pairs[i] = replace(self._pairs[i], t=self._pairs[i].t / factor)
+        self._rescaled += 1
+
+    # -- what is left out of every answer ----------------------------------------------------
+
+    def exclude_below(self, line: int, t: float) -> None:
+        """Leave out the pairs of a line with steps below a limit."""
+        self._excluded |= {i for i in self._of[line] if self._pairs[i].t < t}
+
+    def exclude_above(self, line: int, t: float) -> None:
+        """Leave out the pairs of a line with steps above a limit."""
+        self._excluded |= {i for i in self._of[line] if self._pairs[i].t > t}
+
+    def exclude_steps(self, line: int, steps: tuple[float, ...]) -> None:
+        """Leave out some pairs of a line."""
+        self._excluded |= {
+            i
+            for i in self._of[line]
+            if any(abs(self._pairs[i].t / t - 1) < SAME_STEP for t in steps)
+        }
+
+    def exclude_pair(self, line: int, slot: int) -> None:
+        """Leave out the pair that is in this place of a line's differences."""
+        live = [i for i, p in enumerate(self._pairs) if p.line == line and i not in self._excluded]
+        self._excluded.add(live[slot])
+
+    def exclude_latest(self, count: int) -> None:
+        """Leave out the latest pairs."""
+        self._excluded |= set(range(len(self._pairs) - count, len(self._pairs)))
+
+    # -- what came back ----------------------------------------------------------------------
+
+    @property
+    def rows(self) -> Rows:
+        """Every row so far."""
+        if self._rows is None:
+            p = self.problem
+            self._rows = Rows(
+                Displacements(np.empty((0, *p.x.shape))),
+                np.empty((0, *p.y.shape)),
+                np.empty(0, bool),
+                p.y,
+            )
+        return self._rows
+
+    def record(self, rows: Rows) -> None:
+        """Take what is known by now."""
+        self._rows = rows
+
+    def values(self) -> Array:
+        """Real outputs (k, N) of the rows so far; nan where not done."""
+        rows = self.rows
+        out = real_outputs(rows.values)
+        _within_range(out)
+        out[~rows.done] = np.nan
+        return out
+
+    def values_of(self, line: int, widest: float = np.inf) -> Array:
+        """Values (k, N) of the pairs of a line, of those in use with steps up to ``widest``."""
+        of = (i for i in self._of.get(line, ()) if i not in self._excluded)
+        rows = [self._first[i] + k for i in of if self._pairs[i].t <= widest for k in (0, 1)]
+        return self.values()[[row for row in rows if row < len(self.rows.done)]]
+
+    def steps(self, line: int) -> list[float]:
+        """Steps already asked for on a line."""
+        return [self._pairs[i].t for i in self._of.get(line, ())]
+
+    def latest(self, line: int) -> LatestPair:
+        """The latest pair of a line."""
+        at = self._of[line][-1]
+        pair, first = self._pairs[at], self._first[at]
+        alive = np.isfinite(self.f0)
+        ends = np.isfinite(self.values()[first : first + 2][:, alive])
+        ahead, behind = bool(ends[0].all()), bool(ends[1].all())
+        works = 0 if ahead == behind else (1 if ahead else -1)
+        return LatestPair(pair.t, pair.side, works)
+
+    def is_open(self, line: int, side: int, reach: float) -> bool:
+        """Whether a side of an input has room and was not tried by itself yet."""
+        room = self.up[line] if side > 0 else self.down[line]
+        tried = {self._pairs[i].side for i in self._of.get(line, ())}
+        return bool(room >= reach and side not in tried)
+
+    def answers(self, line: int) -> bool:
+        """Whether the latest pair of a line differs from x anywhere."""
+        first = self._first[self._of[line][-1]]
+        ends = self.values()[first : first + 2]
+        return not bool(((ends == self.f0) | ~np.isfinite(self.f0)).all())
+
+    def group_answers(self) -> bool:
+        """Whether the latest row differs from x anywhere."""
+        latest = self.values()[self.n_rows - 1]
+        same = (latest == self.f0) | ~np.isfinite(self.f0)
+        return not bool(same.all())
+
+    def differences(
+        self, lines: Sequence[int] | Index, growth: NoiseGrowth | None = None
+    ) -> CentralDifferences:
+        """What the pairs of these lines gave; kept until more is known, and not to be written to.
+
+        ``growth`` tells how the noise changes with the values; None where it does not.
+        """
+        key = self.version
+        if self._views[0] != key:
+            self._views = (key, {})
+        views, which = self._views[1], (tuple(int(j) for j in lines), growth is None)
+        if which not in views:
+            views[which] = self._differences(which[0], growth)
+        return views[which]
+
+    def _differences(
+        self, lines: tuple[int, ...], growth: NoiseGrowth | None
+    ) -> CentralDifferences:
+        known, width = len(self.rows.done), 1
+        chosen: list[tuple[int, int, int, PairRequest]] = []
+        for k, line in enumerate(lines):
+            of = [i for i in self._of.get(line, ()) if i not in self._excluded]
+            of = [i for i in of if self._first[i] + 1 < known]
+            chosen += [(k, slot, self._first[i], self._pairs[i]) for slot, i in enumerate(of)]
+            width = max(width, len(of))
+        shape = (len(lines), width, self.f0.size)
+        t, factor = np.full(shape[:2], np.nan), np.ones(shape[:2])
+        one_sided = np.zeros(shape[:2], bool)
+        slope, second, ratio = np.full(shape, np.nan), np.full(shape, np.nan), np.ones(shape)
+        if chosen:
+            where = np.array([c[:3] for c in chosen], dtype=np.intp)
+            row, slot, start = where.T
+            pairs = [c[3] for c in chosen]
+            sided = np.array([p.side != 0 for p in pairs])
+            reach = np.array([abs(p.t) for p in pairs])
+            t[row, slot] = np.where(sided, SIDED_REACH * reach, reach)
+            factor[row, slot] = np.where(sided, SIDED_NOISE, 1.0)
+            one_sided[row, slot] = sided
+            values = self.values()
+            a, b = values[start], values[start + 1]
+            ta, tb = self._realised(start, pairs), self._realised(start + 1, pairs)
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                h = (ta - tb) / 2
+                slope[row, slot] = np.where(
+                    sided[:, None], (4 * a - b - 3 * self.f0) / (2 * ta), (a - b) / (2 * h)
+                )
+                one = sided[:, None]
+                second[row, slot] = np.where(
+                    one, self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
+                ) - slope[row, slot] * np.where(one, tb - 2 * ta, ta + tb)
+                if growth is not None:
+                    ratio[row, slot] = growth.ratio(a, b)
+        slope[~np.isfinite(slope)] = np.nan
+        second[~np.isfinite(second)] = np.nan
+        return CentralDifferences(t, factor, ratio, slope, second, one_sided)
+
+    def _realised(self, row: Index, pairs: list[PairRequest]) -> Array:
+        """Displacements that were really made, in units of t, per real output (k, N)."""
+        u = self.rows.offsets[row] / self.scale
+        line = np.array([p.line for p in pairs])
+        along = np.take_along_axis(u, np.maximum(line, 0)[:, None, None], axis=2)[..., 0]
+        if (line == PILOT).any():
+            norm = np.square(self.direction).sum(axis=1)
+            pilot = (u * self.direction).sum(axis=2) / np.where(norm > 0, norm, 1.0)
+            along = np.where((line == PILOT)[:, None], pilot, along)
+        return np.repeat(along, self._per_point, axis=1)

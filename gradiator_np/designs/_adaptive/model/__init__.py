@@ -1,0 +1,1 @@
+"""The statistical model of central differences: pure functions over arrays."""

@@ -1,0 +1,56 @@
+"""Differences, and the states of the model that they leave likely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np._typing import Array
+from gradiator_np.designs._adaptive.model.differences import CentralDifferences
+from gradiator_np.designs._adaptive.model.likelihood import likelihood, posterior
+from gradiator_np.designs._adaptive.model.prior import States
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """L lines, N real outputs, S states.
+
+    Attributes
+    ----------
+    differences : CentralDifferences
+    states : States
+    weights : array, shape (L, S)
+        Probabilities of the states of each line, common to its outputs: the prior until it is
+        ``updated``.
+    slope : array, shape (L, N)
+        Size of the slopes: the unit of the terms of the model.
+    noise : array, shape (N,) or (L, N)
+        Standard deviation of one evaluation.
+    """
+
+    differences: CentralDifferences
+    states: States
+    weights: Array
+    slope: Array
+    noise: Array
+
+    def updated(self) -> Posterior:
+        """With the weights, so far the prior, updated by the likelihood of the differences."""
+        logs = likelihood(self.differences, self.states, self.noise, self.slope)
+        return replace(self, weights=posterior(self.weights, *logs, self.states))
+
+    def take(self, lines: slice | NDArray[Any] | list[Any]) -> Posterior:
+        """Some of the lines."""
+        noise = np.broadcast_to(self.noise, self.slope.shape)
+        return Posterior(
+            self.differences.take(lines), self.states, self.weights[lines], self.slope[lines],
+            noise[lines],
+        )  # fmt: skip
+
+    @property
+    def bend_length(self) -> Array:
+        """Median length at which each line bends, in units of t."""
+        return self.states.bend_length(self.weights)

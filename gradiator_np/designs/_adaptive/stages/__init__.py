@@ -1,0 +1,1 @@
+"""The stages of the default design, in the order of ``plan``."""

@@ -1,0 +1,55 @@
+"""Where a run failed: ask again, nearer, or on the side that works."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from gradiator_np._typing import Array, Index
+from gradiator_np.designs._adaptive.context import Context
+from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.stages.unused_step import unused_step
+from gradiator_np.designs._adaptive.state import SHRINK, AxisState, FunctionProfile
+
+# A failed pair is asked for again as often as this.
+TRIES = 8
+
+
+def replace_failed(
+    context: Context, profile: FunctionProfile, axes: AxisState, who: Index
+) -> Generator[Array, None, AxisState]:
+    """Replace the failed pairs of these inputs; limits and sides as they turn out to be."""
+    log = context.log
+    for _ in range(TRIES if context.problem.replace else 0):
+        lost = _lost(context, profile, who)
+        if not lost.size:
+            break
+        wanted = []
+        for k in lost:
+            j = int(context.inputs[k])
+            last = log.latest(j)
+            t, works = last.t, last.works
+            if last.side == 0 and works != 0:
+                axes = axes.at(k, side=works, failure_limit=t / 2)
+                t = t / 2
+            elif last.side != 0 and log.is_open(j, -last.side, 2 * t):
+                axes = axes.at(k, side=-last.side)
+            else:
+                t = t / SHRINK
+                axes = axes.at(k, failure_limit=t)
+            axes = axes.at(k, max_step=min(axes.max_step[k], t))
+            step = unused_step(context, profile, axes, k, t, [])
+            wanted.append(PairRequest(j, step, int(axes.side[k])))
+        yield log.request(wanted)
+    return axes
+
+
+def _lost(context: Context, profile: FunctionProfile, who: Index) -> Index:
+    """Inputs for which some output has no slope although it has a value at x."""
+    view = context.log.differences(context.inputs[who], profile.growth)
+    alive = np.isfinite(context.log.f0)
+    if not alive.any():
+        alive = np.asarray(np.isfinite(view.slope).any(axis=(0, 1)))
+    missing = np.asarray(~np.isfinite(view.slope).any(axis=1))
+    return who[missing[:, alive].any(axis=1)]

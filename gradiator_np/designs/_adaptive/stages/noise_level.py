@@ -1,0 +1,70 @@
+"""Noise of a function that is not smooth at small steps, from contrasts along the pilot's line."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from gradiator_np._typing import Array
+from gradiator_np.designs._adaptive.model.likelihood import noise_over_slope
+from gradiator_np.designs._adaptive.model.noise import NoiseEstimator, NoiseLevel
+from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE
+from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
+
+# By how much noise has to grow from the smallest step to the next to count as another one.
+LOUDER = 3.0
+# Multiples of the step of a staircase: at round ones a decimal grid would show no error.
+UNEVEN = 13.7, 29.3
+
+
+def level_of(line: PilotLine, noise: NoiseEstimator) -> NoiseLevel:
+    """The noise that the caller knows, at least rounding, or else what the contrasts say."""
+    known = line.context.known_noise
+    if known is None:
+        return noise.level()
+    return NoiseLevel(np.maximum(known, noise.least), np.full(known.size, np.inf))
+
+
+def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, None, NoiseEstimator]:
+    """Run f(x) again, and pairs where noise and curvature are both small; ``noise`` holds what the
+    smallest step said."""
+    r = min(float(noise_over_slope(level_of(line, noise).noise, noise.size)), 1.0)
+    # wide enough to clear the noise of a slope, short enough to hide curvature in it
+    tau = FULL_UP * float(np.clip(0.1 * r ** (1 / 3), 1e-5, 0.02))
+    tau = max(tau, line.smallest if line.context.min_step > 0 else 0.0)
+    wide = 30 * r ** (1 / 3)
+    wide = wide if wide < 0.07 else 0.85 * WIDE
+    yield from line.pairs([tau, 2 * tau, WIDE, wide], again=True)
+    if line.random:
+        noise = noise.add(line.repetition, 2.0)
+    return _with_contrasts(line, noise, tau, 2 * tau)
+
+
+def measure_staircase(
+    line: PilotLine, noise: NoiseEstimator, step: float
+) -> Generator[Array, None, NoiseEstimator]:
+    """The same where nothing answers below a ``step``: rounded or integer inputs."""
+    t, twice = (k * step for k in UNEVEN)
+    yield from line.pairs([t, twice, WIDE, 5 * twice])
+    return _with_contrasts(line, noise.cleared(), t, twice)
+
+
+def _with_contrasts(
+    line: PilotLine, noise: NoiseEstimator, t: float, twice: float
+) -> NoiseEstimator:
+    """Noise at the scale that will be used: quiet programs at 1e-8 may be loud at 1e-4."""
+    view = line.view
+    a, b = view.at(t), view.at(twice)
+    if a == b or line.side:
+        return noise
+    ta, tb = view.t[0, a], view.t[0, b]
+    r2 = (ta / tb) ** 2
+    bend = view.second[0, a] - r2 * view.second[0, b]
+    wider = noise.cleared().add(
+        view.slope[0, a] - view.slope[0, b], 0.5 / ta**2 + 0.5 / tb**2
+    ).add(bend, 2 * (1 + r2**2) + 4 * (1 - r2) ** 2)  # fmt: skip
+    old, new = level_of(line, noise).noise, wider.level().noise
+    if not noise.count.any() or np.exp(np.mean(np.log(new / old))) > LOUDER:
+        return wider
+    return noise.merge(wider)

@@ -1,0 +1,55 @@
+"""Pairs that an outlier hit: left out where the others of their input then agree."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradiator_np.designs._adaptive.context import OPEN, Context
+from gradiator_np.designs._adaptive.model.likelihood import likelihood
+from gradiator_np.designs._adaptive.model.posterior import Posterior
+from gradiator_np.designs._adaptive.state import AxisState, FunctionProfile
+
+# Share of the outputs that an outlier hits at least.
+HIT = 0.1
+# Pairs of an input up to which outliers are looked for one by one: among many one does little harm.
+SUSPECTS = 8
+# Log-likelihood by which one pair's absence has to be better than any other's.
+EVIDENT = 10.0
+
+
+def exclude_outliers(context: Context, profile: FunctionProfile, axes: AxisState) -> None:
+    """Exclude from the log a pair without which the others of its input agree."""
+    view = context.differences(profile)
+    several = (view.n_pairs > 2) & (view.n_pairs <= SUSPECTS)
+    if not (profile.noisy and several.any()):
+        return
+    known = context.infer(profile, axes).pooled
+    # what hits one output of many is as likely a bend of its own
+    hit = context.inconsistent(profile, axes).mean(axis=1) > HIT
+    for k in np.flatnonzero(several & hit):
+        line = Posterior(
+            view.take([k]),
+            context.states,
+            profile.typical_prior[None],
+            known.slope[[k]],
+            profile.noise,
+        )
+        slot = find_outlier(line)
+        if slot is not None:
+            context.log.exclude_pair(int(context.inputs[k]), slot)
+
+
+def find_outlier(line: Posterior) -> int | None:
+    """The pair of one line (of three and more) without which the others agree; ``weights`` are
+    the prior."""
+    states, view = line.states, line.differences
+    prior = (1 - OPEN) * line.weights[0] + OPEN * states.prior(0.0)
+    slots = np.flatnonzero(np.isfinite(view.t[0]))
+    found = np.zeros(slots.size)
+    for k, slot in enumerate(slots):
+        rest = view.take_pairs(slots[slots != slot])
+        slopes, bends = likelihood(rest, states, line.noise, line.slope)
+        logs = (slopes + bends)[0]
+        found[k] = logs.max() + np.log(prior @ np.exp(logs - logs.max()))
+    best, second = np.argsort(-found)[:2]
+    return int(slots[best]) if found[best] - found[second] > EVIDENT else None

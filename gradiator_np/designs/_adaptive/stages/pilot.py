@@ -1,0 +1,281 @@
+"""The pilot: what a few runs along one direction tell of a function's noise and bends."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gradiator_np._typing import Array
+from gradiator_np.designs._adaptive.context import Context
+from gradiator_np.designs._adaptive.evaluation_log import PILOT
+from gradiator_np.designs._adaptive.model.differences import NoiseGrowth
+from gradiator_np.designs._adaptive.model.likelihood import first_slope
+from gradiator_np.designs._adaptive.model.mixture import slopes
+from gradiator_np.designs._adaptive.model.noise import SECOND_NOISE, NoiseEstimator, NoiseLevel
+from gradiator_np.designs._adaptive.model.posterior import Posterior
+from gradiator_np.designs._adaptive.model.quantization import digit_growth, printed_spacing
+from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE
+from gradiator_np.designs._adaptive.stages.noise_level import (
+    level_of,
+    measure_noise,
+    measure_staircase,
+)
+from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
+from gradiator_np.designs._adaptive.stages.small_scale import (
+    CLOSER,
+    NOISY,
+    Kind,
+    SmallScale,
+    examine_small_scale,
+    small_step,
+)
+from gradiator_np.designs._adaptive.stages.wide_scale import (
+    ScaleComparison,
+    compare_rough,
+    compare_smooth,
+)
+from gradiator_np.designs._adaptive.state import Budget, FunctionProfile
+
+Script = Generator[Array, None, None]
+
+# A pilot that fails is drawn in, or aimed anew, as often as this.
+TRIES = 4
+# The direction moves inputs by half of its step at least.
+ROOMY = 2.0
+# Wherever slopes hold, pairs of single inputs are this much shorter than the pilot's.
+WITHIN = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class PilotResult:
+    """What the pilot found.
+
+    Attributes
+    ----------
+    profile : FunctionProfile or None
+        None where every run failed.
+    noise : NoiseEstimator
+        The contrasts behind ``profile.noise``.
+    max_step : float
+        Steps beyond it failed, in units of t.
+    line : PilotLine
+        The runs themselves.
+    posterior : Posterior or None
+        What they say of each point's slope along the direction, which J has to agree with.
+    """
+
+    profile: FunctionProfile | None
+    noise: NoiseEstimator
+    max_step: float
+    line: PilotLine
+    posterior: Posterior | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What becomes the profile."""
+
+    noise: NoiseEstimator
+    small: SmallScale | None = None
+    noisy: bool = True
+    min_step: float = 0.0
+    scales: ScaleComparison = field(default_factory=ScaleComparison)
+
+
+def run_pilot(context: Context, budget: Budget) -> Generator[Array, None, PilotResult]:
+    """Ask for the pilot's rows; return what they tell."""
+    line = PilotLine(context, budget)
+    least = yield from _first_answer(line)
+    noise = NoiseEstimator.empty(context.log.f0.size)
+    if least is None:
+        return PilotResult(None, noise, line.max_step, line, None)
+    noise = _with_rounding(line, replace(noise, size=line.sizes()))
+    found = yield from _kind(line, noise, least)
+    yield from _replace_wide(line)
+    # where nothing answers below a step, small steps have been told from wide ones already
+    steps = found.min_step > 0 or context.min_step > 0
+    if found.noisy and not (line.random or line.side or steps):
+        scales = yield from compare_rough(line, level_of(line, found.noise).noise)
+        found = replace(found, scales=scales)
+    if found.scales.amplitude is not None:
+        # the mean of two squares
+        amplitude = found.scales.amplitude
+        noise = found.noise.cleared().add(amplitude, 1.0).add(amplitude, 1.0)
+        found = replace(found, noise=noise, noisy=True, min_step=found.scales.min_step)
+    profile, posterior = _profile(line, found)
+    return PilotResult(profile, found.noise, line.max_step, line, posterior)
+
+
+def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
+    """Grow the first pair until something answers: the step below which nothing does, 0 where the
+    smallest step is answered at once; None where every run fails."""
+    log, tries = line.log, 0
+    line.aim()
+    # some input has to move by more than floating-point numbers round to
+    size = np.abs(log.direction).max(axis=0)
+    seen = np.where(size > 0, log.resolution / np.where(size > 0, size, 1.0), np.inf)
+    start = FULL_UP * 10.0 ** np.rint(np.log10(line.context.problem.eps) / 2)
+    least = max(4 * float(seen.min()), ROOMY * line.context.min_step)
+    t = before = start = min(max(start, least), line.max_step)
+    while line.spare > 0:
+        yield from line.pairs([t])
+        view = line.view
+        slope, second = view.slope[0, -1], view.second[0, -1]
+        if not np.isfinite(slope).any():
+            tries += 1
+            if tries > TRIES:
+                return None
+            line.turn(tries)
+            t = t / 8 if log.pilot == PILOT else t
+        elif np.nan_to_num(slope).any() or np.nan_to_num(second).any() or t >= line.max_step:
+            return t if t > start and not _was_rounded(line, t, before) else 0.0
+        else:
+            t, before = min(100 * t, line.max_step), t
+    return 0.0 if np.isfinite(line.view.slope).any() else None
+
+
+def _was_rounded(line: PilotLine, t: float, before: float) -> bool:
+    """Whether what answers at t would be rounded to nothing at the step ``before``, as the square
+    of a step is at a minimum."""
+    slope, second = line.at(t)
+    there = np.abs(slope) * before + np.abs(second) * (before / t) ** 2
+    return bool((there <= 2 * line.context.problem.eps * np.abs(line.log.f0)).all())
+
+
+def _kind(
+    line: PilotLine, noise: NoiseEstimator, least: float
+) -> Generator[Array, None, _Findings]:
+    """What kind of function it is, by what its smallest steps show."""
+    context, printed = line.context, noise.printed.any()
+    known = context.known_noise
+    rough = known is not None and _beyond_rounding(line, noise, known)
+    if printed or rough or context.min_step > 0:
+        if printed:
+            # two pairs an input tell more of a known noise than a look for another one
+            line.reserve(2 * line.log.m)
+        noise = yield from measure_noise(line, noise)
+        return _Findings(_with_rounding(line, noise))
+    if least > 0:
+        noise = yield from measure_staircase(line, noise, least)
+        return _Findings(noise, min_step=least)
+    first = line.at(line.smallest)[1]
+    small = yield from examine_small_scale(line, noise, known is not None)
+    if small.kind is Kind.SMOOTH:
+        start, noise = small.max_step, _with_rounding(line, small.noise, small.max_step)
+        scales = yield from compare_smooth(line, level_of(line, noise).noise, start)
+        return _Findings(noise, small, noisy=False, scales=scales)
+    noise = noise.add(first, SECOND_NOISE)
+    if small.kind is Kind.STILL:
+        least = line.smallest / CLOSER
+        noise = yield from measure_staircase(line, noise, least)
+        return _Findings(noise, small, min_step=least)
+    noise = yield from measure_noise(line, noise)
+    least = 0.0
+    if small.jumps:
+        # small steps see the jump over the step
+        least = WIDE / 4
+        line.log.exclude_below(line.log.pilot, 0.99 * WIDE / 2)
+    return _Findings(_with_rounding(line, noise), small, min_step=least)
+
+
+def _beyond_rounding(line: PilotLine, noise: NoiseEstimator, level: Array) -> bool:
+    """Whether noise is more than a program's own rounding."""
+    ratio = level / np.maximum(noise.size, 1e-300)
+    return bool(np.sqrt(np.mean(np.square(ratio))) > NOISY * line.context.problem.eps)
+
+
+def _with_rounding(
+    line: PilotLine, noise: NoiseEstimator, widest: float = np.inf
+) -> NoiseEstimator:
+    """With the rounding error of floating-point numbers, and of printed digits, at least."""
+    size = line.sizes(widest)
+    # an output that was 0 all along is taken for the smallest of the others
+    some = size[size > 0]
+    size = np.where(size > 0, size, some.min() if some.size else 1.0)
+    noise = replace(noise, size=size).at_least(0.3 * line.context.problem.eps * size)
+    values, still = line.log.values(), line.view.slope[0, int(np.nanargmin(line.view.t[0]))] == 0
+    spacing = printed_spacing(values, line.log.f0, still)
+    # errors spread evenly over a spacing
+    error = spacing / np.sqrt(12)
+    if not _beyond_rounding(line, noise, error):
+        return noise.at_least(error)
+    growth = digit_growth(values, line.log.f0, spacing)
+    return replace(noise.at_least(error), printed=spacing > 0, digits=growth)
+
+
+def _replace_wide(line: PilotLine) -> Script:
+    """Where the wide pairs failed, the domain ends there: stay inside."""
+    view = line.view
+    worked = np.isfinite(view.slope[0]).any(axis=1)
+    failed = ~worked & (view.t[0] > np.min(view.t[0][worked], initial=np.inf))
+    if not failed.any():
+        return
+    wide = view.t[0][failed].min()
+    good = view.t[0][worked]
+    line.max_step = min(line.max_step, wide / 2)
+    if not (good > wide / 10).any():
+        yield from line.pairs([wide / 4])
+
+
+# -- the outcome -----------------------------------------------------------------------------
+
+
+def _profile(line: PilotLine, found: _Findings) -> tuple[FunctionProfile, Posterior]:
+    context, log = line.context, line.log
+    two_scales = found.scales.amplitude is not None
+    level: NoiseLevel = found.noise.level() if two_scales else level_of(line, found.noise)
+    reference = None
+    if found.noisy and not two_scales and level.relative and context.known_noise is None:
+        reference = found.noise.reference(np.nan_to_num(np.abs(log.f0)))
+    growth = NoiseGrowth(reference, found.noise.digits)
+    known, slope, prior = _posterior(line, found, level.noise, growth)
+    gap, small = found.scales.discrepancy, found.small
+    widest = np.inf
+    if not found.noisy and not found.scales.agree:
+        widest = WITHIN * float(np.nanmax(log.differences([log.pilot]).t[0]))
+    profile = FunctionProfile(
+        level.noise, level.dof, prior, slope / line.length, found.noisy, line.random,
+        min_step=found.min_step, max_step=widest, two_scales=two_scales,
+        # signs are random: what m slopes differ by together, each does by 1 / sqrt(m) of
+        discrepancy=None if gap is None else gap / line.length,
+        growth=growth,
+        nonsmooth=small is not None and (small.kinked or small.jumps),
+        unresolved=0.0 if small is None else small.unresolved,
+    )  # fmt: skip
+    return profile, known
+
+
+def _posterior(
+    line: PilotLine, found: _Findings, noise: Array, growth: NoiseGrowth
+) -> tuple[Posterior, Array, Array]:
+    """What is known along the direction, the size of the slopes (N,) there, and the prior (B, S)
+    of single inputs."""
+    context, log, batch = line.context, line.log, line.log.batch
+    view = log.differences([log.pilot], growth).by_point(batch)
+    narrow = found.small is not None and found.small.max_step < small_step(context.problem.eps)
+    every = context.states.prior(0.0 if line.random else 0.1, narrow=narrow)
+    possible = np.flatnonzero(every)
+    states, start = context.states.take(possible), np.tile(every[possible], (batch, 1))
+    # a direction that bounds keep short bends late, in units of itself
+    reach = line.reach[line.reach > 0] if log.pilot == PILOT else np.ones(1)
+    short = 0.5 * float(np.log10(np.mean(np.square(reach)))) if reach.size else 0.0
+    if short < 0:
+        start = states.blur(start, -short)
+    each = noise.reshape(batch, -1)
+    first = Posterior(view, states, start, first_slope(view, each), each)
+    slope = np.abs(slopes(first)).ravel()
+    # a slope may vanish along one direction: then a typical one, relative to the output's size,
+    # stands in for it
+    size = found.noise.size
+    slope = np.maximum(slope, 0.03 * np.median(slope / size) * size) + noise
+    known = replace(first, slope=slope.reshape(batch, -1)).updated()
+    moved = max(int((np.abs(log.direction).max(axis=0) > 0).sum()), 1)
+    # inputs moved together bend up to sqrt(m) faster than one of them
+    prior = states.blur(known.weights, 0.25 * np.log10(moved) + short)
+    prior = 0.95 * prior + 0.05 * states.prior(1e-5)
+    out = np.zeros((batch, every.size))
+    # where the pilot's pairs are the input's own they are used again as such
+    out[:, possible] = prior if log.pilot == PILOT else start
+    return known, slope, out

@@ -1,0 +1,191 @@
+"""The pilot's line: pairs along one random direction that moves every input."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np._typing import Array
+from gradiator_np.designs._adaptive.context import Context
+from gradiator_np.designs._adaptive.evaluation_log import CENTRE, PILOT, PairRequest
+from gradiator_np.designs._adaptive.model.differences import (
+    SIDED_REACH,
+    CentralDifferences,
+    round_digit,
+)
+from gradiator_np.designs._adaptive.state import WIDEST, Budget
+
+Script = Generator[Array, None, None]
+
+# Inputs that bounds keep to less than this share of the others' steps stay where they are: what
+# moves by so little shows what floating-point numbers allow, not a slope.
+BARELY = 1e-2
+
+
+class PilotLine:
+    """The direction, its pairs, and the runs that are left for more of them.
+
+    Parameters
+    ----------
+    context : Context
+    budget : Budget
+    """
+
+    def __init__(self, context: Context, budget: Budget) -> None:
+        self.context, self.log = context, context.log
+        #: With what few functions need beyond the default limit.
+        self.budget = budget
+        used = self.log.n_rows
+        left = budget.limit - used - 1 if budget.max_nfev is None else budget.max_nfev - used
+        # two pairs an input are worth more than what the pilot adds beyond ten runs
+        self._limit = used + max(left - 4 * budget.m, min(left - 2 * budget.m, 10))
+        self._most = budget.limit - 2 * budget.m
+        #: +1 or -1 where pairs are one-sided rules.
+        self.side = 0
+        #: How far each input takes part, relative to the others.
+        self.reach = np.ones(self.log.m)
+        #: Steps beyond it fail.
+        self.max_step = WIDEST
+        #: Whether f(x) was run again, and whether it differed.
+        self.repeated = self.random = False
+
+    # -- what was seen -----------------------------------------------------------------------
+
+    @property
+    def view(self) -> CentralDifferences:
+        """The pairs so far."""
+        return self.log.differences([self.log.pilot])
+
+    def at(self, t: float) -> tuple[Array, Array]:
+        """Slope and second difference (N,) of the pair of the step nearest to t."""
+        view = self.view
+        k = view.at(t)
+        return view.slope[0, k], view.second[0, k]
+
+    @property
+    def smallest(self) -> float:
+        """The smallest step of a pair."""
+        return float(np.nanmin(self.view.t[0]))
+
+    def widest(self, most: float) -> float:
+        """The widest step of a pair up to ``most``, 0 where there is none."""
+        t = self.view.t[0]
+        return float(np.max(t[t <= 1.001 * most], initial=0.0))
+
+    @property
+    def resolution(self) -> float:
+        """The least t at which floating-point numbers move every input that takes part."""
+        size = np.abs(self.log.direction).max(axis=0)
+        moved = self.log.free & (size > 0)
+        return float(np.max(self.log.resolution[moved] / size[moved], initial=0.0))
+
+    @property
+    def length(self) -> float:
+        """Length of the direction, in units of the scales."""
+        return float(np.sqrt(np.square(self.log.direction[0]).sum())) or 1.0
+
+    def sizes(self, widest: float = np.inf) -> Array:
+        """The largest size of each output at x and at pairs of steps up to ``widest``."""
+        values = np.abs(np.nan_to_num(self.log.values_of(self.log.pilot, widest)))
+        return np.asarray(
+            np.maximum(values.max(axis=0, initial=0.0), np.nan_to_num(np.abs(self.log.f0)))
+        )
+
+    # -- asking ------------------------------------------------------------------------------
+
+    @property
+    def spare(self) -> int:
+        """Pairs that the budget still allows."""
+        return (self._limit - self.log.n_rows - 1) // 2
+
+    def allow(self, runs: int) -> bool:
+        """Allow so many runs more, as far as one pair an input is left; whether a pair fits."""
+        self._limit = min(self._limit + runs, self._most)
+        return self.spare > 0
+
+    def extend(self, runs: int) -> bool:
+        """Allow so many runs more without taking them from what comes after the pilot, unless
+        the caller has set the limit; whether a pair fits."""
+        if self.budget.max_nfev is None:
+            self.budget = self.budget.more(runs)
+            self._most += runs
+        return self.allow(runs)
+
+    def reserve(self, runs: int) -> None:
+        """Keep so many runs for what comes after the pilot."""
+        self._most -= runs
+
+    def pairs(self, steps: Iterable[float], again: bool = False) -> Script:
+        """Pairs at steps that were not asked for yet, as many as the budget allows; with f(x) run
+        ``again`` beside them."""
+        log = self.log
+        wanted: list[PairRequest] = []
+        if again and not self.repeated:
+            wanted.append(PairRequest(CENTRE, 0.0))
+        used, most = log.steps(log.pilot), self.spare
+        for step in steps:
+            t = min(step, self.max_step) / (SIDED_REACH if self.side else 1.0)
+            if any(abs(t / other - 1) < 0.01 for other in used) or most <= 0:
+                continue
+            used, most = [*used, t], most - 1
+            wanted.append(PairRequest(log.pilot, t, self.side))
+        if not wanted:
+            return
+        row = log.n_rows
+        yield log.request(wanted)
+        if again and not self.repeated:
+            repetition = log.values()[row]
+            both = np.isfinite(repetition + log.f0)
+            self.repeated, self.random = True, bool((repetition != log.f0)[both].any())
+            self.repetition = repetition - log.f0
+
+    # -- the direction -----------------------------------------------------------------------
+
+    def aim(self, way: int = 0) -> None:
+        """Draw the direction; a one-sided one leads all inputs up (``way`` 1) or down (-1) where
+        there is room, or (0) to where there is more."""
+        log, rng = self.log, self.context.problem.rng
+        gap = np.minimum(log.up, log.down)
+        if self.side == 0 and not (gap > 0).any():
+            self.side = 1
+        if self.side:
+            side = np.where(log.up >= log.down, 1.0, -1.0)
+            if way:
+                side = np.where((log.up if way > 0 else log.down) > 0, way, -way)
+            gap = np.where(side > 0, log.up, log.down) / 2
+        # no input may be led out of its bounds by the widest pair
+        reach = np.minimum(1.0, np.maximum(gap, 0.0) / WIDEST)
+        self.reach = np.where(reach < BARELY * reach.max(), 0.0, reach)
+        size = rng.uniform(0.5, 1.0, log.m) * self.reach
+        sign = side if self.side else rng.choice([-1.0, 1.0], log.m)
+        if log.pilot != PILOT:
+            size = np.where(log.free, 1.0, 0.0)
+            self.max_step = float(min(WIDEST, gap[log.pilot]))
+            sign = np.ones(log.m)
+            if self.side:
+                self.side = 1 if log.up[log.pilot] >= log.down[log.pilot] else -1
+        log.aim(round_digit(sign * size * log.scale) / log.scale)
+
+    def turn(self, tries: int) -> None:
+        """Another direction where both runs of a pair, or one of them, failed."""
+        log = self.log
+        last = log.latest(log.pilot)
+        if last.side == 0 and last.works != 0:
+            # the domain ends at x: the side that works will do
+            log.aim(log.direction * last.works)
+            self.side = 1 if log.pilot == PILOT else last.works
+        elif log.pilot == PILOT and tries > 1:
+            # each output may have a side of its own: all up, all down, at random again
+            way = (0, 1, -1)[tries % 3 - 1]
+            self.side = abs(way)
+            self.aim(way)
+
+    def takes_part(self) -> NDArray[np.bool_]:
+        """Free inputs (m,) that the direction moves by a fair share."""
+        return np.asarray(self.reach[self.context.inputs] >= FAIR)
+
+
+# Inputs with a smaller share than this of a full step hardly show in the pilot.
+FAIR = 0.25

@@ -1,0 +1,40 @@
+"""Steps that differ from those in hand, and round ones for programs that read decimals."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+
+from gradiator_np.designs._adaptive.context import Context
+from gradiator_np.designs._adaptive.model.differences import round_digit
+from gradiator_np.designs._adaptive.state import AxisState, FunctionProfile
+
+# Every other pair of a random function is drawn in by this much: at one step alone nothing tells
+# truncation from slope.
+ASIDE = 0.7
+
+
+def unused_step(
+    context: Context, profile: FunctionProfile, axes: AxisState, k: int, t: float,
+    taken: list[float],
+) -> float:  # fmt: skip
+    """A step near t not yet used on the k-th free input, round where the function is deterministic.
+
+    A repeat of a deterministic run is bitwise equal and looks like a sign of no noise; a program
+    that rounds its inputs to a decimal grid sees a round step exactly as meant.
+    """
+    j = int(context.inputs[k])
+    low, high = axes.min_step[k], np.inf if axes.side[k] else axes.widest[k]
+    used = context.log.steps(j) + taken
+    if profile.random:
+        near = [other for other in used if 0.99 * ASIDE < other / t < 1.01]
+        return t * ASIDE if len(near) % 2 and t * ASIDE >= low else t
+    scale = float(context.log.unit[0, j])
+    smaller, larger = t * 0.85 ** np.arange(200), t / 0.85 ** np.arange(1, 40)
+    for step in chain(smaller[smaller >= low], larger[larger <= high], [t]):
+        rounded = float(round_digit(np.array(step * scale))) / scale
+        new = all(abs(rounded / other - 1) > 1e-6 for other in used)
+        if new and 0.999 * low <= rounded <= 1.001 * high:
+            break
+    return rounded

@@ -1,0 +1,1 @@
+"""Designs that move many inputs at once."""

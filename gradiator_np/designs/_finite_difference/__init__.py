@@ -1,0 +1,1 @@
+"""Coordinate stencils: where to look, and the weights that make J of it."""

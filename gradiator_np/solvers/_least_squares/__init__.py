@@ -1,0 +1,1 @@
+"""Least squares: pseudo-inverse, structure, robust weights, influence."""

@@ -1,0 +1,1 @@
+"""Least operator norm of the residual, and guaranteed bounds."""

@@ -1,0 +1,1 @@
+"""One sample at a time: recursive least squares in square-root form, and Kaczmarz updates."""

@@ -1,0 +1,1 @@
+"""Samples lying anywhere: universal kriging with a random Taylor series."""

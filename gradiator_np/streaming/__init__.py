@@ -1,5 +1,0 @@
-"""A Jacobian from one sample at a time."""
-
-from gradiator_np.streaming.stream import StreamingJacobian
-
-__all__ = ["StreamingJacobian"]

@@ -1,0 +1,171 @@
+"""The default as a caller sees it: statuses, bounds, batches, budgets."""
+
+import numpy as np
+import pytest
+
+from gradiator_np import EvaluationError, jacobian
+
+
+def test_runs_that_are_all_the_same_are_no_zero():
+    """An input file that is not read, a buffer that is not written."""
+    with pytest.warns(match="no_response: .* the same numbers to the last bit"):
+        found = jacobian(lambda z: np.array([3.0, 4.0]), [1.0, 2.0])
+    assert found.status == "no_response"
+    assert not found.success
+    np.testing.assert_array_equal(found.jac, 0)
+
+
+def test_an_input_that_changes_nothing_is_named():
+    found = jacobian(lambda z: np.array([np.exp(z[0]), np.sin(z[2])]), [1.0, 2.0, 0.5])
+    assert found.status == "ok"
+    assert "inputs 1 change nothing" in found.message
+    np.testing.assert_array_equal(found.jac[:, 1], 0)
+
+
+def test_a_minimum_is_no_lack_of_signal():
+    """f - f(x) = t^2 is rounded to nothing below 1e-8."""
+    for fun in (lambda z: 1 + (z - 1) ** 2, lambda z: 1 + ((z - 1) ** 2).sum()):
+        found = jacobian(fun, np.ones(2), rng=0)
+        assert found.status == "ok"
+        assert np.abs(found.jac).max() < 1e-9  # rounding of f over steps of 1e-6 and more
+
+
+ODD = {
+    # name: function of two inputs at (0, 1), its Jacobian there
+    "sin": (lambda z: np.array([np.sin(z[0]) * z[1], z[1] ** 2]), [[1, 0], [0, 2]]),
+    "tanh": (lambda z: np.array([np.tanh(5 * z[0]) + z[1], z[1] ** 2]), [[5, 1], [0, 2]]),
+    "waves": (lambda z: np.array([np.sin(30 * z[0]) + z[1], z[1]]), [[30, 1], [0, 1]]),
+    "cube": (lambda z: np.array([z[0] ** 3 + z[0] + z[1], z[1]]), [[1, 1], [0, 1]]),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_input_on_its_bound_has_bars_of_its_own(name):
+    """The pilot does not move it, and says nothing of how it bends: odd functions of it show no
+    second difference either. One-sided rules of second order, at their best step: eps^(2/3) times
+    27,000, the third derivative of sin(30 x)."""
+    fun, jac = ODD[name]
+    for seed in range(5):
+        found = jacobian(fun, [0.0, 1.0], bounds=([0.0, -9.0], [9.0, 9.0]), rng=seed)
+        assert found.status == "ok"
+        assert np.abs(found.jac - jac).max() < 1e-6
+        assert (np.abs(found.jac - jac) <= 5 * found.stderr + 1e-14).all()
+
+
+def test_points_of_a_batch_at_opposite_bounds():
+    """Each point is moved to its own side; a point between them costs nothing."""
+
+    def fun(z):
+        return np.stack([np.sin(z[..., 0]) * z[..., 1], np.exp(z[..., 1] - z[..., 0])], -1)
+
+    points = np.array([[0.0, 1.0], [1.0, 1.0], [0.4, -0.5]])
+    found = jacobian(fun, points, batch_dims=1, bounds=([0.0, -9.0], [1.0, 9.0]), rng=0)
+    x, y = points.T
+    e = np.exp(y - x)
+    wanted = np.array([[np.cos(x) * y, np.sin(x)], [-e, e]]).transpose(2, 0, 1)
+    assert found.status == "ok"
+    # as above, of functions that bend on the scale of 1
+    np.testing.assert_allclose(found.jac, wanted, rtol=0, atol=1e-8)
+    assert (np.abs(found.jac - wanted) <= 5 * found.stderr + 1e-14).all()
+
+
+def test_no_pair_leaves_the_bounds_of_any_point():
+    points, seen = np.array([[0.0, 1.0], [1.0, 1.0]]), []
+
+    def fun(z):
+        seen.append(z.copy())
+        return z**2 * np.cos(z)
+
+    jacobian(fun, points, batch_dims=1, bounds=([0.0, 0.5], [1.0, 1.5]), rng=0)
+    seen = np.array(seen)
+    assert (seen >= [0.0, 0.5]).all()
+    assert (seen <= [1.0, 1.5]).all()
+
+
+@pytest.mark.parametrize("m", [1, 4])
+def test_more_evaluations_are_never_worse(m):
+    """40 random functions that bend on the scale of x: median errors of a column, at most 1.2 times
+    those of fewer evaluations. (They fall by a factor of 10 and more.)"""
+    errors = {None: [], 8: [], 20: []}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        a, x = rng.normal(size=(3, m)), rng.uniform(0.5, 2, m)
+        jac = (np.cos(a @ x) + 0.5 * np.exp(0.5 * a @ x))[:, None] * a
+        for per_input, found in errors.items():
+            estimate = jacobian(
+                lambda z, a=a: np.sin(a @ z) + np.exp(0.5 * a @ z), x, rng=seed,
+                max_nfev=None if per_input is None else per_input * m + 10,
+            )  # fmt: skip
+            found.append(np.linalg.norm(estimate.jac - jac) / np.linalg.norm(jac))
+    medians = [np.median(e) for e in errors.values()]
+    assert medians[1] < 1.2 * medians[0]
+    assert medians[2] < 1.2 * medians[1]
+
+
+class Fails:
+    """Fails in its first runs."""
+
+    def __init__(self, times, error=None):
+        self.times, self.runs = times, 0
+        self.error = error or RuntimeError("licence server is busy")
+
+    def __call__(self, z):
+        self.runs += 1
+        if self.runs <= self.times:
+            raise self.error
+        return z**2
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_value_at_x_that_failed_is_run_again(times):
+    fun = Fails(times)
+    found = jacobian(fun, [1.0, 2.0])
+    np.testing.assert_allclose(found.jac, np.diag([2.0, 4.0]), atol=1e-8)
+    assert found.nfev == fun.runs
+
+
+@pytest.mark.parametrize(
+    "fun, on_error, runs",
+    [(Fails(9), "adapt", 3), (Fails(9), "raise", 1), (Fails(9, IndexError("5")), "adapt", 1)],
+)
+def test_what_fails_thrice_or_is_a_bug_is_raised(fun, on_error, runs):
+    with pytest.raises(EvaluationError, match="failed at x itself"):
+        jacobian(fun, [1.0, 2.0], on_error=on_error)
+    assert fun.runs == runs
+
+
+@pytest.mark.parametrize("digits", [3, 5, 7])
+def test_rounded_inputs_are_told_from_wiggles(digits):
+    """A program that rounds what it reads: bars of the size of the grid, no doubt of two scales."""
+    statuses, off = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        a, x = rng.normal(size=(4, 3)), rng.uniform(1, 9, 3)
+        found = jacobian(lambda z, a=a: np.sin(a @ np.round(z, digits) / 5), x, rng=seed)
+        statuses.append(str(found.status))
+        jac = np.cos(a @ x / 5)[:, None] * a / 5
+        off.append(np.abs(found.jac - jac) / found.stderr)
+    # one in twenty may be in doubt; columns go wrong together: of 60, three beyond 1.96 at 0.95
+    assert statuses.count("two_scales") <= 1
+    assert np.mean(np.array(off) < 1.96) > 0.85
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
+@pytest.mark.parametrize("m, most", [(1, 3), (1, 6), (2, 3), (2, 5), (4, 5), (4, 9)])
+def test_a_budget_that_shows_no_noise_claims_no_answer(m, most):
+    """Noise of 1e-3 at steps of 1e-8: J is of the size of 1e5. Intervals are those of Student's t,
+    0.95 of 60 Jacobians hold; eleven that do not have a probability of 1e-4. That it is said to be
+    an answer takes one of those, or two runs that agree by chance."""
+    held, ok = [], 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        found = jacobian(
+            lambda z, r=rng: np.sin(z) + 1e-3 * r.standard_normal(m), np.ones(m), max_nfev=most,
+            rng=seed,
+        )  # fmt: skip
+        low, high = found.confidence_interval(0.95)
+        jac = np.diag(np.full(m, np.cos(1.0)))
+        held.append(((low <= jac) & (jac <= high)).mean())
+        ok += found.status == "ok"
+    assert np.mean(held) > 1 - 11 / 60
+    assert ok <= 10

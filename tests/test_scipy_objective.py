@@ -1,0 +1,114 @@
+"""SciPy's optimisers on a noisy function, through the model of its runs."""
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from gradiator_np._calibration.scipy_objective import ScipyObjective
+
+T = np.linspace(0, 4, 30)
+TRUTH = np.array([2.0, 0.7, 0.3])
+START = np.array([1.0, 1.0, 1.0])
+
+
+def decay(x):
+    return x[0] * np.exp(-x[1] * T) + x[2]
+
+
+def residuals(sigma, seed=0):
+    rng = np.random.default_rng(seed)
+    return lambda x: decay(x) - decay(TRUTH) + sigma * rng.normal(size=T.size)
+
+
+def size(x):
+    return np.sum((decay(x) - decay(TRUTH)) ** 2)
+
+
+@pytest.mark.parametrize("method", ["trf", "lm", "dogbox"])
+@pytest.mark.parametrize("sigma", [0.0, 1e-3])
+def test_least_squares_by_every_method(method, sigma):
+    f = ScipyObjective(residuals(sigma), START)
+    calls = []
+
+    def solve(x0):
+        calls.append(x0)
+        return optimize.least_squares(f.fun, x0, jac=f.jac, method=method)
+
+    r = f.restart(solve, START)
+    # With two-point differences trf gains nothing at this noise: its columns of J are 1e5 off.
+    assert size(r.x) < 1e-3 * size(START)
+    assert len(f.samples) == f.nfev
+    assert len(calls) >= 1
+    assert f.noise < 3 * max(sigma, 1e-6)
+
+
+@pytest.mark.parametrize("method", ["BFGS", "L-BFGS-B", "trust-constr"])
+def test_minimize_a_noisy_scalar(method):
+    rng = np.random.default_rng(1)
+
+    def fun(x):
+        return (x[0] - 3) ** 2 + 2 * (x[1] + 1) ** 2 + 0.5 * x[0] * x[1] + 1e-4 * rng.normal()
+
+    best = np.linalg.solve([[2, 0.5], [0.5, 4]], [6, -4])
+    f = ScipyObjective(fun, [1.0, 1.0])
+    r = f.restart(lambda x0: optimize.minimize(f.fun, x0, jac=f.jac, method=method), [1.0, 1.0])
+    # Within 1e-2 the value lies 2e-4 above the least, twice the noise of one run.
+    np.testing.assert_allclose(r.x, best, atol=0.05)
+    assert isinstance(f.fun(r.x), float)
+    assert f.jac(r.x).shape == (2,)
+
+
+def test_roots_of_a_noisy_system():
+    rng = np.random.default_rng(2)
+
+    def fun(x):
+        return np.array([x[0] ** 2 + x[1] - 3, x[0] - x[1] ** 2 + 3]) + 1e-5 * rng.normal(size=2)
+
+    f = ScipyObjective(fun, [1.0, 1.0])
+    r = optimize.root(f.fun, [1.0, 1.0], jac=f.jac, method="hybr")
+    want = optimize.root(lambda x: fun(x) * 1.0, r.x, method="lm").x
+    np.testing.assert_allclose(r.x, want, atol=1e-3)
+
+
+def test_jacobians_cost_m_runs_once_and_few_later():
+    f = ScipyObjective(lambda x: decay(x) - decay(TRUTH), START)
+    f.jac(START)
+    first = f.nfev
+    assert 4 <= first <= 4 + 3
+    jac = f.jac(START + 0.01)
+    assert f.nfev <= first + 1 + 3
+    h = 1e-6
+    want = np.array([(decay(START + 0.01 + h * e) - decay(START + 0.01 - h * e)) / (2 * h)
+                     for e in np.eye(3)]).T  # fmt: skip
+    # First moves of 0.2 bend the model's slope by less than their second order, 0.2^2 of it.
+    np.testing.assert_allclose(jac, want, atol=0.1)
+    before = f.nfev
+    f.fun(START + 0.01)
+    assert f.nfev == before  # the last point is remembered
+
+
+def test_a_line_search_that_jumps_far_off_gets_the_value_there():
+    f = ScipyObjective(lambda x: np.sum(np.exp(x)), [1.0, 1.0])
+    f.jac([1.0, 1.0])
+    # The value is of a run made there; what the model takes for noise is below it by far.
+    np.testing.assert_allclose(f.fun([30.0, 1.0]), np.exp(30) + np.e, rtol=1e-3)
+
+
+def test_failures_are_nan_and_bounds_are_kept():
+    seen = []
+
+    def fun(x):
+        seen.append(x.copy())
+        if x[0] > 1.5:
+            raise RuntimeError("no")
+        return decay(x)
+
+    f = ScipyObjective(fun, START, bounds=(0.9, 3.0))
+    f.fun(START)
+    assert np.isnan(f.fun([1.6, 1.0, 1.0])).all()
+    assert f.samples.ok.sum() == f.nfev - 1
+    assert np.isnan(f.jac([1.7, 1.0, 1.0])).all()
+    assert f.jac([1.7, 1.0, 1.0]).shape == (30, 3)
+    assert np.min(seen) >= 0.9
+    with pytest.raises(ValueError, match="must be a vector"):
+        ScipyObjective(fun, np.ones((2, 2)))
