@@ -227,6 +227,17 @@ def printed(draw: Draw, f: Smooth, x: np.ndarray, how: str, digits: int) -> Case
     return Case(run, x, [f.jacobian(x)], best=noise_limit(f, x, spacing / np.sqrt(12)))
 
 
+def converted(draw: Draw, f: Smooth, x: np.ndarray, level: float) -> Case:
+    """Outputs that are multiples of a spacing which is no power of ten, as a converter's are."""
+    y0 = np.abs(f.value(x))
+    size = y0.max() if draw.integer(0, 1) else np.maximum(y0, 0.01 * f.size)
+    spacing = np.broadcast_to(level * draw.uniform(1, 2) * size, y0.shape)
+    return Case(
+        lambda p: np.rint(f.value(p) / spacing) * spacing, x, [f.jacobian(x)],
+        best=noise_limit(f, x, spacing / np.sqrt(12)),
+    )  # fmt: skip
+
+
 def rounded_inputs(draw: Draw, f: Smooth, x: np.ndarray, digits: int) -> Case:
     x = np.array([float(f"{v:.{digits}g}") for v in x])
     place = 10.0 ** (np.floor(np.log10(np.abs(x))) - digits + 1)
@@ -519,6 +530,8 @@ CELLS: dict[str, Callable[[Draw], Case]] = {
     "printed, 8 .. 12 digits": lambda d: any_format(d, 8, 12),
     "printed, 13 .. 15 digits": lambda d: any_format(d, 13, 15),
     "failing side, printed": with_failing(lambda d: any_format(d, 4, 10)),
+    "multiples of 1e-9 .. 1e-5": lambda d: converted(d, *smooth(d), d.decade(1e-9, 1e-5)),
+    "multiples of 1e-5 .. 1e-1": lambda d: converted(d, *smooth(d), d.decade(1e-5, 1e-1)),
     "rounded inputs": lambda d: rounded_inputs(d, *smooth(d), d.integer(3, 7)),
     "float32 inside": lambda d: single_precision(d, *smooth(d), False),
     "float32 x and y": lambda d: single_precision(d, *smooth(d), True),

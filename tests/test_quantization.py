@@ -171,12 +171,31 @@ def test_the_divisor_is_that_of_euclid(unit, factor):
     np.testing.assert_allclose(divisor(np.pi * unit + v * unit), shared * unit, rtol=1e-9)
 
 
+@pytest.mark.parametrize("spacing", [1e-1, 1e-3, 1e-5, 1e-7])
+def test_the_divisor_of_small_steps_holds_for_wide_ones(spacing):
+    """Differences from one spacing to 1e7 of them, as steps from 1e-10 to 0.2 of x leave: pairs
+    whose differences share a factor by chance (6 different ones: at most 1 / zeta(6) - 1 = 2 %,
+    fewer 5 to 17 %) show a multiple, none shows less; beyond rounding it may be missed."""
+    rng = np.random.default_rng(1)
+    t = np.array([1e-10, 1e-8, 1.37e-7, 2.93e-7, 0.1, 0.2])
+    t = np.concatenate([[0.0], t, -t])[:, None]
+    slope, bend = 10.0 ** rng.uniform(-3, 1, 1000), rng.standard_normal(1000)
+    y = 1 + slope * np.sin(t * bend + 1)
+    own = spacing * rng.uniform(1, 2, 1000)
+    found = divisor(np.rint(y / own) * own) / own
+    found = found[np.ptp(y, axis=0) > 5 * own]
+    assert found.size > 50
+    assert ((found == 0) | (found > 1 - 1e-6)).all()
+    assert np.mean(np.abs(found - 1) < 1e-6) > 0.8
+    assert np.mean(found == 0) < 0.1
+    assert not divisor(y).any()
+
+
 def test_doubles_at_random_have_no_divisor():
-    """A divisor above 1e-6 of the largest of 1e3 outputs' differences: 1e-4 for each of six further
-    ones; never for all six, and for two of three values in one seed of ten."""
+    """Each by chance below NO_CHANCE: 0.05 of 5e4 outputs of three to nine values."""
     rng = np.random.default_rng(0)
-    assert not divisor(rng.standard_normal((7, 1000))).any()
-    assert not divisor(rng.standard_normal((3, 1000))).any()
+    for k in (3, 4, 5, 7, 9):
+        assert not divisor(rng.standard_normal((k, 10_000))).any()
     # one difference alone divides itself
     assert not divisor(np.array([[0.0], [0.25], [0.25], [np.nan]])).any()
 
@@ -224,6 +243,28 @@ def test_what_stands_still_is_rounded_as_the_others_are(how):
     # in 20 outputs all of which move and only some of which are printed, the rest is not
     mixed = np.where(np.arange(22) < 5, v, np.column_stack([moving(20), v[:, 20:]]))
     assert not printed_spacing(mixed[1:], mixed[0], still)[5:].any()
+
+
+def test_multiples_of_any_spacing_show_where_outputs_stand_still():
+    """A converter's counts times a voltage. Each of 30 outputs shares a factor with chance
+    1 / zeta(8) - 1 = 0.4 %, which the others undo where the spacing is one for all."""
+    spacing = np.full(30, 0.00371)
+    v = np.rint(moving(30) / spacing) * spacing
+    still = np.ones(30, bool)
+    np.testing.assert_allclose(printed_spacing(v[1:], v[0], still), spacing, rtol=1e-6)
+    # one that hardly moves, or never
+    v[:, 0], v[:, 1] = 7 * spacing[0], 5 * spacing[0]
+    v[3, 1] += spacing[0]
+    np.testing.assert_allclose(printed_spacing(v[1:], v[0], still), spacing, rtol=1e-6)
+
+
+def test_linear_functions_at_steps_that_are_multiples_are_not_rounded():
+    """The values lie on a grid, but have moved at the smallest step."""
+    t = np.array([1e-5, -1e-5, 0.1, -0.1, 0.2, -0.2])[:, None]
+    at = np.pi + np.arange(3.0)
+    v = at + t * np.e
+    assert divisor(np.concatenate([at[None], v])).all()
+    assert not printed_spacing(v, at, np.zeros(3, bool)).any()
 
 
 @pytest.mark.parametrize("digits", [3, 6])

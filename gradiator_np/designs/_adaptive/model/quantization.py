@@ -18,9 +18,6 @@ MOST_DIGITS = 15
 NO_CHANCE = 1e-6
 # Powers of ten up to this one are exact.
 EXACT_POWER = 22
-# Differences are multiples of a spacing to EXACT of the largest; a divisor above COARSE of it is no
-# chance: 1e-4 for each difference.
-EXACT, COARSE = 1e-10, 1e-6
 # d different integers share a factor g by chance with probability g^(1 - d); below this it is the
 # program's own.
 CHANCE = 1e-3
@@ -111,42 +108,50 @@ def printed_spacing(values: Array, at: Array, still: NDArray[np.bool_]) -> Array
     at : array, shape (n,)
     still : array of bool, shape (n,)
         Outputs that stood still at the smallest step.
+
+    Notes
+    -----
+    Few digits tell by themselves. Multiples of a spacing that is no power of ten tell only where
+    the output stood still: steps that are multiples of each other leave multiples where a function
+    is linear.
     """
-    sure = has_few_digits(values, at)
-    out = np.zeros(at.shape)
-    if not sure.any():
-        return out
+    few = has_few_digits(values, at)
     with_base = np.concatenate([at[None], values])
-    out[sure] = decimal_spacing(with_base[:, sure], at[sure], MOST_DIGITS)
-    others = still & ~sure
-    if not others.any() or 2 * sure.sum() <= (~still).sum():
+    out, grid = np.zeros(at.shape), np.zeros(at.shape)
+    if few.any():
+        out[few] = decimal_spacing(with_base[:, few], at[few], MOST_DIGITS)
+    if still.any() or few.any():
+        grid = divisor(with_base)
+    out = np.where(few, out, np.where(still, grid, 0.0))
+    sure = out > 0
+    if not sure.any() or 2 * sure.sum() <= (~still).sum():
         return out
-    # what stands still where others are rounded is rounded too: to a spacing that its own values
-    # show, or to as many decimals or digits, whichever the others share
-    size = decade(at)
-    sure &= out > 0
-    own, share = out[sure], out[sure] / size[sure]
-    if not own.size:
-        return out
+    # where most are rounded all are: to a spacing that their own values show, or to as many
+    # decimals or digits, whichever the others share
+    size, own = decade(at), _alike(out[sure], with_base[:, sure], few[sure])
+    out[sure] = own
+    share = own / size[sure]
     decimals, digits = np.full(size.shape, np.median(own)), np.median(share) * size * (at != 0)
     apart = np.ptp(np.log(own)) - np.ptp(np.log(share))
     typical = np.maximum(decimals, digits) if apart == 0 else digits if apart > 0 else decimals
-    shown = _alike(divisor(with_base[:, others]))
-    likely = np.where(shown > 0, np.minimum(shown, typical[others]), typical[others])
-    out[others] = likely
-    return out
+    gaps = np.abs(np.nan_to_num(values - at))
+    gaps = np.where(gaps > ULPS * np.spacing(np.abs(at)), gaps, np.inf).min(axis=0, initial=np.inf)
+    typical = np.minimum(typical, gaps)
+    return np.where(sure, out, np.where(grid > 0, grid, np.where(still, typical, 0.0)))
 
 
 def digit_growth(values: Array, at: Array, spacing: Array) -> Array:
     """The power of ten (n,) at ``at`` that the spacing of each output grows with; 0 where it is the
     same everywhere, as values (k, n) of more digits than those near ``at`` show."""
     size = decade(at)
+    # multiples of anything else are as far apart everywhere
+    decimal = np.abs(spacing / decade(spacing) - 1) < NEAR
     v = np.where(np.isfinite(values), np.abs(values), 0.0)
     times = decade(v) / size
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = v / (spacing * times)
         finer = (times > 1.5) & (v > 0) & (np.abs(steps - np.rint(steps)) > 0.01)
-    grows = (spacing > 0) & (at != 0) & ~finer.any(axis=0)
+    grows = decimal & (spacing > 0) & (at != 0) & ~finer.any(axis=0)
     return np.where(grows, size, 0.0)
 
 
@@ -156,39 +161,52 @@ def decade(a: Array) -> Array:
     return np.asarray(10.0 ** np.floor(np.log10(size)))
 
 
-def _alike(spacing: Array) -> Array:
-    """Few values may have a divisor of their own: the spacing that all are multiples of."""
-    least = spacing[spacing > 0].min(initial=np.inf)
-    times = spacing / least
-    multiple = (spacing > 0) & (np.abs(times - np.rint(times)) < NEAR)
-    return np.asarray(np.where(multiple, least, spacing))
+def _alike(spacing: Array, values: Array, few: NDArray[np.bool_]) -> Array:
+    """Spacings (n,) of outputs that may share one, the most frequent or the least: values (k, n)
+    without ``few`` digits may have a factor by chance, and decimals a finer grid than theirs."""
+    common = np.sort(spacing)[(spacing.size - 1) // 2]
+    if np.mean(np.abs(spacing / common - 1) < NEAR) <= 0.5:
+        common = spacing.min()
+    steps = np.sort(np.abs(np.nan_to_num(values - values[0], posinf=0, neginf=0)) / common, axis=0)
+    on_grid = (np.abs(steps - np.rint(steps)) < 0.01).all(axis=0)
+    distinct = (np.diff(steps, axis=0) > 0.5).sum(axis=0)
+    by_chance = ~few & (np.maximum(spacing / common, 1.0) ** (1.0 - distinct) > CHANCE)
+    return np.asarray(np.where(on_grid & ((spacing < common) | by_chance), common, spacing))
 
 
 def divisor(values: Array) -> Array:
-    """Largest spacing (n,) of a grid of any kind that holds all values; 0 where there is none.
+    """Largest spacing (n,) of a grid of any kind that holds all values; 0 where there is none, or
+    chance would do.
 
-    By Euclid's algorithm on differences, which ends at EXACT of the largest where they have no
-    common divisor.
+    By Euclid's algorithm on differences from the first value (k, n), the smallest first: each is a
+    multiple of a spacing by chance with probability twice its own rounding over the spacing, and
+    the first may be any of its multiples.
     """
     values = np.where(np.isfinite(values), values, values[0])
-    gaps = np.abs(values[1:] - values[0])
-    most = gaps.max(axis=0, initial=0.0)
-    least = EXACT * most
-    out, top = np.zeros(most.shape), np.zeros(most.shape)
-    for gap in gaps:
-        a, b = np.maximum(out, gap), np.minimum(out, gap)
-        while (b > least).any():
-            go = b > least
+    gaps = np.sort(np.abs(values[1:] - values[0]), axis=0)
+    rounding = ULPS * np.spacing(np.abs(values).max(axis=0))
+    tells = np.diff(gaps, axis=0, prepend=0.0) > rounding
+    top, out = np.zeros(rounding.shape), np.zeros(rounding.shape)
+    for gap, new in zip(gaps, tells):
+        # what the multiples seen so far leave of rounding, times the quotient
+        error = rounding * (1 + gap / np.where(top > 0, top, np.inf))
+        a, b = np.where(new, gap, out), np.where(new, out, 0.0)
+        # what is left of multiples of a spacing d after Euclid is off by b / d errors at most
+        least = error + np.sqrt(b * error)
+        while (go := b > least).any():
             rest = np.where(go, np.fmod(a, np.where(go, b, 1.0)), 0.0)
             # just short of a whole multiple
             rest = np.where(go & (b - rest <= least), 0.0, rest)
             a, b = np.where(go, b, a), np.where(go, rest, b)
         # the divisor has the errors of all quotients; as a share of the largest it has none
-        top = np.maximum(top, gap)
-        out = top / np.maximum(np.rint(top / np.where(a > 0, a, 1.0)), 1.0)
-    # one difference alone divides itself
-    several = ((gaps > least) & (np.abs(gaps - most) > least)).any(axis=0)
-    return np.where(several & (out > COARSE * most), out, 0.0)
+        top = np.where(new, gap, top)
+        out = top / np.maximum(np.rint(top / np.where(a > 0, a, np.inf)), 1.0)
+    some, error = np.where(out > 0, out, 1.0), 2 * rounding
+    holds = (np.abs(gaps - np.rint(gaps / some) * some) <= error).all(axis=0)
+    first = np.where(tells, gaps, np.inf).min(axis=0, initial=np.inf)
+    chance = np.where(tells & (gaps > first), np.minimum(2 * error / some, 1.0), 1.0)
+    sure = (out > 0) & holds & (chance.prod(axis=0) * first / some < NO_CHANCE)
+    return np.where(sure, out, 0.0)
 
 
 def _whole(mantissa: Array, digits: int) -> NDArray[np.bool_]:

@@ -159,7 +159,7 @@ def _kind(
         return _Findings(_with_rounding(line, noise))
     if least > 0:
         noise = yield from measure_staircase(line, noise, least)
-        return _Findings(noise, min_step=least)
+        return _Findings(_with_rounding(line, noise), min_step=least)
     first = line.at(line.smallest)[1]
     small = yield from examine_small_scale(line, noise, known is not None)
     if small.kind is Kind.SMOOTH:
@@ -170,14 +170,17 @@ def _kind(
     if small.kind is Kind.STILL:
         least = line.smallest / CLOSER
         noise = yield from measure_staircase(line, noise, least)
-        return _Findings(noise, small, min_step=least)
-    noise = yield from measure_noise(line, noise)
+        return _Findings(_with_rounding(line, noise), small, min_step=least)
+    noise = _with_rounding(line, (yield from measure_noise(line, noise)))
     least = 0.0
-    if small.jumps:
+    if small.jumps and noise.printed.any():
+        # to the next multiple of the spacing
+        small = replace(small, jumps=False)
+    elif small.jumps:
         # small steps see the jump over the step
         least = WIDE / 4
         line.log.exclude_below(line.log.pilot, 0.99 * WIDE / 2)
-    return _Findings(_with_rounding(line, noise), small, min_step=least)
+    return _Findings(noise, small, min_step=least)
 
 
 def _beyond_rounding(line: PilotLine, noise: NoiseEstimator, level: Array) -> bool:
@@ -194,13 +197,14 @@ def _with_rounding(
     # an output that was 0 all along is taken for the smallest of the others
     some = size[size > 0]
     size = np.where(size > 0, size, some.min() if some.size else 1.0)
-    noise = replace(noise, size=size).at_least(0.3 * line.context.problem.eps * size)
+    # what more values say supersedes what few did
+    noise = replace(noise, size=size, least=0.3 * line.context.problem.eps * size)
     values, still = line.log.values(), line.view.slope[0, int(np.nanargmin(line.view.t[0]))] == 0
     spacing = printed_spacing(values, line.log.f0, still)
     # errors spread evenly over a spacing
     error = spacing / np.sqrt(12)
     if not _beyond_rounding(line, noise, error):
-        return noise.at_least(error)
+        return replace(noise.at_least(error), printed=spacing < 0, digits=None)
     growth = digit_growth(values, line.log.f0, spacing)
     return replace(noise.at_least(error), printed=spacing > 0, digits=growth)
 
