@@ -158,8 +158,8 @@ def _kind(
         noise = yield from measure_noise(line, noise)
         return _Findings(_with_rounding(line, noise))
     if least > 0:
-        noise = yield from measure_staircase(line, noise, least)
-        return _Findings(_with_rounding(line, noise), min_step=least)
+        noise = yield from _staircase(line, noise, least)
+        return _Findings(noise, min_step=least)
     first = line.at(line.smallest)[1]
     small = yield from examine_small_scale(line, noise, known is not None)
     if small.kind is Kind.SMOOTH:
@@ -169,8 +169,8 @@ def _kind(
     noise = noise.add(first, SECOND_NOISE)
     if small.kind is Kind.STILL:
         least = line.smallest / CLOSER
-        noise = yield from measure_staircase(line, noise, least)
-        return _Findings(_with_rounding(line, noise), small, min_step=least)
+        noise = yield from _staircase(line, noise, least)
+        return _Findings(noise, small, min_step=least)
     noise = _with_rounding(line, (yield from measure_noise(line, noise)))
     least = 0.0
     if small.jumps and noise.printed.any():
@@ -181,6 +181,15 @@ def _kind(
         least = WIDE / 4
         line.log.exclude_below(line.log.pilot, 0.99 * WIDE / 2)
     return _Findings(noise, small, min_step=least)
+
+
+def _staircase(
+    line: PilotLine, noise: NoiseEstimator, step: float
+) -> Generator[Array, None, NoiseEstimator]:
+    """Noise of a function that stands still below a ``step``, and never less: inputs rounded to
+    decimals show none at round steps, which all start from one rounded x."""
+    noise = _with_rounding(line, (yield from measure_staircase(line, noise, step)))
+    return noise.at_least(level_of(line, noise).noise)
 
 
 def _beyond_rounding(line: PilotLine, noise: NoiseEstimator, level: Array) -> bool:
