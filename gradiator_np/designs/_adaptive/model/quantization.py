@@ -21,6 +21,8 @@ EXACT_POWER = 22
 # d different integers share a factor g by chance with probability g^(1 - d); below this it is the
 # program's own.
 CHANCE = 1e-3
+# That values on a finer grid are all on a coarser one, which another output has.
+RARE = 0.02
 EPS = np.finfo(float).eps
 # Rounding errors of values that are equal.
 ULPS = 10.0
@@ -162,16 +164,17 @@ def decade(a: Array) -> Array:
 
 
 def _alike(spacing: Array, values: Array, few: NDArray[np.bool_]) -> Array:
-    """Spacings (n,) of outputs that may share one, the most frequent or the least: values (k, n)
-    without ``few`` digits may have a factor by chance, and decimals a finer grid than theirs."""
-    common = np.sort(spacing)[(spacing.size - 1) // 2]
-    if np.mean(np.abs(spacing / common - 1) < NEAR) <= 0.5:
-        common = spacing.min()
-    steps = np.sort(np.abs(np.nan_to_num(values - values[0], posinf=0, neginf=0)) / common, axis=0)
+    """Spacings (n,) of outputs that may share that of the output with most different values
+    (k, n): without ``few`` digits they may have a factor more by chance, and decimals are a finer
+    grid than their own."""
+    gaps = np.sort(np.abs(np.nan_to_num(values - values[0], posinf=0, neginf=0)), axis=0)
+    distinct = (np.diff(gaps, axis=0) > 0.5 * spacing).sum(axis=0)
+    common = spacing[np.argmax(distinct)]
+    steps, times = gaps / common, spacing / common
     on_grid = (np.abs(steps - np.rint(steps)) < 0.01).all(axis=0)
-    distinct = (np.diff(steps, axis=0) > 0.5).sum(axis=0)
-    by_chance = ~few & (np.maximum(spacing / common, 1.0) ** (1.0 - distinct) > CHANCE)
-    return np.asarray(np.where(on_grid & ((spacing < common) | by_chance), common, spacing))
+    coarser = ~few & (np.maximum(times, 1.0) ** (1.0 - distinct) > CHANCE)
+    finer = np.minimum(times, 1.0) ** distinct < RARE
+    return np.asarray(np.where(on_grid & np.where(times > 1, coarser, finer), common, spacing))
 
 
 def divisor(values: Array) -> Array:
