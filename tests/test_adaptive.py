@@ -102,7 +102,7 @@ def dense(t, odd, noise, slope, sd):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_kernel_equals_generalised_least_squares(seed, pairs, level):
     """Three pairs are done in closed form, five by the kernel, which leaves out terms below 1e-4 of
-    the noise: at a noise of 1e-5 and steps of 0.1 and more the states with rho late in (0.4, 1]
+    the noise: at a noise of 1e-5 and steps of 0.15 and more the states with rho late in (0.4, 1]
     have none. The covariances of the twin have a condition of up to 6e8 there: at worst 1e-7 of
     what they give, times a log-likelihood of some ten."""
     rng = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def test_the_kernel_equals_generalised_least_squares(seed, pairs, level):
     if pairs > 3:
         keep &= (rho * late > 0.4) & (rho * late <= 1)
     states = states.take(np.flatnonzero(keep))
-    t = np.sort(rng.uniform(0.1, 0.5, pairs))[None]
+    t = np.sort(rng.uniform(0.15, 0.5, pairs))[None]
     noise, slope = level * np.array([1, 2]), np.array([[1.0, 0.7]])
     powers = t[0][:, None] ** (2 * np.arange(1, 5))
     odd = 1 + powers @ rng.standard_normal((4, 2)) * slope
@@ -131,10 +131,10 @@ def test_the_kernel_equals_generalised_least_squares(seed, pairs, level):
         found = mixture(known)
         for i in range(2):
             g, var, log = dense(t[0], odd[0, :, i], noise[i], slope[0, i], states.sd_odd[s])
-            np.testing.assert_allclose(found.mean[i, 0], g, rtol=1e-5)
-            np.testing.assert_allclose(variances(known)[0, i], var, rtol=1e-5)
+            np.testing.assert_allclose(found.mean[i, 0], g, rtol=1e-6)
+            np.testing.assert_allclose(variances(known)[0, i], var, rtol=1e-6)
             half = found.half_width[i, 0]
-            np.testing.assert_allclose(half, 1.959963984540054 * var**0.5, rtol=1e-5)
+            np.testing.assert_allclose(half, 1.959963984540054 * var**0.5, rtol=1e-6)
             logs[s, i] -= log
     # equal up to a constant
     np.testing.assert_allclose(logs, np.broadcast_to(logs[0], logs.shape), atol=2e-5)
@@ -246,9 +246,10 @@ def test_deterministic_functions_cost_a_pair_for_each_input_and_sixteen(p):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "level, per_input, bound",
-    # medians of all problems and five seeds are 2.3, 1.2 and 1.35 (benchmarks/noise.py); a third of
-    # the problems and two seeds scatter by 15 %
-    [(1e-8, 4, 3.0), (1e-2, 4, 1.7), (1e-4, 8, 1.9)],
+    # medians of all problems and five seeds are 2.3, 1.2 and 1.35 (benchmarks/noise.py); those of a
+    # third of the problems and two seeds scatter by 0.43, 0.1 and 0.05: six have 1.8 to 3.0, 1.2 to
+    # 1.5, 1.3 to 1.5
+    [(1e-8, 4, 3.8), (1e-2, 4, 1.7), (1e-4, 8, 1.9)],
 )
 def test_within_reach_of_the_best_stencil_in_hindsight(level, per_input, bound):
     ratios = []
@@ -427,18 +428,28 @@ def test_solving_early_is_incomplete():
 
 @pytest.mark.parametrize("level", [0.0, 1e-5])
 def test_domains_that_end_at_x_or_close_to_it(level):
-    rng = np.random.default_rng(1)
+    """With noise one call in five has but one pair of short steps left to an input, and says that
+    noise hides it: eleven of 20 with failed_runs are missed once in 400."""
+    truth, statuses, errors = np.array([[np.e, 4.0, 1.0]]), [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
 
-    def fun(z):
-        if z[0] < 1 or abs(z[1] - 2) > 1e-2:
-            return np.full(1, np.nan)
-        return np.array([np.exp(z[0]) + z[1] ** 2 + z[2]]) + level * rng.standard_normal(1)
+        def fun(z, rng=rng):
+            if z[0] < 1 or abs(z[1] - 2) > 1e-2:
+                return np.full(1, np.nan)
+            return np.array([np.exp(z[0]) + z[1] ** 2 + z[2]]) + level * rng.standard_normal(1)
 
-    d = Driven(fun, [1.0, 2.0, 3.0])
-    truth = np.array([[np.e, 4.0, 1.0]])
-    assert d.solution.status == "failed_runs"
-    # a step of 1e-2 x at most for the second input: noise leaves 1e-5 / 1e-3 of it
-    assert d.error(truth) < (1e-7 if level == 0 else 2e-2)
+        d = Driven(fun, [1.0, 2.0, 3.0], seed=seed)
+        statuses.append(str(d.solution.status))
+        errors.append(d.error(truth))
+    assert set(statuses) <= {"failed_runs", "no_signal"}
+    if level == 0:
+        assert "no_signal" not in statuses
+        assert max(errors) < 1e-7
+    else:
+        assert statuses.count("failed_runs") >= 11
+        # a step of 1e-2 x at most for the second input: noise leaves 1e-5 / 1e-3 of it
+        assert np.median(errors) < 2e-2
 
 
 def test_outputs_that_fail_everywhere_are_undetermined_and_cost_nothing_to_others():
@@ -478,12 +489,23 @@ def test_noise_alone_is_no_signal():
 
 
 def test_a_wiggle_is_told_from_the_trend():
+    """By small steps J is off by the wiggle's own slope, 1e-3 times 600 or 5.6 % of it: right, and
+    once in 200 seeds said to be; else trend and slope at x are said to differ."""
     p = by_name("rosenbrock")
-    d = Driven(deterministic(p, 1e-3, None), p.x0)
-    assert d.solution.status == "two_scales"
-    truth = p.jac(p.x0)
-    # by small steps the wiggle's own slope, 1e-3 times 600, would be 10 % of J and more
-    assert d.error(truth) < 0.02
+    fun, doubts = deterministic(p, 1e-3, None), 0
+    own = np.transpose([
+        (fun(p.x0 + h) - fun(p.x0 - h)) / 2e-6 for h in 1e-6 * np.eye(2)
+    ])  # fmt: skip
+    for seed in range(20):
+        d = Driven(fun, p.x0, seed=seed)
+        doubt = d.solution.status in ("two_scales", "lack_of_fit")
+        doubts += doubt
+        assert doubt or d.solution.status == "ok"
+        # the slope of central differences at 1e-6 is good to 1e-6
+        assert min(d.error(own), d.error(p.jac(p.x0)) if doubt else np.inf) < (
+            0.03 if doubt else 1e-5
+        )
+    assert doubts >= 17
 
 
 @pytest.mark.parametrize("digits", [4, 6])

@@ -268,8 +268,10 @@ def test_kinks_where_everything_vanishes():
 
 
 def test_chaos_is_no_signal():
-    with pytest.warns(match="no_signal"):
-        jacobian(lambda z: np.sin(1e9 * z * z[::-1]), np.array([1.3, 2.7, 0.4]), rng=0)
+    """Or unresolved: two seeds in three find out that small steps change all there is to change."""
+    for seed in range(8):
+        with pytest.warns(match="no_signal|unresolved"):
+            jacobian(lambda z: np.sin(1e9 * z * z[::-1]), np.array([1.3, 2.7, 0.4]), rng=seed)
 
 
 # -- the parts -------------------------------------------------------------------------------
@@ -328,14 +330,17 @@ def test_contradictions_and_their_cure():
 
 
 def test_the_outlier_among_three_pairs():
+    """No false one in 3000 seeds, and found in 95 %: 40 of 50 are missed once in 1e4."""
     states, prior = smooth_states()
-    t = np.array([0.2, 0.15, 0.1])
-    rng = np.random.default_rng(5)
-    odd = 1 + 1e-6 * rng.standard_normal((3, 4)) / t[:, None]
+    t, found = np.array([0.2, 0.15, 0.1]), []
     noise, slope = np.full(4, 1e-6), np.ones((1, 4))
-    assert find_outlier(Posterior(line(t, odd), states, prior[None], slope, noise)) is None
-    odd[1] += 1e-3 * rng.standard_normal(4)
-    assert find_outlier(Posterior(line(t, odd), states, prior[None], slope, noise)) == 1
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        odd = 1 + 1e-6 * rng.standard_normal((3, 4)) / t[:, None]
+        assert find_outlier(Posterior(line(t, odd), states, prior[None], slope, noise)) is None
+        odd[1] += 1e-3 * rng.standard_normal(4)
+        found.append(find_outlier(Posterior(line(t, odd), states, prior[None], slope, noise)) == 1)
+    assert sum(found) >= 40
 
 
 def test_grids_of_any_spacing():

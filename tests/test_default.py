@@ -23,11 +23,13 @@ def test_an_input_that_changes_nothing_is_named():
 
 
 def test_a_minimum_is_no_lack_of_signal():
-    """f - f(x) = t^2 is rounded to nothing below 1e-8."""
-    for fun in (lambda z: 1 + (z - 1) ** 2, lambda z: 1 + ((z - 1) ** 2).sum()):
-        found = jacobian(fun, np.ones(2), rng=0)
-        assert found.status == "ok"
-        assert np.abs(found.jac).max() < 1e-9  # rounding of f over steps of 1e-6 and more
+    """f - f(x) = t^2 is rounded to nothing below 1e-8, and says nothing of the odd terms in units
+    of a slope that is not there."""
+    for seed in range(30):
+        for fun in (lambda z: 1 + (z - 1) ** 2, lambda z: 1 + ((z - 1) ** 2).sum()):
+            found = jacobian(fun, np.ones(2), rng=seed)
+            assert found.status == "ok"
+            assert np.abs(found.jac).max() < 1e-9  # rounding of f over steps of 1e-6 and more
 
 
 ODD = {
@@ -145,9 +147,9 @@ def test_rounded_inputs_are_told_from_wiggles(digits):
         statuses.append(str(found.status))
         jac = np.cos(a @ x / 5)[:, None] * a / 5
         off.append(np.abs(found.jac - jac) / found.stderr)
-    # one in twenty may be in doubt; columns go wrong together: of 60, three beyond 1.96 at 0.95
+    # none of 600; at 3 digits 0.97 to 1.0 of each 20 calls, at more 0.99 and above
     assert statuses.count("two_scales") <= 1
-    assert np.mean(np.array(off) < 1.96) > 0.85
+    assert np.mean(np.array(off) < 1.96) > 0.93
 
 
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")

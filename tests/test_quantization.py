@@ -50,11 +50,11 @@ def test_printed_digits(digits):
 def test_rounded_to_multiples(spacing):
     """d different multiples of a factor g are taken for chance where g^(d - 1) < 1000: five
     for g = 5 (0.05), three for 25 (0.25) and 37 (0.037). Outputs that move by 30 times the spacing
-    take more; chance as above."""
+    take more; that all of 9 multiples are even has chance 2^-8, for 3 of 40 outputs 6e-4."""
     v = values()
     v = np.rint(v[:, np.ptp(v, axis=0) > 30 * spacing] / spacing) * spacing
     found = decimal_spacing(v, v[0]) / spacing
-    assert (np.abs(found - 1) < 1e-9).sum() >= found.size - 1
+    assert (np.abs(found - 1) < 1e-9).sum() >= found.size - 2
 
 
 def test_what_is_missing_is_left_out():

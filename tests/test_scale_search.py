@@ -11,12 +11,12 @@ from gradiator_np import jacobian
 
 @pytest.mark.parametrize("name", SHI)
 def test_the_problems_of_shi_and_others_without_a_hint(name):
-    """Medians of 20 seeds (standard error 28 %) below the published ones of central differences at
-    adaptive steps, the last of which is at x = 1e-9. Intervals: 17 of 20 at least hold the truth,
-    fewer have a probability of 3e-3 at 95 %."""
+    """Medians of 40 seeds (standard error 20 %) below the published ones of central differences at
+    adaptive steps, the last of which is at x = 1e-9; they are 0.05 to 0.5 of them. Intervals hold
+    0.89 (next to the minimum of the third) to 0.94 of 300 seeds: less than 28 of 40 once in 2000."""
     fun, x, derivatives, (_, published) = SHI[name]
     errors, held = [], 0
-    for seed in range(20):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         estimate = jacobian(lambda t, r=rng: fun(t) + 1e-8 * r.standard_normal(), x, rng=seed)
         errors.append(abs(estimate.jac - derivatives[0]))
@@ -24,7 +24,7 @@ def test_the_problems_of_shi_and_others_without_a_hint(name):
         held += low <= derivatives[0] <= high
         assert estimate.nfev <= (22 if x == 1e-9 else 15)
     assert np.median(errors) < published
-    assert held >= 17
+    assert held >= 28
 
 
 def seen_by(fun, seed, *args, **options):

@@ -68,10 +68,15 @@ def likelihood(
         lines.t[:, None] * np.sqrt(2 / (lines.noise_factor[:, None] * ratio)),
         np.sqrt(0.5 / ratio),
     )
-    signal = np.fmax(np.abs(d * roots[0]), np.abs(e * roots[1])) / level[..., None]
-    weights = np.where((signal > SIGNAL_THRESHOLD).any(axis=2), 1.0, SILENT_WEIGHT)
+    sloped, curved = (
+        (np.abs(a * root) > SIGNAL_THRESHOLD * level[..., None]).any(axis=2)
+        for a, root in zip((d, e), roots)
+    )
+    weights = np.where(sloped | curved, 1.0, SILENT_WEIGHT)
     bent = _bends(d, roots[0], level)
     weights = np.where(bent.any(axis=1, keepdims=True) & ~bent, STRAIGHT_WEIGHT, weights)
+    # at a minimum the slope is no unit of curvature
+    even_weights = np.where(curved & ~sloped, 0.0, weights)
     d = d - latest(d)[..., None]
     few = has_few(lines)
     out = np.zeros((2, picked.shape[0], states.rho.size))
@@ -86,7 +91,7 @@ def likelihood(
         # second differences share the error of f0
         one = ClosedFormGLS.of(e[k] / b[k][..., None], basis[1][k], roots[1][k])
         logs = one.likelihood_of_bends(terms[1], w, 2 * level[k] / b[k])
-        out[1, k] = _together(logs, weights[k])
+        out[1, k] = _together(logs, even_weights[k])
     if not few.all():
         rows = np.broadcast_to(~few[:, None], b.shape)
         sharp = sharpness(level[..., None], b[..., None], states.kappa)
@@ -95,7 +100,7 @@ def likelihood(
         part = fit(basis[0], roots[0], d, b, 1.0, 0.0, sharp, states, pick, rows)[2]
         out[0, ~few] = _together(part.reshape(shape), weights[~few])
         part = fit(basis[1], roots[1], e, 2 * b, -2 * level, 1.0, sharp, states, pick, rows)[2]
-        out[1, ~few] = _together(part.reshape(shape), weights[~few])
+        out[1, ~few] = _together(part.reshape(shape), even_weights[~few])
     return out[0], out[1]
 
 
@@ -109,7 +114,7 @@ def _bends(slopes: Array, roots: Array, noise: Array) -> NDArray[np.bool_]:
 def _together(logs: Array, weights: Array) -> Array:
     """Log-likelihoods (L, c, S) of outputs as one, by their weights (L, c)."""
     total = weights.sum(axis=1, keepdims=True)
-    share = weights * np.minimum(1.0, EFFECTIVE_OUTPUTS / total)
+    share = weights * np.minimum(1.0, EFFECTIVE_OUTPUTS / np.maximum(total, SILENT_WEIGHT))
     return np.asarray(np.einsum("lcs,lc->ls", logs, share))
 
 
