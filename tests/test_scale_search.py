@@ -13,7 +13,7 @@ from gradiator_np import jacobian
 def test_the_problems_of_shi_and_others_without_a_hint(name):
     """Medians of 40 seeds (standard error 20 %) below the published ones of central differences at
     adaptive steps, the last of which is at x = 1e-9; they are 0.05 to 0.5 of them. Intervals hold
-    0.89 (next to the minimum of the third) to 0.94 of 300 seeds: less than 28 of 40 once in 2000."""
+    0.89 (near the minimum of the third) to 0.94 of 300 seeds: less than 28 of 40 once in 2000."""
     fun, x, derivatives, (_, published) = SHI[name]
     errors, held = [], 0
     for seed in range(40):
