@@ -8,15 +8,16 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 import gradiator_np
-from gradiator_np import designs
+from gradiator_np import designs, solvers
 
 PUBLIC = [
     pytest.param(name, getattr(module, name), id=f"{module.__name__}.{name}")
-    for module in (gradiator_np, designs)
+    for module in (gradiator_np, designs, solvers)
     for name in module.__all__
 ]
 
@@ -32,6 +33,7 @@ def run_examples(name, value):
         assert runner.run(test, out=said.append).failed == 0, "".join(said)
 
 
+@pytest.mark.prints
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
 @pytest.mark.parametrize("name, value", PUBLIC)
 def test_every_public_name_has_an_example_that_runs(name, value):
@@ -49,10 +51,13 @@ def test_every_adapter_has_examples_that_run(framework):
 
 @pytest.mark.parametrize("name, value", PUBLIC)
 def test_no_public_object_prints_its_address(name, value):
-    if inspect.isclass(value) and not issubclass(value, (BaseException, str)):
+    if inspect.isclass(value) and not (
+        issubclass(value, (BaseException, str)) or Protocol in value.__bases__
+    ):
         assert value.__repr__ is not object.__repr__
 
 
+@pytest.mark.prints
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
 @pytest.mark.parametrize("name", ["README.md", "docs/noise.md"])
 def test_documents_show_what_their_examples_print(name, capsys):

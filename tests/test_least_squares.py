@@ -1,7 +1,6 @@
 """The least-squares driver: its pure parts against dense twins, and what it promises as a whole."""
 
 import copy
-import doctest
 import inspect
 import pickle
 import threading
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from gradiator_np import EvaluationError, LeastSquares, ScipyObjective, Status, least_squares
+from gradiator_np import EvaluationError, LeastSquares, Status, least_squares
 from gradiator_np._calibration.local_model import fit
-from gradiator_np._calibration.result import LeastSquaresResult
 from gradiator_np._calibration.subproblem import solve_subproblem
 from gradiator_np._text import error, number
 
@@ -667,14 +665,3 @@ def test_what_is_printed():
     many = least_squares(lambda x: x - 1.0, np.zeros(30))
     assert "... 10 more in .x and .x_stderr" in repr(many)
     assert repr(type(r)()) == "LeastSquaresResult()"
-
-
-@pytest.mark.parametrize(
-    "named", [LeastSquares, ScipyObjective, least_squares, LeastSquaresResult.confidence_interval]
-)
-def test_examples_run_as_pasted(named):
-    """In an empty namespace, imports included."""
-    finder = doctest.DocTestFinder(recurse=False)
-    (test,) = finder.find(named, named.__name__, globs={})
-    assert test.examples
-    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import re
 from pathlib import Path
 
@@ -83,16 +82,6 @@ def tables() -> str:
 def test_the_documents_tables_are_the_registrys():
     text = (Path(__file__).parents[1] / "docs" / "solvers.md").read_text()
     assert tables() in text, f"docs/solvers.md should hold\n\n{tables()}"
-
-
-@pytest.mark.parametrize("name", [*solvers.__all__, "StreamingJacobian"])
-def test_every_public_name_has_an_example_that_runs_as_pasted(name):
-    target = getattr(solvers, name, None) or getattr(gradiator_np, name)
-    (test,) = doctest.DocTestFinder(recurse=False).find(target, name, globs={})
-    assert test.examples, f"{name} has no example"
-    said: list[str] = []
-    doctest.DocTestRunner().run(test, out=said.append)
-    assert not said, "".join(said)
 
 
 # -- what a row claims ---------------------------------------------------------------------------
