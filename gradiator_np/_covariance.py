@@ -255,13 +255,6 @@ class Covariance:
         terms = np.multiply(v2, var, where=v2 != 0, out=np.zeros(np.broadcast(v2, var).shape))
         return np.asarray(terms.sum(-2))
 
-    def product_variance(self, v: Array, u: Array) -> Array:
-        """Variance of the scalar v^T J u, shape (...)."""
-        var = self.jvp_variance(u)
-        v2 = np.square(v)
-        terms = np.multiply(v2, var, where=v2 != 0, out=np.zeros(np.broadcast(v2, var).shape))
-        return np.asarray(terms.sum(-1))
-
     def _in_range(self, var: Array) -> bool:
         """Whether variances show that nothing on the way to them left the range of floats."""
         good = (var > SAFE) & (var < 1 / SAFE)
