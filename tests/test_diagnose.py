@@ -171,8 +171,10 @@ def test_failures_on_the_line():
             raise ArithmeticError("diverged")
         return x**2
 
-    told = estimate_noise(wall, 1.0, rng=0)  # a spacing below 1e-9 works
-    assert told.noise < 10 * EPS
+    # A spacing below 1e-9 works. Along 1 of 6 directions rounding shows in no digit there, and the
+    # search ends at a larger one, where fun fails: what the smaller one told stands.
+    for seed in range(30):
+        assert estimate_noise(wall, 1.0, rng=seed).noise < 10 * EPS
     with pytest.warns(GradiatorWarning, match="failed on the line"):
         told = estimate_noise(lambda x: x if x == 1 else np.nan, 1.0, rng=0)
     assert np.isnan(told.noise)
