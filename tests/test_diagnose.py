@@ -86,7 +86,7 @@ def noisy(seed, *levels):
 
 
 def test_noise_of_each_output():
-    """Estimates with 1.5 to 4 degrees of freedom: over 1000 seeds none of 3000 is beyond a factor of
+    """Estimates with 1.5 to 4 degrees of freedom: of 3000 in 1000 seeds none is beyond a factor of
     4, 5 are below 0.1 (four of 120 have a probability of 6e-5), the median of 120 is 0.91 with a
     standard deviation of 0.05, and one more spacing is taken in 1 of 1000 (two of 40: 8e-4)."""
     ratios, nfev = [], []
