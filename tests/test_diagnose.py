@@ -489,7 +489,8 @@ def test_truncation_is_not_taken_for_a_mistake():
 @pytest.mark.parametrize("level", [0, 1e-8, 1e-4, 1e-2])
 def test_classical_problems_pass_and_their_mutants_fail(level):
     """12 sound checks at 1e-3 have 2 alarms with probability 7e-5. A wrong sign of the largest
-    entry shows at every noise, 1 % of all entries from a noise of 1e-4 down in most."""
+    entry shows at every noise but in Chebyquad at 1e-2, where 4 of 15 calls cannot tell (none of
+    705 others missed it), 1 % of all entries from a noise of 1e-4 down (540 of 540)."""
     names = ["rosenbrock", "beale", "bard", "box_three_dimensional", "wood", "kowalik_osborne",
              "brown_dennis", "biggs_exp6", "watson", "trigonometric", "broyden_banded",
              "chebyquad"]  # fmt: skip
@@ -507,7 +508,9 @@ def test_classical_problems_pass_and_their_mutants_fail(level):
         wrong = exact.copy()
         wrong[np.unravel_index(np.argmax(np.abs(exact * x)), exact.shape)] *= -1
         alarms += check_jacobian(noisy, exact, x, rng=0).verdict == "wrong"
-        assert check_jacobian(noisy, wrong, x, rng=0).verdict == "wrong", name
+        verdict = check_jacobian(noisy, wrong, x, rng=0).verdict
+        hidden = name == "chebyquad" and level == 1e-2
+        assert verdict == "wrong" or (hidden and verdict == "cannot tell"), name
         if level <= 1e-4:
             caught.append(check_jacobian(noisy, 1.01 * exact, x, rng=0).verdict == "wrong")
     assert alarms < 2
