@@ -312,25 +312,52 @@ def test_random_failures_keep_full_rank():
 X6 = np.array([1.2, 0.7, 2.0, 1.5, 0.3, 1.1])
 
 
-@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
-@pytest.mark.parametrize("level", [0.0, 1e-4])
-@pytest.mark.parametrize("side", [1, -1])
-def test_every_output_fails_on_a_side_of_its_own_input(side, level):
-    """No direction at random works at both ends: the pilot goes all up or all down.
-
-    One-sided rules of second order balance noise and curvature at an error of some level^(2/3).
-    """
-    noise = np.random.default_rng(0)
+def squares_on_one_side(side, level, seed):
+    """Squares with noise of which each fails on one side of its own input, estimated at X6."""
+    noise = np.random.default_rng(seed)
 
     def fun(z):
         return np.where(side * z > side * X6, np.nan, z**2 + level * noise.standard_normal(6))
 
-    estimate = jacobian(fun, X6)
-    error = estimate.jac - np.diag(2 * X6)
-    assert np.abs(error).max() < max(10 * level ** (2 / 3), 1e-9)
-    # Student's t with five degrees of freedom is beyond 12 in 7e-5: 36 entries, 3e-3
-    assert (np.abs(error) <= 12 * estimate.stderr).all()
+    estimate = jacobian(fun, X6, rng=seed)
     assert estimate.nfev <= 9 * 6 + 10
+    return estimate
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
+@pytest.mark.parametrize("side", [1, -1])
+def test_every_output_fails_on_a_side_of_its_own_input(side):
+    """No direction at random works at both ends: the pilot goes all up or all down."""
+    estimate = squares_on_one_side(side, 0.0, 0)
+    error = np.abs(estimate.jac - np.diag(2 * X6))
+    assert error.max() < 1e-9
+    assert (error <= 12 * estimate.stderr).all()
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
+@pytest.mark.parametrize("side", [1, -1])
+def test_every_output_fails_on_a_side_with_noise(side):
+    """One-sided rules of second order balance noise and curvature at an error of some
+    level^(2/3).
+
+    The largest error of 36 entries was beyond 10 of these in 0.12 of 200 calls upwards and in 0.015
+    downwards, with bars that say so: 95 % intervals held 0.993 and 0.904 of the entries of a call
+    (sd 0.06), 99.99 % intervals lost one in 0 and 5 of 200. So of 20 calls: the median is beyond
+    with probability 4e-5, the share held is below 0.85 with 1e-4, five calls lose one with 2e-4.
+    """
+    level, truth = 1e-4, np.diag(2 * X6)
+    largest, held, lost = [], [], 0
+    for seed in range(20):
+        estimate = squares_on_one_side(side, level, seed)
+        error = np.abs(estimate.jac - truth)
+        largest.append(error.max())
+        low, high = estimate.confidence_interval(0.95)
+        held.append(np.mean((low <= truth) & (truth <= high)))
+        low, high = estimate.confidence_interval(0.9999)
+        lost += not ((low <= truth) & (truth <= high)).all()
+    assert np.median(largest) < 10 * level ** (2 / 3)
+    assert np.mean(held) > 0.85
+    assert lost < 5
 
 
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")

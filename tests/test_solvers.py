@@ -130,15 +130,26 @@ def test_a_solver_can_what_its_row_says_and_refuses_the_rest(row, capability):
 
 @every_row
 def test_a_noise_that_is_known_is_taken_by_all(row):
-    """Errors are proportional to it, and have no degrees of freedom to lose."""
-    noisy = DF + 0.1 * np.random.default_rng(1).standard_normal(DF.shape)
-    solver = find_solver(row.name)
-    one, two = (solver.solve(DX, noisy, noise=s) for s in (0.1, [0.1, 0.1, 0.2]))
-    assert np.isinf(one.dof).all()
-    # The outputs of a Taylor model share what they learn of curvature: no exact proportion.
-    ratio = two.cov.stderr() / one.cov.stderr()
-    np.testing.assert_allclose(ratio, np.repeat([[1.0], [1.0], [2.0]], 3, 1), rtol=0.05)
-    assert not one.classical
+    """Error bars have no degrees of freedom to lose, and those of noise alone are proportional."""
+    ratios = []
+    for seed in range(20 if row.name == "taylor" else 1):
+        rng = np.random.default_rng(seed)
+        dx = rng.standard_normal((14, 3))
+        noisy = dx @ JAC.T + 0.1 * rng.standard_normal((14, 3))
+        solver = find_solver(row.name)
+        one, two = (solver.solve(dx, noisy, noise=s) for s in (0.1, [0.1, 0.1, 0.2]))
+        assert np.isinf(one.dof).all()
+        assert not one.classical
+        # Generalised least squares has at least the variance of uncorrelated noise.
+        least = np.sqrt(np.diag(np.linalg.inv(dx.T @ dx))) * np.array([[0.1], [0.1], [0.2]])
+        assert (two.cov.stderr() > 0.999 * least).all()
+        ratios.append(two.cov.stderr() / one.cov.stderr())
+    # The outputs of a Taylor model share what they learn of curvature, and learn the less of it the
+    # more noise there is: over 300 seeds the medians are 1.00 and 1.95, their own error over 20
+    # seeds is 0.02.
+    rtol = 0.1 if row.name == "taylor" else 1e-9
+    want = np.repeat([[1.0], [1.0], [2.0]], 3, 1)
+    np.testing.assert_allclose(np.median(ratios, 0), want, rtol=rtol)
 
 
 # -- arguments -----------------------------------------------------------------------------------

@@ -430,21 +430,21 @@ def test_it_follows_a_moving_point(noise):
 
 @pytest.mark.parametrize("noise, step", [(None, 0.05), (None, 0.2), (1e-3, 0.05), (0.1, 0.2)])
 def test_error_bars_along_a_trail(noise, step):
-    """95 % intervals of all entries at the end of 40 walks hold 0.85 to 0.995 of them.
+    """95 % intervals of all entries at the end of 40 walks hold 0.85 of them or more.
 
     Their variances are a model of curvature, the same in all directions, so the coverage is no
-    more exact than that: 0.94 to 0.99 over 100 walks of each kind. Of 40 walks the share has a
-    standard deviation of at most sqrt(0.06 * 0.94 / 40) = 0.04 (entries of a walk all alike):
-    the lower limit is over 2 of them below the least; in fact entries are nearly independent.
-    Bars that were far too wide would hold everything, and their errors would be tiny beside
-    them: the median of |error| / stderr is 0.67 for exact bars, 0.26 to 0.54 here.
+    more exact than that: 0.93 to 0.985 over 400 walks of each kind, with standard deviations of
+    0.12 to 0.05 between walks: of 40 walks less than 0.85 is 4 of them below the least. Bars that
+    were far too wide would hold everything, as 1 in 10 groups of 40 walks does, and their errors
+    would be tiny beside them: the median of |error| / stderr is 0.67 for exact bars, 0.31 to 0.50
+    here, with a standard deviation of 0.03 to 0.06 between groups.
     """
     ratios = []
     for seed in range(40):
         x, f = walk(seed, step, noise or 0.0)
         stream = StreamingJacobian(2, 3, noise=noise).partial_fit(x=x, f=f)
         ratios.append(np.abs(stream.jac - curved_jac(x[-1])) / stream.stderr)
-    assert 0.85 < (np.array(ratios) < 1.96).mean() < 0.995
+    assert (np.array(ratios) < 1.96).mean() > 0.85
     assert 0.2 < np.median(ratios) < 0.8
 
 
@@ -482,7 +482,15 @@ def test_kaczmarz_updates_along_a_trail_are_broydens():
 
 
 def test_the_example_solves_what_it_claims():
-    """From two starts a problem; the text's medians are over 30."""
+    """Whoever solves a problem finds the same solution, and the stream solves as the text says.
+
+    Over 30 starts and four draws of the noise in the data the stream failed 0 times on the fit of
+    four rates (of 6, three failures at 0.025 have a probability of 3e-4), up to 3 times on the
+    square system, where it alone was cheaper than differences in 22 to 24. Of 20 starts there, 8
+    failures at 0.1 have a probability of 4e-4, and fewer than 8 gains at 0.73 of 3e-4. The fit of
+    ten rates may have no solution at all within the rates that are allowed (seen in 1 of 4 draws
+    of its noise): every contender fails then, and there is none to compare.
+    """
     path = Path(__file__).parents[1] / "docs" / "examples" / "stream_in_optimiser.py"
     spec = importlib.util.spec_from_file_location("stream_in_optimiser", path)
     assert spec is not None
@@ -490,21 +498,29 @@ def test_the_example_solves_what_it_claims():
     example = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = example  # its dataclass looks its module up
     spec.loader.exec_module(example)
-    for problem in example.problems().values():
+    ways = ("LM, stream alone", "LM, stream refreshed", "LM, forward differences")
+    spent = {}
+    for title, problem in example.problems().items():
         solvers = example.solvers(problem.square)
-        for start in problem.starts(2):
-            nfev, x = {}, {}
-            for name in ("LM, stream alone", "LM, stream refreshed", "LM, forward differences"):
-                nfev[name], x[name] = example.evaluations(problem, solvers[name], start)
-            want = x["LM, forward differences"]
+        runs = [
+            [example.evaluations(problem, solvers[name], start) for name in ways]
+            for start in problem.starts(20 if problem.square else 3)
+        ]
+        spent[title] = np.array([[nfev for nfev, _ in run] for run in runs])
+        for *streams, (nfev, want) in runs:
+            if np.isinf(nfev):
+                continue
             weakest = np.linalg.svd(approx_fprime(want, problem.fun), compute_uv=False)[-1]
             # A fit ends up to 1e-6 above the least norm F, so J dx is up to sqrt(2e-6) F; a root
             # at |f| = F. Both answers may be off, along the weakest direction.
             off = problem.target * (1 if problem.square else np.sqrt(2e-6)) / weakest
-            for name in ("LM, stream alone", "LM, stream refreshed"):
-                np.testing.assert_allclose(x[name], want, rtol=0, atol=2 * off)
-            if problem.square:
-                assert nfev["LM, stream alone"] < nfev["LM, forward differences"]
+            for evaluations, x in streams:
+                if np.isfinite(evaluations):
+                    np.testing.assert_allclose(x, want, rtol=0, atol=2 * off)
+    rates, _, square = spent.values()
+    assert np.isinf(rates[:, :2]).sum() < 3
+    assert (np.isinf(square[:, :2]).sum(0) < 8).all()
+    assert (square[:, 0] < square[:, 2]).sum() >= 8
 
 
 # -- what strangers bring ------------------------------------------------------------------------

@@ -171,7 +171,7 @@ class NoiseSearch:
         The answer so far; nan where there is none.
     verdict : array of str, shape (n,)
     levels : array, shape (points - 1, n)
-        The table at the spacing that was taken (of the last try, where none was).
+        The table at the spacing that was taken (of the last line without failures, where none was).
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class NoiseSearch:
         n = len(centre)
         self.points = points
         self.noise, self.dof, self.spacing = (np.full(n, np.nan) for _ in range(3))
-        self.verdict = np.full(n, NoiseVerdict.TOO_SMALL, dtype="U9")
+        self.verdict = np.full(n, NoiseVerdict.FAILED, dtype="U9")
         self.levels = np.full((points - 1, n), np.nan)
         self._centre = centre
         self._next: float | None = min(spacing, most)
@@ -239,8 +239,10 @@ class NoiseSearch:
             factor = np.fmax(table.noise / self._candidate, self._candidate / table.noise)
             same = wide & (factor <= AGREEMENT)
         new = self._open & (found | same)
-        self.verdict[self._open] = table.verdict[self._open]
-        self.levels[:, self._open] = table.levels[:, self._open]
+        # A line with a failed run bounds the spacing, and says nothing against other lines.
+        told = self._open & (table.verdict != NoiseVerdict.FAILED)
+        self.verdict[told] = table.verdict[told]
+        self.levels[:, told] = table.levels[:, told]
         self.verdict[new] = NoiseVerdict.DETECTED
         self.noise[new] = table.noise[new]
         self.spacing[new] = h

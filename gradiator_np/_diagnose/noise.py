@@ -31,7 +31,7 @@ class NoiseEstimate:
         Standard deviation of one evaluation, in units of y; 0 where the values show none, nan
         where no spacing shows it.
     dof : like y
-        Degrees of freedom: with 7 values 2 to 4, so within a factor of about 2 either way.
+        Degrees of freedom: with 7 values 1.5 to 4, so within a factor of about 2 either way.
     verdict : like y, of str
         A value of ``NoiseVerdict`` for each output.
     spacing : like y

@@ -152,6 +152,13 @@ class EvaluationLog:
         done = 0 if self._rows is None else int(self._rows.done.sum())
         return len(self.rows.done), done, len(self._excluded), self._rescaled
 
+    def fitting(self, line: int, side: int) -> float:
+        """Largest step of a pair of an input (``side`` 0), or of a one-sided rule."""
+        if line < 0:
+            return np.inf
+        up, down = float(self.up[line]), float(self.down[line])
+        return min(up, down) if side == 0 else (up if side > 0 else down) / 2
+
     # -- what is asked for -------------------------------------------------------------------
 
     def aim(self, direction: Array) -> None:
@@ -160,10 +167,15 @@ class EvaluationLog:
         self._rescaled += 1
 
     def request(self, wanted: Sequence[PairRequest]) -> Array:
-        """Offsets (k, B, m) of the runs of these pairs, which are entered into the log."""
+        """Offsets (k, B, m) of the runs of these pairs, which are entered into the log.
+
+        Pairs that do not fit are drawn in as a whole: with one end in place and the other at a
+        bound they would be taken for what they are not.
+        """
         p, row = self.problem, 0
         moves: list[tuple[int, int, float]] = []
-        for pair in wanted:
+        for asked in wanted:
+            pair = replace(asked, t=min(asked.t, self.fitting(asked.line, asked.side)))
             self._enter(pair, self.n_rows + row)
             if pair.line == CENTRE:
                 row += 1

@@ -42,7 +42,7 @@ class Huber:
         inf for none.
     max_iter : int
     tol : float
-        Stop where no weight changes by more than this.
+        Stop an output where none of its weights changes by more than this share of itself.
     rcond : float, optional
         As in ``Pinv``.
 
@@ -97,17 +97,22 @@ class Huber:
         # Errors are those of this fit, at Huber's efficiency: pulls are no inverse variances.
         plain = solution = fit(calm)
         residuals = _Residuals(dx, df, given, plain.dof)
-        pull, change, steps, sigma = np.ones(df.shape), math.inf, 0, plain.cov.scale
-        while change > self.tol and steps < self.max_iter:
-            # The median may jump to and fro between two samples: hold it in the second half.
-            held = sigma if 2 * steps > self.max_iter else None
-            z, sigma = residuals.standardised(solution, held)
+        pull, sigma, steps = np.ones(df.shape), plain.cov.scale, 0
+        while True:
+            # The median may jump to and fro between two samples: in the second half it only falls.
+            most = sigma if 2 * steps > self.max_iter else None
+            z, sigma = residuals.standardised(solution, most)
             new = self.c / np.maximum(z, self.c)
-            change = float(np.abs(new - pull).max())
-            pull, solution, steps = new, fit(calm * new), steps + 1
-        z, sigma = residuals.standardised(solution, sigma)
+            # Weights of far outliers are small, and shrink with sigma for as long as they carry the
+            # fit along: changes are a share of the weight. Outputs do not wait for each other.
+            change = np.abs(new / pull - 1).max(-2)
+            moving = change > np.maximum(self.tol, residuals.rounding(sigma))
+            if steps == self.max_iter or not moving.any():
+                break
+            pull = np.where(moving[..., None, :], new, pull)
+            solution, steps = fit(calm * pull), steps + 1
         learned = plain.with_noise(sigma * self._loss(z, residuals), plain.dof)
-        stopped = change > self.tol and solution.status == "ok"
+        stopped = bool(moving.any()) and solution.status == "ok"
         robust = replace(
             solution,
             cov=learned.cov,
@@ -115,7 +120,8 @@ class Huber:
             residual=residuals.misfit(solution),
             value_stderr=learned.value_stderr,
             status=Status.NOT_CONVERGED if stopped else solution.status,
-            message=f"weights changed by {change:.1g} at iteration {steps}; raise max_iter"
+            message=f"weights of {moving.sum()} of {moving.size} outputs were still changing, by "
+            f"{change.max():.1g} of themselves, at iteration {steps}; raise max_iter"
             if stopped
             else solution.message,
             info={"iterations": steps, "weights": calm * pull},
@@ -137,9 +143,10 @@ class Huber:
         for _ in range(20):
             # The leverage at weight 1 among samples weighted down so far.
             new = np.where(alone | (h <= limit), 1.0, limit / np.maximum(h, limit))
-            if np.abs(new - factor).max() < 1e-3:
+            moving = np.abs(new - factor).max(-1, keepdims=True) >= 1e-3
+            if not moving.any():
                 break
-            factor = new
+            factor = np.where(moving, new, factor)
             h = leverage(dx, weights=weights * factor, intercept=intercept, rcond=self.rcond)
             h = h / factor
         return factor
@@ -166,8 +173,9 @@ class _Residuals:
         self.present = weights > 0
         self.count = self.present.sum(-2)
         self.parameters = np.maximum(self.count - dof, 0.0)
+        self.eps = EPS * np.abs(self.df * np.sqrt(weights)).max(-2)
         # Residuals below this are rounding.
-        self.floor = 100 * EPS * np.abs(self.df * np.sqrt(weights)).max(-2)
+        self.floor = 100 * self.eps
         self.median = _MAD_COMPLEX if df.dtype.kind == "c" else _MAD
 
     def size(self, solution: Solution) -> Array:
@@ -178,13 +186,22 @@ class _Residuals:
         size = np.sqrt(self.weights) * np.abs(self.df - fitted)
         return np.where(self.present, size, np.nan)
 
-    def standardised(self, solution: Solution, sigma: Array | None) -> tuple[Array, Array]:
-        """Residuals in standard deviations (0 where missing), and the standard deviation."""
+    def standardised(self, solution: Solution, most: Array | None) -> tuple[Array, Array]:
+        """Residuals in standard deviations (0 where missing), and the standard deviation.
+
+        That is ``most`` at most, where it is given.
+        """
         size = self.size(solution)
-        if sigma is None:
-            sigma = self.deviation(size)
+        sigma = self.deviation(size)
+        if most is not None:
+            sigma = np.minimum(sigma, most)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.nan_to_num(size / sigma[..., None, :], nan=0.0), sigma
+
+    def rounding(self, sigma: Array) -> Array:
+        """How far rounding of residuals may change a weight, as a share of it, (..., n)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(10 * self.eps / sigma, nan=0.0)
 
     def deviation(self, size: Array) -> Array:
         """Robust standard deviation; nan where there are no more samples than unknowns."""

@@ -112,8 +112,9 @@ def select_steps(known: Posterior, limits: StepLimits, ahead: int) -> StepChoice
         reach = np.minimum(np.where(side > 0, limits.up, limits.down), 2 * limits.reach) / 2
         cap = np.minimum(SIDED_REACH * reach, limits.range)
         single = _best(known, weights, ahead, cap, low, SIDED_NOISE)
+        fits = reach >= limits.min_step
         one = limits.near & (
-            (limits.side != 0) | np.isnan(pair[:, 0]) | (single[:, 2] < pair[:, 2])
+            (limits.side != 0) | np.isnan(pair[:, 0]) | (fits & (single[:, 2] < pair[:, 2]))
         )
         t = np.where(one, single[:, 0] / SIDED_REACH, t)
         shape = np.where(one, single[:, 1], shape)

@@ -247,10 +247,10 @@ def _profile(line: PilotLine, found: _Findings) -> tuple[FunctionProfile, Poster
     gap, small = found.scales.discrepancy, found.small
     widest = np.inf
     if not found.noisy and not found.scales.agree:
-        widest = WITHIN * float(np.nanmax(log.differences([log.pilot]).t[0]))
+        widest = WITHIN * float(np.nanmax(log.differences([log.pilot]).t[0])) * line.share
     profile = FunctionProfile(
         level.noise, level.dof, prior, slope / line.length, found.noisy, line.random,
-        min_step=found.min_step, max_step=widest, two_scales=two_scales,
+        min_step=found.min_step * line.share, max_step=widest, two_scales=two_scales,
         # signs are random: what m slopes differ by together, each does by 1 / sqrt(m) of
         discrepancy=None if gap is None else gap / line.length,
         growth=growth,
@@ -272,8 +272,7 @@ def _posterior(
     possible = np.flatnonzero(every)
     states, start = context.states.take(possible), np.tile(every[possible], (batch, 1))
     # a direction that bounds keep short bends late, in units of itself
-    reach = line.reach[line.reach > 0] if log.pilot == PILOT else np.ones(1)
-    short = 0.5 * float(np.log10(np.mean(np.square(reach)))) if reach.size else 0.0
+    short = float(np.log10(line.share))
     if short < 0:
         start = states.blur(start, -short)
     each = noise.reshape(batch, -1)

@@ -86,6 +86,15 @@ class PilotLine:
         """Length of the direction, in units of the scales."""
         return float(np.sqrt(np.square(self.log.direction[0]).sum())) or 1.0
 
+    @property
+    def share(self) -> float:
+        """How far inputs move at t = 1, in units of their own: less than 1 where bounds or
+        ``max_step`` keep the direction short."""
+        reach = self.reach[self.reach > 0]
+        if self.log.pilot != PILOT or not reach.size:
+            return 1.0
+        return float(np.sqrt(np.mean(np.square(reach))))
+
     def sizes(self, widest: float = np.inf) -> Array:
         """The largest size of each output at x and at pairs of steps up to ``widest``."""
         values = np.abs(np.nan_to_num(self.log.values_of(self.log.pilot, widest)))

@@ -121,7 +121,7 @@ def request_pairs(
         axes = axes.at(k, side=side)
         taken: list[float] = []
         for part in shape[:block]:
-            t = max(step * part, axes.min_step[k])
+            t = max(step * part, min(axes.min_step[k], step))
             taken.append(unused_step(context, profile, axes, k, t, taken))
             wanted.append(PairRequest(int(context.inputs[k]), taken[-1], int(side)))
         axes = axes.at(k, n_pairs=axes.n_pairs[k] + len(taken))

@@ -13,6 +13,8 @@ from gradiator_np.designs._adaptive.state import AxisState, FunctionProfile
 # Every other pair of a random function is drawn in by this much: at one step alone nothing tells
 # truncation from slope.
 ASIDE = 0.7
+# What rounding makes of a step, as a share of it.
+SAME = 1e-9
 
 
 def unused_step(
@@ -25,16 +27,18 @@ def unused_step(
     that rounds its inputs to a decimal grid sees a round step exactly as meant.
     """
     j = int(context.inputs[k])
-    low, high = axes.min_step[k], np.inf if axes.side[k] else axes.widest[k]
+    side = int(axes.side[k])
+    low, high = min(axes.min_step[k], t), context.log.fitting(j, side) if side else axes.widest[k]
     used = context.log.steps(j) + taken
     if profile.random:
         near = [other for other in used if 0.99 * ASIDE < other / t < 1.01]
         return t * ASIDE if len(near) % 2 and t * ASIDE >= low else t
     scale = float(context.log.unit[0, j])
     smaller, larger = t * 0.85 ** np.arange(200), t / 0.85 ** np.arange(1, 40)
-    for step in chain(smaller[smaller >= low], larger[larger <= high], [t]):
-        rounded = float(round_digit(np.array(step * scale))) / scale
-        new = all(abs(rounded / other - 1) > 1e-6 for other in used)
-        if new and 0.999 * low <= rounded <= 1.001 * high:
-            break
-    return rounded
+    fit = np.concatenate([smaller[smaller >= low], larger[larger <= high]])
+    least, most = low * (1 - SAME), high * (1 + SAME)
+    rounded = (float(round_digit(np.array(step * scale))) / scale for step in fit)
+    for step in chain((step for step in rounded if least <= step <= most), fit):
+        if all(abs(step / other - 1) > 1e-6 for other in used):
+            return float(step)
+    return t
