@@ -171,7 +171,7 @@ def _alike(spacing: Array, values: Array, few: NDArray[np.bool_]) -> Array:
     distinct = (np.diff(gaps, axis=0) > 0.5 * spacing).sum(axis=0)
     common = spacing[np.argmax(distinct)]
     steps, times = gaps / common, spacing / common
-    on_grid = (np.abs(steps - np.rint(steps)) < 0.01).all(axis=0)
+    on_grid = (np.abs(steps - np.rint(steps)) <= 0.01 * np.minimum(steps, 1.0)).all(axis=0)
     coarser = ~few & (np.maximum(times, 1.0) ** (1.0 - distinct) > CHANCE)
     finer = np.minimum(times, 1.0) ** distinct < RARE
     return np.asarray(np.where(on_grid & np.where(times > 1, coarser, finer), common, spacing))
