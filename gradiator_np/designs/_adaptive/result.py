@@ -239,8 +239,8 @@ def _roughness(
     if profile.unresolved > 0:
         return Status.UNRESOLVED, (
             "the function changes by as much as it ever does within a small step: give x_scale, "
-            f"the change of x that matters ({profile.unresolved:.1g} * abs(x) to begin with), or move "
-            "the origin of x"
+            f"the change of x that matters ({profile.unresolved:.1g} * abs(x) to begin with), "
+            "or move the origin of x"
         )
     if outcome.unexplained.any():
         which = _names(context.inputs[outcome.unexplained.any(0)])
