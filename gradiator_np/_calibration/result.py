@@ -12,10 +12,8 @@ from scipy.optimize import OptimizeResult
 from scipy.special import ndtri
 
 from gradiator_np import _checks as checks
-from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.search import Search
-from gradiator_np._calibration.subproblem import solve_subproblem
-from gradiator_np._calibration.uncertainty import minimiser_covariance
+from gradiator_np._calibration.uncertainty import parameter_errors
 from gradiator_np._covariance import ConfidenceInterval
 from gradiator_np._samples import EvaluationError, Samples, last_line
 from gradiator_np._status import Status
@@ -154,7 +152,7 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         raise EvaluationError("no run has succeeded yet: there is nothing to report", log.samples)
     x, model, active = search.answer()
     unit = search.region.unit
-    x_stderr, undetermined = _parameter_errors(model, active, unit)
+    errors, undetermined = parameter_errors(model, active)
     jac = model.jac / unit
     jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group, 1:]
     grad = jac.T @ model.residuals
@@ -177,7 +175,7 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         message=_message(search, undetermined, samples),
         success=reason.success,
         reason=reason,
-        x_stderr=like_x(x_stderr),
+        x_stderr=like_x(errors * unit),
         jac_stderr=np.sqrt(jac_variance) / unit,
         undetermined=like_x(undetermined),
         noise=like_y(model.noise) if per_residual else float(model.noise[0]),
@@ -185,19 +183,6 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         samples=samples,
     )
     return found
-
-
-def _parameter_errors(model: LocalModel, active: Mask, unit: Array) -> tuple[Array, Mask]:
-    """Standard errors of the parameters, in units of x; inf where nothing determines them.
-
-    What a Gauss-Newton step from x would still move counts as an error: a search that noise
-    ended early is not at the minimum.
-    """
-    cov, undetermined = minimiser_covariance(model, active)
-    free = np.where(active, 0.0, np.inf)
-    step, _ = solve_subproblem(model.residuals, model.jac, -free, free)
-    err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + step**2) * unit
-    return np.where(undetermined, np.inf, err), undetermined
 
 
 def _optimality(x: Array, grad: Array, low: Array, high: Array) -> float:

@@ -27,6 +27,7 @@ from gradiator_np._calibration.local_model import (
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._calibration.uncertainty import parameter_errors
 from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
 from gradiator_np._typing import Array, Index, Mask
@@ -227,10 +228,14 @@ class Search:
     def _most_samples(self) -> int:
         return MOST_SAMPLES if self._narrowing else default_samples(len(self.problem.x0))
 
-    @property
-    def _wanted(self) -> Array | None:
+    def _is_narrow_enough(self) -> bool:
+        """Whether the 95 % intervals of the answer are at most as wide as wanted."""
         widths = self.problem.half_widths
-        return None if widths is None else widths.at(self._x)
+        if widths is None:
+            return True
+        x, model, active = self.answer()
+        errors, _ = parameter_errors(model, active)
+        return bool((1.96 * errors * self.region.unit <= widths.at(x)).all())
 
     def _request(self, points: list[Array]) -> tuple[int, ...]:
         return tuple(self.log.request(self.region.clip(point)) for point in points)
@@ -262,21 +267,21 @@ class Search:
 
     def _act(self, it: Iterate, most: int) -> float:
         """Follow the stopping test; how far a confirming run goes, in difference steps, or 0."""
-        decision = self._stopping.decide(it, self.log, self.region, self._wanted)
+        decision = self._stopping.decide(it, self.log, self.region)
         match decision:
             case Decision.CONVERGED:
                 self._ended = Status.CONVERGED
-            case Decision.STOP:
+            case Decision.STOP if self._is_narrow_enough():
                 self._ended = _reason(it)
+            case Decision.STOP:
+                self._narrowing = True
+                if it.model.noise_dominates:
+                    self.region = self.region.after_noise()
             case Decision.ENLARGE:
                 self._stopping = self._stopping.restarted(len(self.log.points))
                 self.region = self.region.after_no_response()
                 if self.region.is_boundless:
                     self._ended = Status.NO_SIGNAL
-            case Decision.NARROW:
-                self._narrowing = True
-                if it.model.noise_dominates:
-                    self.region = self.region.after_noise()
             case Decision.CONFIRM_FARTHER:
                 self._stopping = replace(self._stopping, confirmed_farther=True)
                 return 1.0
@@ -292,9 +297,9 @@ class Search:
         """Steps to run, and what the first of them promises where it is the model's own."""
         if not most:
             return [], None
-        region, wanted = self.region, self._wanted
-        if self._narrowing and wanted is not None:
-            return narrowing_steps(it, region, wanted, most), None
+        region, widths = self.region, self.problem.half_widths
+        if self._narrowing and widths is not None:
+            return narrowing_steps(it, region, widths.at(it.x), most), None
         least = min(1.0, it.model.difference_step)
         too_short = it.length < 1e-3 * least or it.predicted_decrease <= 0
         uncertain = it.loss.jac > MOST_LOSS * it.predicted_decrease

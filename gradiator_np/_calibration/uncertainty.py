@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.subproblem import solve_subproblem
 from gradiator_np._typing import Array, Mask
 
 #: Standard errors of parameters are this much wider, for one curvature in place of many and
@@ -100,3 +101,16 @@ def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
         unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
         undetermined[free] = (np.abs(unsure) > 0.05).any(1)
     return cov, undetermined
+
+
+def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
+    """Standard errors of the parameters (in u), inf where nothing determines them, and where.
+
+    What a Gauss-Newton step from x would still move counts as an error: a search that noise
+    ended early is not at the minimum.
+    """
+    cov, undetermined = minimiser_covariance(model, active)
+    free = np.where(active, 0.0, np.inf)
+    step, _ = solve_subproblem(model.residuals, model.jac, -free, free)
+    err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + step**2)
+    return np.where(undetermined, np.inf, err), undetermined
