@@ -240,6 +240,54 @@ def test_a_failing_region_is_walked_round(how):
     np.testing.assert_allclose(r.x, TRUTH, atol=1e-3)
 
 
+def test_a_minimum_that_failures_hide_stays_in_the_error_bars():
+    """What the model says x would still move counts, beyond the region that failures shrank."""
+
+    def fun(x):
+        r = decay(x) - decay(TRUTH)
+        if np.linalg.norm(r) < 1e-6:
+            raise RuntimeError("too good")
+        return r
+
+    for seed in range(4):
+        r = least_squares(fun, START, rng=seed)
+        # J is known to a tenth there; errors were 1e6 times their bars without.
+        assert np.all(np.abs(r.x - TRUTH) <= 2 * r.x_stderr)
+        assert np.all((r.x_stderr < 1e-5) | r.undetermined)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-100, 1e100, 1e200, 1e300])
+@pytest.mark.parametrize("sigma", [0.0, 0.01])
+def test_the_unit_of_the_residuals_changes_nothing(unit, sigma):
+    """Squares of the values are no floats; neither warnings nor errors of floating point."""
+    data, rng = decay(TRUTH), np.random.default_rng(0)
+    errors = sigma * rng.normal(size=(400, 30))
+
+    def fit(unit):
+        left = iter(errors)
+
+        def fun(x):
+            with np.errstate(all="ignore"):
+                return unit * (decay(x) - data + next(left))
+
+        jac0 = unit * np.array([np.exp(-T), -T * np.exp(-T), np.ones(30)]).T
+        noise = unit * sigma if sigma else None
+        start = least_squares(fun, START, jac0=jac0, noise=noise, max_nfev=3)
+        return least_squares(fun, START, noise=noise, samples=start.samples)
+
+    with np.errstate(all="raise"):
+        one, other = fit(1.0), fit(unit)
+    assert other.reason is one.reason
+    # Decimal units are rounded, and the two searches as far as 1e-8 of a decrease.
+    np.testing.assert_allclose(other.x, one.x, atol=1e-6)
+    np.testing.assert_allclose(other.jac / unit, one.jac, atol=1e-5)
+    np.testing.assert_allclose(other.fun / unit, one.fun, atol=1e-5)
+    if sigma:
+        np.testing.assert_allclose(other.x_stderr, one.x_stderr, rtol=1e-3)
+        np.testing.assert_allclose(other.jac_stderr / unit, one.jac_stderr, rtol=1e-3)
+        assert other.noise / unit == pytest.approx(one.noise, rel=1e-6)
+
+
 def test_random_failures_and_outliers_do_not_end_it():
     rng = np.random.default_rng(5)
     base = noisy(decay, decay(TRUTH), 0.003, 1)

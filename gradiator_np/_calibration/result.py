@@ -147,11 +147,18 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     EvaluationError
         Where no run has succeeded yet.
     """
-    problem, log = search.problem, search.log
     if search.center < 0:
-        raise EvaluationError("no run has succeeded yet: there is nothing to report", log.samples)
+        raise EvaluationError(
+            "no run has succeeded yet: there is nothing to report", search.log.samples
+        )
+    with checks.underflow_is_zero(), np.errstate(over="ignore"):
+        return _result_of(search, y_layout)
+
+
+def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
+    problem, log = search.problem, search.log
     x, model, active = search.answer()
-    unit = search.region.unit
+    unit, y_unit = search.region.unit, log.unit
     errors, undetermined = parameter_errors(model, active)
     jac = model.jac / unit
     jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group, 1:]
@@ -163,11 +170,11 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     found = LeastSquaresResult()
     found.update(
         x=like_x(x),
-        cost=0.5 * model.sum_of_squares,
-        fun=like_y(model.residuals),
-        jac=jac,
-        grad=like_x(grad),
-        optimality=_optimality(x, grad, problem.low, problem.high),
+        cost=0.5 * model.sum_of_squares * y_unit * y_unit,
+        fun=like_y(model.residuals * y_unit),
+        jac=jac * y_unit,
+        grad=like_x(grad * y_unit * y_unit),
+        optimality=_optimality(x, grad, problem.low, problem.high) * y_unit * y_unit,
         active_mask=like_x(_active_mask(x, problem.low, problem.high)),
         nfev=search.nfev,
         njev=search.iterations,
@@ -176,9 +183,9 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         success=reason.success,
         reason=reason,
         x_stderr=like_x(errors * unit),
-        jac_stderr=np.sqrt(jac_variance) / unit,
+        jac_stderr=np.sqrt(jac_variance) / unit * y_unit,
         undetermined=like_x(undetermined),
-        noise=like_y(model.noise) if per_residual else float(model.noise[0]),
+        noise=like_y(model.noise * y_unit) if per_residual else float(model.noise[0] * y_unit),
         rounds=search.rounds,
         samples=samples,
     )

@@ -86,7 +86,7 @@ class Search:
     def __init__(self, problem: FitProblem, rng: np.random.Generator) -> None:
         m = len(problem.x0)
         self.problem = problem
-        self.log = FitLog(MAX_GROWTH)
+        self.log = FitLog(problem.noise, MAX_GROWTH)
         self.region = TrustRegion(
             problem.scale, problem.low, problem.high, RADIUS * float(np.sqrt(m))
         )
@@ -127,7 +127,9 @@ class Search:
     @property
     def cost(self) -> float:
         """Half the sum of squares of the run at the centre; inf before there is one."""
-        return 0.5 * self.log.sum_of_squares(self.center) if self.center >= 0 else np.inf
+        if self.center < 0:
+            return np.inf
+        return 0.5 * self.log.sum_of_squares(self.center) * self.log.unit * self.log.unit
 
     @property
     def reason(self) -> Status:
@@ -200,7 +202,7 @@ class Search:
         return Proposal(self._request(points), initial=True) if points else None
 
     def _add_predictions(self, jac0: Array) -> None:
-        residuals = self.log.residuals[self.center]
+        residuals = self.log.output(self.center)
         assert residuals is not None
         for point, predicted in self._design.predicted(
             self._x, residuals, jac0, self.problem.scale
@@ -242,9 +244,7 @@ class Search:
 
     def _model(self, x: Array) -> LocalModel:
         """The model about x, in units of the trust radius."""
-        return model_about(
-            x, self.log, self.region, self._most_samples, self.problem.noise, self.log.rounding
-        )
+        return model_about(x, self.log, self.region, self._most_samples, self.log.rounding)
 
     def _iterate(self, most: int) -> Proposal | None:
         """The next points, at most so many; None where the search ends."""
@@ -356,7 +356,7 @@ class Search:
     # -- the answer --------------------------------------------------------------------------
 
     def answer(self) -> tuple[Array, LocalModel, Mask]:
-        """The best point, the model about it, and which parameters a bound holds.
+        """The best point, the model about it (in the log's unit), and what bounds hold.
 
         Under noise the model's minimiser is better than the best sample two times in three, where
         it lies near: from steps over half the radius on, it is the worse one now and then.
