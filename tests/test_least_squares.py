@@ -153,30 +153,38 @@ def test_intervals_hold_where_they_are_given_and_say_where_not():
 
 
 def test_a_wanted_width_is_reached_with_more_runs():
-    data = decay(TRUTH)
-    short = least_squares(noisy(decay, data, 0.01, 3), START)
-    low, high = short.confidence_interval(0.95)
-    # A third of what the first stop has takes some nine times its runs, of 400 allowed.
-    wanted = (high - low).max() / 6
-    r = least_squares(noisy(decay, data, 0.01, 3), START, x_half_width=wanted)
-    low, high = r.confidence_interval(0.95)
-    assert r.reason is Status.NOISE_LIMIT
-    assert np.all(high - low <= 2 * wanted)
-    assert r.nfev > short.nfev
+    """What is reported is what the search stopped for, at every seed, in a few of 400 runs.
+
+    117 runs in the mean of 14 fits, with a standard deviation of 20; 300 of them, or all 400 in
+    vain, with most runs on one side of the centre.
+    """
+    data, wanted, runs = decay(TRUTH), 0.002, 0
+    for seed in range(8):
+        short = least_squares(noisy(decay, data, 0.01, seed), START)
+        r = least_squares(noisy(decay, data, 0.01, seed), START, x_half_width=wanted)
+        low, high = r.confidence_interval(0.95)
+        assert r.reason is Status.NOISE_LIMIT
+        assert np.all(high - low <= 2 * wanted)
+        # The same search as far as its first stop.
+        low, high = short.confidence_interval(0.95)
+        assert (r.nfev > short.nfev) == np.any(high - low > 2 * wanted)
+        runs += r.nfev
+    # The mean of eight has a standard deviation of 7.
+    assert runs < 8 * 180
 
 
 def test_relative_widths_and_inputs_whose_width_does_not_matter():
     data = decay(TRUTH)
-    half = {}
-    for rtol in (np.array([0.02, np.inf, np.inf]), np.array([np.inf, np.inf, 0.05])):
-        r = least_squares(
-            noisy(decay, data, 0.01, 4), START, x_half_width=0.0, x_rel_half_width=rtol
-        )
-        low, high = r.confidence_interval(0.95)
-        half[r.nfev] = 0.5 * (high - low)
-        sure = rtol < np.inf
-        assert r.reason is Status.NOISE_LIMIT
-        assert np.all(half[r.nfev][sure] <= rtol[sure] * np.abs(r.x[sure]) * (1 + 1e-9))
+    for rtol in (np.array([0.003, np.inf, np.inf]), np.array([np.inf, np.inf, 0.02])):
+        for seed in range(4):
+            r = least_squares(
+                noisy(decay, data, 0.01, seed), START, x_half_width=0.0, x_rel_half_width=rtol
+            )
+            low, high = r.confidence_interval(0.95)
+            sure = rtol < np.inf
+            assert r.reason is Status.NOISE_LIMIT
+            # What is subtracted has been rounded.
+            assert np.all(0.5 * (high - low)[sure] <= (rtol * np.abs(r.x))[sure] * (1 + 1e-9))
 
 
 def test_noise_that_differs_between_residuals_is_used():
@@ -228,6 +236,54 @@ def test_a_failing_region_is_walked_round(how):
 
     r = least_squares(fun, START)  # x0 itself fails
     np.testing.assert_allclose(r.x, TRUTH, atol=1e-3)
+
+
+def test_a_minimum_that_failures_hide_stays_in_the_error_bars():
+    """What the model says x would still move counts, beyond the region that failures shrank."""
+
+    def fun(x):
+        r = decay(x) - decay(TRUTH)
+        if np.linalg.norm(r) < 1e-6:
+            raise RuntimeError("too good")
+        return r
+
+    for seed in range(4):
+        r = least_squares(fun, START, rng=seed)
+        # J is known to a tenth there; errors were 1e6 times their bars without.
+        assert np.all(np.abs(r.x - TRUTH) <= 2 * r.x_stderr)
+        assert np.all((r.x_stderr < 1e-5) | r.undetermined)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-100, 1e100, 1e200, 1e300])
+@pytest.mark.parametrize("sigma", [0.0, 0.01])
+def test_the_unit_of_the_residuals_changes_nothing(unit, sigma):
+    """Squares of the values are no floats; neither warnings nor errors of floating point."""
+    data, rng = decay(TRUTH), np.random.default_rng(0)
+    errors = sigma * rng.normal(size=(400, 30))
+
+    def fit(unit):
+        left = iter(errors)
+
+        def fun(x):
+            with np.errstate(all="ignore"):
+                return unit * (decay(x) - data + next(left))
+
+        jac0 = unit * np.array([np.exp(-T), -T * np.exp(-T), np.ones(30)]).T
+        noise = unit * sigma if sigma else None
+        start = least_squares(fun, START, jac0=jac0, noise=noise, max_nfev=3)
+        return least_squares(fun, START, noise=noise, samples=start.samples)
+
+    with np.errstate(all="raise"):
+        one, other = fit(1.0), fit(unit)
+    assert other.reason is one.reason
+    # Decimal units are rounded, and the two searches as far as 1e-8 of a decrease.
+    np.testing.assert_allclose(other.x, one.x, atol=1e-6)
+    np.testing.assert_allclose(other.jac / unit, one.jac, atol=1e-5)
+    np.testing.assert_allclose(other.fun / unit, one.fun, atol=1e-5)
+    if sigma:
+        np.testing.assert_allclose(other.x_stderr, one.x_stderr, rtol=1e-3)
+        np.testing.assert_allclose(other.jac_stderr / unit, one.jac_stderr, rtol=1e-3)
+        assert other.noise / unit == pytest.approx(one.noise, rel=1e-6)
 
 
 def test_random_failures_and_outliers_do_not_end_it():
@@ -609,7 +665,11 @@ def test_the_result_is_scipys_and_more():
     # Both minimise to 1e-8 of a cost that is curved by 1: x to 1e-4 of its scale.
     np.testing.assert_allclose(ours.x, peer.x, atol=1e-3)
     np.testing.assert_array_equal(ours.active_mask, peer.active_mask)
-    np.testing.assert_allclose(ours.jac, peer.jac, atol=0.01)
+    # x[0] rests on its bound: unless the run that confirms the end leaves it, only the first moves
+    # tell its column, to 0.12 of it (23 of 60 seeds), and its error bars say so.
+    free = ours.active_mask == 0
+    np.testing.assert_allclose(ours.jac[:, free], peer.jac[:, free], atol=0.01)
+    assert (np.abs(ours.jac - peer.jac) <= 0.01 + 3 * ours.jac_stderr).all()
     np.testing.assert_allclose(ours.grad, ours.jac.T @ ours.fun, rtol=1e-12)
     assert ours.cost == pytest.approx(0.5 * np.sum(ours.fun**2), rel=1e-12)
     distance = [  # Coleman and Li: to the bound that the gradient descends to

@@ -44,18 +44,26 @@ def test_least_squares_by_every_method(method, sigma):
 
 @pytest.mark.parametrize("method", ["BFGS", "L-BFGS-B", "trust-constr"])
 def test_minimize_a_noisy_scalar(method):
-    rng = np.random.default_rng(1)
-
-    def fun(x):
-        return (x[0] - 3) ** 2 + 2 * (x[1] + 1) ** 2 + 0.5 * x[0] * x[1] + 1e-4 * rng.normal()
-
+    """Optimisers that compare values as if they were exact may end too early, restarts or not."""
     best = np.linalg.solve([[2, 0.5], [0.5, 4]], [6, -4])
-    f = ScipyObjective(fun, [1.0, 1.0])
-    r = f.restart(lambda x0: optimize.minimize(f.fun, x0, jac=f.jac, method=method), [1.0, 1.0])
-    # Within 1e-2 the value lies 2e-4 above the least, twice the noise of one run.
-    np.testing.assert_allclose(r.x, best, atol=0.05)
-    assert isinstance(f.fun(r.x), float)
-    assert f.jac(r.x).shape == (2,)
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+
+        def fun(x, rng=rng):
+            value = (x[0] - 3) ** 2 + 2 * (x[1] + 1) ** 2 + 0.5 * x[0] * x[1]
+            return value + 1e-4 * rng.normal()
+
+        f = ScipyObjective(fun, [1.0, 1.0])
+        r = f.restart(lambda x0: optimize.minimize(f.fun, x0, jac=f.jac, method=method), [1.0, 1.0])  # noqa: B023
+        found.append(np.abs(r.x - best).max())
+        assert isinstance(f.fun(r.x), float)
+        assert f.jac(r.x).shape == (2,)
+    # Beyond 0.05: 4 of 100 seeds by BFGS, 0 by L-BFGS-B, 1 by trust-constr; at 4 % six of 20 come
+    # once in 1e4 tests. Half of them within 0.004 (20: a median of twice that once in 1e5), where
+    # the value lies 4e-5 above the least, less than the noise of one run.
+    assert np.sum(np.array(found) > 0.05) < 6
+    assert np.median(found) < 0.01
 
 
 def test_roots_of_a_noisy_system():
@@ -112,3 +120,24 @@ def test_failures_are_nan_and_bounds_are_kept():
     assert np.min(seen) >= 0.9
     with pytest.raises(ValueError, match="must be a vector"):
         ScipyObjective(fun, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-100, 1e100, 1e200, 1e300])
+def test_the_unit_of_the_values_changes_nothing(unit):
+    """Squares of the values are no floats; neither warnings nor errors of floating point."""
+    ones = np.ones_like(T)
+    cases = (
+        (
+            lambda x: decay(x) - decay(TRUTH),
+            lambda x: np.array([np.exp(-x[1] * T), -x[0] * T * np.exp(-x[1] * T), ones]).T,
+        ),
+        (lambda x: np.sum((x - TRUTH) ** 2), lambda x: 2 * (x - TRUTH)),
+    )
+    for fun, jac in cases:
+        with np.errstate(all="raise"):
+            f = ScipyObjective(lambda x, fun=fun: unit * fun(x), START)
+            for x in (START, START + 0.1, START - 0.1):
+                np.testing.assert_allclose(f.fun(x) / unit, fun(x), rtol=1e-5)
+                # First moves of 0.2 bend the slope by less than their second order, 0.2^2 of it.
+                np.testing.assert_allclose(f.jac(x) / unit, jac(x), atol=0.1)
+            assert f.noise < 1e-3 * unit

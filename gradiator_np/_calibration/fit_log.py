@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gradiator_np import _checks as checks
 from gradiator_np._checks import EPS
 from gradiator_np._samples import Samples
 from gradiator_np._typing import Array, Index
+from gradiator_np.solvers._solution import unit_of
 
 
 def rounding_error(residuals: Array) -> float:
@@ -21,25 +23,31 @@ class FitLog:
 
     Parameters
     ----------
+    noise : array, shape of the residuals or (), or None
+        Standard deviation of one residual of one run, where it is known.
     max_growth : float
         A sum of squares this many times ``reference`` counts as failed: it says nothing local.
 
     Attributes
     ----------
     points : list of array, shape (m,)
+    unit : float
+        What models count residuals in, so that their squares are floats: a power of two by the
+        first run (that is not 0), mostly 1.
     residuals : list of (array, shape (n,), or None)
-        For models; None where pending, failed or rejected.
+        For models, in ``unit``; None where pending, failed or rejected.
     reference : float
-        Sum of squares of the first run (that is not 0); inf before.
+        Sum of squares of the first run (that is not 0), in ``unit``; inf before.
     rounding : float
-        Error of one residual of that run by rounding.
+        Error of one residual of that run by rounding, in ``unit``.
     """
 
-    def __init__(self, max_growth: float = np.inf) -> None:
+    def __init__(self, noise: Array | None = None, max_growth: float = np.inf) -> None:
         self.points: list[Array] = []
+        self.unit = 1.0
         self.residuals: list[Array | None] = []
         self.reference, self.rounding = np.inf, 0.0
-        self._max_growth = max_growth
+        self._noise, self._max_growth = noise, max_growth
         self._outputs: list[Array | None] = []  # as returned
         self._errors: dict[int, str] = {}
         self._pending: set[int] = set()
@@ -63,20 +71,27 @@ class FitLog:
         if error is not None:
             self._errors[i] = error
 
+    @checks.underflow_is_zero()
     def accept(self, ids: Iterable[int]) -> None:
         """Let models use what was stored, in that order, where it is finite and local."""
         for i in ids:
             output = self._outputs[i]
             if output is None or not np.isfinite(output).all():
                 continue
+            first = self.reference == np.inf and output.any()
+            if first:
+                self.unit = unit_of(
+                    output if self._noise is None else np.append(output, self._noise)
+                )
             with np.errstate(over="ignore"):
-                size = float(output @ output)
+                residuals = output / self.unit
+                size = float(residuals @ residuals)
             if not np.isfinite(size) or size > self._max_growth * self.reference:
                 continue
-            if self.reference == np.inf and size > 0:
+            if first:
                 self.reference = max(size, 1e-290)
-                self.rounding = rounding_error(output)
-            self.residuals[i] = output
+                self.rounding = rounding_error(residuals)
+            self.residuals[i] = residuals
 
     def add(self, point: Array, output: Array | None, error: str | None = None) -> int:
         """A point and what came back from it; its id."""
@@ -97,6 +112,15 @@ class FitLog:
         self._pseudo.add(self.add(point, residuals))
 
     # -- what is there -----------------------------------------------------------------------
+
+    @property
+    def noise(self) -> Array | None:
+        """The noise that is known, in ``unit``."""
+        return None if self._noise is None else self._noise / self.unit
+
+    def output(self, i: int) -> Array | None:
+        """What came back from a point, as returned."""
+        return self._outputs[i]
 
     @property
     def nfev(self) -> int:

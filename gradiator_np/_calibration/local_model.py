@@ -131,10 +131,9 @@ def default_samples(m: int) -> int:
 
 
 def model_about(
-    x: Array, log: FitLog, region: TrustRegion, most: int, noise: Array | None,
-    rounding: float,
-) -> LocalModel:  # fmt: skip
-    """The model about x, from the samples around it.
+    x: Array, log: FitLog, region: TrustRegion, most: int, rounding: float
+) -> LocalModel:
+    """The model about x, from the samples around it, in units of the log.
 
     Parameters
     ----------
@@ -142,14 +141,13 @@ def model_about(
     log, region
     most : int
         Samples used, beside those that make the model determined.
-    noise : array, any shape, or None
-        Standard deviation of one run of each residual, or of all, where it is known.
     rounding : float
-        Error of one value by rounding.
+        Error of one residual by rounding.
     """
     rows = samples_about(x, log, region, most)
     u = (np.array([log.points[i] for i in rows]) - x) / region.unit
     y = np.array([log.residuals[i] for i in rows])
+    noise = log.noise
     known = None if noise is None else np.broadcast_to(noise.reshape(-1), y.shape[1])
     return fit(u, y, known, rounding)
 

@@ -12,10 +12,8 @@ from scipy.optimize import OptimizeResult
 from scipy.special import ndtri
 
 from gradiator_np import _checks as checks
-from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.search import Search
-from gradiator_np._calibration.subproblem import solve_subproblem
-from gradiator_np._calibration.uncertainty import minimiser_covariance
+from gradiator_np._calibration.uncertainty import parameter_errors
 from gradiator_np._covariance import ConfidenceInterval
 from gradiator_np._samples import EvaluationError, Samples, last_line
 from gradiator_np._status import Status
@@ -149,12 +147,19 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     EvaluationError
         Where no run has succeeded yet.
     """
-    problem, log = search.problem, search.log
     if search.center < 0:
-        raise EvaluationError("no run has succeeded yet: there is nothing to report", log.samples)
+        raise EvaluationError(
+            "no run has succeeded yet: there is nothing to report", search.log.samples
+        )
+    with checks.underflow_is_zero(), np.errstate(over="ignore"):
+        return _result_of(search, y_layout)
+
+
+def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
+    problem, log = search.problem, search.log
     x, model, active = search.answer()
-    unit = search.region.unit
-    x_stderr, undetermined = _parameter_errors(model, active, unit)
+    unit, y_unit = search.region.unit, log.unit
+    errors, undetermined = parameter_errors(model, active)
     jac = model.jac / unit
     jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group, 1:]
     grad = jac.T @ model.residuals
@@ -165,11 +170,11 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     found = LeastSquaresResult()
     found.update(
         x=like_x(x),
-        cost=0.5 * model.sum_of_squares,
-        fun=like_y(model.residuals),
-        jac=jac,
-        grad=like_x(grad),
-        optimality=_optimality(x, grad, problem.low, problem.high),
+        cost=0.5 * model.sum_of_squares * y_unit * y_unit,
+        fun=like_y(model.residuals * y_unit),
+        jac=jac * y_unit,
+        grad=like_x(grad * y_unit * y_unit),
+        optimality=_optimality(x, grad, problem.low, problem.high) * y_unit * y_unit,
         active_mask=like_x(_active_mask(x, problem.low, problem.high)),
         nfev=search.nfev,
         njev=search.iterations,
@@ -177,27 +182,14 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         message=_message(search, undetermined, samples),
         success=reason.success,
         reason=reason,
-        x_stderr=like_x(x_stderr),
-        jac_stderr=np.sqrt(jac_variance) / unit,
+        x_stderr=like_x(errors * unit),
+        jac_stderr=np.sqrt(jac_variance) / unit * y_unit,
         undetermined=like_x(undetermined),
-        noise=like_y(model.noise) if per_residual else float(model.noise[0]),
+        noise=like_y(model.noise * y_unit) if per_residual else float(model.noise[0] * y_unit),
         rounds=search.rounds,
         samples=samples,
     )
     return found
-
-
-def _parameter_errors(model: LocalModel, active: Mask, unit: Array) -> tuple[Array, Mask]:
-    """Standard errors of the parameters, in units of x; inf where nothing determines them.
-
-    What a Gauss-Newton step from x would still move counts as an error: a search that noise
-    ended early is not at the minimum.
-    """
-    cov, undetermined = minimiser_covariance(model, active)
-    free = np.where(active, 0.0, np.inf)
-    step, _ = solve_subproblem(model.residuals, model.jac, -free, free)
-    err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + step**2) * unit
-    return np.where(undetermined, np.inf, err), undetermined
 
 
 def _optimality(x: Array, grad: Array, low: Array, high: Array) -> float:

@@ -115,10 +115,9 @@ class ScipyObjective:
         low, high = checks.bounds(bounds, flat, layout)
         scale = scale_of(flat, x_scale, layout)
         self._region = TrustRegion(scale, low, high, DISPLACEMENT)
-        self._noise = None if noise is None else checks.noise(noise)
         self._evaluate = Evaluator(fun, layout, args=args, kwargs=kwargs, workers=workers, run=run)
         # A line search may well jump far off and wants the value there: no growth is too much.
-        self._log = FitLog()
+        self._log = FitLog(None if noise is None else checks.noise(noise))
         self._at: _At | None = None
         self._scalar = False
 
@@ -134,7 +133,10 @@ class ScipyObjective:
     @property
     def noise(self) -> float:
         """Standard deviation of one output of one run (rms), by the model last used."""
-        return np.nan if self._at is None else float(np.sqrt(np.mean(self._at.model.noise**2)))
+        if self._at is None:
+            return np.nan
+        with checks.underflow_is_zero():
+            return float(np.sqrt(np.mean(self._at.model.noise**2))) * self._log.unit
 
     def __repr__(self) -> str:
         m, n = len(self._region.scale), self._n_outputs
@@ -148,8 +150,12 @@ class ScipyObjective:
     def fun(self, x: ArrayLike) -> Any:
         """The model's value at x, after one run there; nan where the run failed."""
         model = self._model_at(checks.float_array(x, 1, "x"))
-        value = np.full(self._n_outputs or 1, np.nan) if model is None else model.residuals
-        return float(value[0]) if self._scalar else value.copy()
+        if model is None:
+            value = np.full(self._n_outputs or 1, np.nan)
+        else:
+            with checks.underflow_is_zero():
+                value = model.residuals * self._log.unit
+        return float(value[0]) if self._scalar else value
 
     def jac(self, x: ArrayLike) -> Array:
         """The model's Jacobian (n, m) at x, or gradient (m,) of a scalar, improved by runs.
@@ -169,7 +175,8 @@ class ScipyObjective:
             self._run(self._region.clip(x + self._region.unit * step))
             model = self._fit(x)
         self._at = _At(x.copy(), model)
-        jac = model.jac / self._region.unit
+        with checks.underflow_is_zero():
+            jac = model.jac / self._region.unit * self._log.unit
         return np.array(jac[0] if self._scalar else jac)
 
     def restart(self, solve: Callable[[Array], Any], x0: ArrayLike, most: int = 10) -> Any:
@@ -207,12 +214,14 @@ class ScipyObjective:
         return None if layout is None else layout.size
 
     def _loss(self, x: Array) -> float:
-        """What is minimised: the value of a scalar, else half the sum of squares."""
+        """What is minimised, in the log's unit: a scalar, else half the sum of squares."""
         model = self._model_at(x)
         if model is None:
             return np.inf
-        return float(model.residuals[0]) if self._scalar else 0.5 * model.sum_of_squares
+        with checks.underflow_is_zero():
+            return float(model.residuals[0]) if self._scalar else 0.5 * model.sum_of_squares
 
+    @checks.underflow_is_zero()
     def _loss_sd(self) -> float:
         """Standard deviation of ``_loss`` by the noise that is left in the model."""
         assert self._at is not None
@@ -253,15 +262,16 @@ class ScipyObjective:
                 if point[j] != x[j] and self._run(point):
                     break
 
+    @checks.underflow_is_zero()
     def _fit(self, x: Array) -> LocalModel:
         latest = next(r for r in reversed(self._log.residuals) if r is not None)
         model = model_about(
-            x, self._log, self._region, default_samples(len(x)), self._noise,
-            rounding_error(latest),
-        )  # fmt: skip
+            x, self._log, self._region, default_samples(len(x)), rounding_error(latest)
+        )
         self._region = self._region.with_difference_step(model.difference_step)
         return model
 
+    @checks.underflow_is_zero()
     def _uncertain_direction(self, x: Array, model: LocalModel) -> Array | None:
         """The direction that J knows least, where that matters."""
         if self._scalar:

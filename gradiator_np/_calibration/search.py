@@ -27,6 +27,7 @@ from gradiator_np._calibration.local_model import (
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._calibration.uncertainty import parameter_errors
 from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
 from gradiator_np._typing import Array, Index, Mask
@@ -85,7 +86,7 @@ class Search:
     def __init__(self, problem: FitProblem, rng: np.random.Generator) -> None:
         m = len(problem.x0)
         self.problem = problem
-        self.log = FitLog(MAX_GROWTH)
+        self.log = FitLog(problem.noise, MAX_GROWTH)
         self.region = TrustRegion(
             problem.scale, problem.low, problem.high, RADIUS * float(np.sqrt(m))
         )
@@ -126,7 +127,9 @@ class Search:
     @property
     def cost(self) -> float:
         """Half the sum of squares of the run at the centre; inf before there is one."""
-        return 0.5 * self.log.sum_of_squares(self.center) if self.center >= 0 else np.inf
+        if self.center < 0:
+            return np.inf
+        return 0.5 * self.log.sum_of_squares(self.center) * self.log.unit * self.log.unit
 
     @property
     def reason(self) -> Status:
@@ -199,7 +202,7 @@ class Search:
         return Proposal(self._request(points), initial=True) if points else None
 
     def _add_predictions(self, jac0: Array) -> None:
-        residuals = self.log.residuals[self.center]
+        residuals = self.log.output(self.center)
         assert residuals is not None
         for point, predicted in self._design.predicted(
             self._x, residuals, jac0, self.problem.scale
@@ -227,19 +230,21 @@ class Search:
     def _most_samples(self) -> int:
         return MOST_SAMPLES if self._narrowing else default_samples(len(self.problem.x0))
 
-    @property
-    def _wanted(self) -> Array | None:
+    def _is_narrow_enough(self) -> bool:
+        """Whether the 95 % intervals of the answer are at most as wide as wanted."""
         widths = self.problem.half_widths
-        return None if widths is None else widths.at(self._x)
+        if widths is None:
+            return True
+        x, model, active = self.answer()
+        errors, _ = parameter_errors(model, active)
+        return bool((1.96 * errors * self.region.unit <= widths.at(x)).all())
 
     def _request(self, points: list[Array]) -> tuple[int, ...]:
         return tuple(self.log.request(self.region.clip(point)) for point in points)
 
     def _model(self, x: Array) -> LocalModel:
         """The model about x, in units of the trust radius."""
-        return model_about(
-            x, self.log, self.region, self._most_samples, self.problem.noise, self.log.rounding
-        )
+        return model_about(x, self.log, self.region, self._most_samples, self.log.rounding)
 
     def _iterate(self, most: int) -> Proposal | None:
         """The next points, at most so many; None where the search ends."""
@@ -262,21 +267,21 @@ class Search:
 
     def _act(self, it: Iterate, most: int) -> float:
         """Follow the stopping test; how far a confirming run goes, in difference steps, or 0."""
-        decision = self._stopping.decide(it, self.log, self.region, self._wanted)
+        decision = self._stopping.decide(it, self.log, self.region)
         match decision:
             case Decision.CONVERGED:
                 self._ended = Status.CONVERGED
-            case Decision.STOP:
+            case Decision.STOP if self._is_narrow_enough():
                 self._ended = _reason(it)
+            case Decision.STOP:
+                self._narrowing = True
+                if it.model.noise_dominates:
+                    self.region = self.region.after_noise()
             case Decision.ENLARGE:
                 self._stopping = self._stopping.restarted(len(self.log.points))
                 self.region = self.region.after_no_response()
                 if self.region.is_boundless:
                     self._ended = Status.NO_SIGNAL
-            case Decision.NARROW:
-                self._narrowing = True
-                if it.model.noise_dominates:
-                    self.region = self.region.after_noise()
             case Decision.CONFIRM_FARTHER:
                 self._stopping = replace(self._stopping, confirmed_farther=True)
                 return 1.0
@@ -292,9 +297,9 @@ class Search:
         """Steps to run, and what the first of them promises where it is the model's own."""
         if not most:
             return [], None
-        region, wanted = self.region, self._wanted
-        if self._narrowing and wanted is not None:
-            return narrowing_steps(it, region, wanted, most), None
+        region, widths = self.region, self.problem.half_widths
+        if self._narrowing and widths is not None:
+            return narrowing_steps(it, region, widths.at(it.x), most), None
         least = min(1.0, it.model.difference_step)
         too_short = it.length < 1e-3 * least or it.predicted_decrease <= 0
         uncertain = it.loss.jac > MOST_LOSS * it.predicted_decrease
@@ -351,7 +356,7 @@ class Search:
     # -- the answer --------------------------------------------------------------------------
 
     def answer(self) -> tuple[Array, LocalModel, Mask]:
-        """The best point, the model about it, and which parameters a bound holds.
+        """The best point, the model about it (in the log's unit), and what bounds hold.
 
         Under noise the model's minimiser is better than the best sample two times in three, where
         it lies near: from steps over half the radius on, it is the worse one now and then.

@@ -12,7 +12,6 @@ from gradiator_np._calibration.iterate import Iterate
 from gradiator_np._calibration.local_model import LocalModel, sum_of_squares_sd
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import minimiser_covariance
-from gradiator_np._typing import Array
 
 #: Iterations in a row without an expected decrease before the search ends.
 IDLE_ITERATIONS = 4
@@ -31,7 +30,6 @@ class Decision(Enum):
     CONFIRM_NEARBY = auto()  # a run next to the centre, before the search ends
     CONFIRM_FARTHER = auto()  # a run at the difference step
     ENLARGE = auto()  # nothing answers: look farther away
-    NARROW = auto()  # the minimum is found, its intervals are too wide
     STOP = auto()  # nothing more is to be gained, because of noise or not
     CONVERGED = auto()  # the sum of squares is 0, or nothing can move
 
@@ -90,10 +88,8 @@ class StoppingTest:
             or runs - self.best_at > max(STALLED_RUNS, STALLED_RUNS * (self.m + 1) // 3)
         )
 
-    def decide(
-        self, it: Iterate, log: FitLog, region: TrustRegion, wanted: Array | None
-    ) -> Decision:
-        """What to do at an iterate; ``wanted`` half widths of intervals, shape (m,)."""
+    def decide(self, it: Iterate, log: FitLog, region: TrustRegion) -> Decision:
+        """What to do at an iterate."""
         exhausted = self.is_exhausted(it.model, len(log.points))
         fixed = not region.movable.any()
         zero = it.model.sum_of_squares <= ZERO_SUM_OF_SQUARES * log.reference
@@ -111,10 +107,7 @@ class StoppingTest:
             return Decision.CONFIRM_NEARBY
         if exhausted and it.limited_by_noise and not self.confirmed_farther:
             return Decision.CONFIRM_FARTHER
-        if exhausted:
-            narrow = wanted is None or is_narrow_enough(it, region, wanted)
-            return Decision.STOP if narrow else Decision.NARROW
-        return Decision.CONTINUE
+        return Decision.STOP if exhausted else Decision.CONTINUE
 
 
 def has_improved(model: LocalModel, log: FitLog) -> bool:
@@ -134,10 +127,3 @@ def is_undetermined(it: Iterate) -> bool:
     """Whether nothing is known of any parameter that no bound holds."""
     _, undetermined = minimiser_covariance(it.model, it.active)
     return bool(undetermined[~it.active].all())
-
-
-def is_narrow_enough(it: Iterate, region: TrustRegion, wanted: Array) -> bool:
-    """Whether the 95 % interval of every parameter is at most as wide as wanted."""
-    cov, undetermined = minimiser_covariance(it.model, it.active)
-    half = 1.96 * np.sqrt(np.diagonal(cov)) * region.radius * region.scale
-    return bool((half <= wanted).all() and not (undetermined & (wanted < np.inf)).any())

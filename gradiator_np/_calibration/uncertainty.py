@@ -68,7 +68,27 @@ def gauss_newton_decrease(model: LocalModel, active: Mask) -> float:
 
 
 def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
-    """Covariance of the minimiser (in u), and which inputs the runs do not determine.
+    """Covariance of the minimiser (in u), and which inputs the runs do not determine."""
+    inverse, undetermined = _determined_inverse(model, active)
+    middle = model.summed_covariance(model.residuals**2)[1:, 1:]
+    middle = middle + (model.jac.T * model.covariances[model.group, 0, 0]) @ model.jac
+    return STDERR_FACTOR**2 * (inverse @ middle @ inverse), undetermined
+
+
+def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
+    """Standard errors of the parameters (in u), inf where nothing determines them, and where.
+
+    What a Gauss-Newton step from x would still move counts as an error, however far it leads: a
+    search that noise, failed runs or its budget ended early is not at the minimum.
+    """
+    inverse, undetermined = _determined_inverse(model, active)
+    cov, _ = minimiser_covariance(model, active)
+    err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + np.square(inverse @ model.gradient))
+    return np.where(undetermined, np.inf, err), undetermined
+
+
+def _determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
+    """(J'J)^-1 over what the runs determine of inputs outside of the active set, 0 elsewhere.
 
     Noise in J adds the sum of the outputs' P_JJ to J'J (errors in variables): weak directions
     look determined. It is subtracted; where J'J v < (1 + 4 sqrt(2/n)) sum P_JJ v nothing is
@@ -76,10 +96,10 @@ def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """
     m, n = len(active), len(model.residuals)
     free = ~active
-    cov = np.zeros((m, m))
+    inverse = np.zeros((m, m))
     undetermined = np.zeros(m, bool)
     if not free.any():
-        return cov, undetermined
+        return inverse, undetermined
     jac = model.jac[:, free]
     gram = jac.T @ jac
     noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
@@ -89,14 +109,10 @@ def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     mu, vec = np.linalg.eigh(back.T @ gram @ back)
     modes = back @ vec  # modes' noise modes = 1, modes' gram modes = mu
     sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / n)
-    middle = model.summed_covariance(model.residuals**2)[1:, 1:][np.ix_(free, free)]
-    middle = middle + (jac.T * model.covariances[model.group, 0, 0]) @ jac
-    w = modes[:, sure] / (mu[sure] - 1.0)
-    half = w @ modes[:, sure].T
-    cov[np.ix_(free, free)] = STDERR_FACTOR**2 * (half @ middle @ half)
+    inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T
     if not sure.all():
         # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the
         # part that is determined.
         unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
         undetermined[free] = (np.abs(unsure) > 0.05).any(1)
-    return cov, undetermined
+    return inverse, undetermined

@@ -23,7 +23,9 @@ from gradiator_np.solvers._solution import Solution, Solver
 
 # t^2 is at least this share of v: one difference tells a bias badly (0.92 instead of 0.93 held).
 HEDGE = 0.3
-# Curvature this clear of the noise makes third order likely to be above it too.
+# Curvature this clear of the noise makes third order likely to be above it too. Beside a slope that
+# is, the guess of it costs noise nothing (its square over the slope), and is due: a misfit by third
+# order passes for noise that curvature is not clear of (errors of 4 bars in 38 % of seeds without).
 CLEAR = 10.0
 # A lack of fit is claimed once in a thousand sound estimates, over all outputs together.
 ALARM = 1e-3
@@ -250,7 +252,8 @@ class DesignRegression:
             noise = sigma**2 * (0.5 / np.maximum(even.count, 1).mean(0) + 1.0)
             # y's share has one degree of freedom: the test must not count it K times.
             p = upper_tail(power / noise, 1.0, dof)
-            size = np.sqrt(np.where(power > CLEAR**2 * noise, power, 0))
+            clear = np.maximum(power, slope) > CLEAR**2 * noise
+            size = np.sqrt(np.where(clear, np.maximum(power - noise, 0), 0))
         bent = (p < ALARM / p.shape[-1]) & (power > slope)
         info = {"even": np.sqrt(power), "odd": np.sqrt(slope), "even_p": p}
         if self.setup.richardson:
