@@ -296,6 +296,11 @@ class _Lift:
             points = np.clip(points, *self.limits).astype(self.x.dtype, copy=False)
         still = (points == self.x).all(-1) & (self.tangents != 0).any(-1).any(0) & (s != 0).any(-1)
         if still.any():
+            # Moves along dependent tangents may cancel: only what stands still by itself is lost.
+            for size, tangent in zip(np.moveaxis(s, -1, 0), self.tangents):
+                alone = (self.x + size[..., None] * tangent).astype(self.x.dtype, copy=False)
+                still &= (alone == self.x).all(-1)
+        if still.any():
             raise ValueError(
                 "a step along u rounds to nothing at x; give a larger rel_step or abs_step"
             )

@@ -340,15 +340,16 @@ def test_check_compares_what_is_given_with_what_is_estimated():
 def test_check_takes_noise_into_account():
     """An error of 1e-6 in J drowns in noise of 1e-3 at steps of 0.1, one of 1 does not."""
     rng = np.random.default_rng(0)
+    large = A + np.sign(A)  # bars are 0.007: an entry next to 0 could not be told from twice itself
 
     def noisy(x):
-        return A @ x + 1e-3 * rng.normal(size=4)
+        return large @ x + 1e-3 * rng.normal(size=4)
 
     options = {"method": "3-point", "abs_step": 0.1, "noise": 1e-3}
-    near = gradiator(noisy, lambda x, v: A.T @ v + 1e-6, **options)
+    near = gradiator(noisy, lambda x, v: large.T @ v + 1e-6, **options)
     assert near.check(X)["grad_fun"].verdict == "cannot tell"
     assert near.check(X, resolution=1.0)["grad_fun"].ok
-    far = gradiator(noisy, lambda x, v: A.T @ v + v[0], **options)
+    far = gradiator(noisy, lambda x, v: large.T @ v + v[0], **options)
     assert far.check(X)["grad_fun"].verdict == "wrong"
 
 

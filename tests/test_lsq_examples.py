@@ -21,11 +21,17 @@ def example(name):
 
 
 def test_an_ode_is_calibrated_in_fewer_runs_than_scipy_takes():
-    ours, peer, runs = example("calibrate_ode").fits(example("calibrate_ode").measured())
-    assert ours.nfev < runs
-    # Both end where a relative gain of 1e-8 is not to be had; the solver's jumps are 1e-4 of
-    # residuals that are 0.15 themselves, and do not add up.
-    np.testing.assert_allclose(ours.cost, peer.cost, rtol=1e-4)
+    module, fewer = example("calibrate_ode"), 0
+    truth = module.populations(module.TRUTH, rtol=1e-10)
+    for seed in range(7):
+        data = truth + 0.15 * np.random.default_rng(seed).normal(size=truth.shape)
+        ours, peer, runs = module.fits(data)
+        fewer += ours.nfev < runs
+        # Both end where a relative gain of 1e-8 is not to be had; the solver's jumps are 1e-4 of
+        # values of 5 beside residuals of 0.15: twice their ratio where all go one way (8e-4 in 40).
+        np.testing.assert_allclose(ours.cost, peer.cost, rtol=7e-3)
+    # More in 2 of 40: in four of seven once in 5000 tests.
+    assert fewer >= 4
 
 
 def test_a_monte_carlo_simulator_is_fitted_to_the_width_wanted():

@@ -181,7 +181,9 @@ def test_noise_that_grows_with_the_step_is_that_of_the_steps_in_use():
         line = bench.line(FIRST)
         noise = contrasts_of(line).add(np.full(4, 1e-12), SECOND_NOISE)
         noise = bench.run(measure_noise(line, noise))
-        assert noise.squares.min() > 1e-13
+        # The quiet pair's would be 1e-24. Two of 1e-10 fall below 1e-18 with a probability of
+        # 1e-8, in 120 cases once in a million tests.
+        assert noise.squares.min() > 1e-18
         ratios.append(np.sqrt(noise.squares.sum() / noise.count.sum()) / 1e-5)
     # a sine of a sine of random phase has a mean square of 0.5
     assert np.median(ratios) == pytest.approx(0.5**0.5, rel=0.5)

@@ -144,13 +144,19 @@ def test_one_input_explains_a_discrepancy_and_a_wiggle_of_all_does_not(shared):
         s = (z - x).sum() if shared else z[2] - x[2]
         return np.array([z.sum() + 0.03 * np.sin(100 * s)])
 
-    bench = Bench(fun, x, noise=1e-16, max_nfev=200)
-    line = bench.line(1e-5, WIDE / 2)
-    bench.pairs(1e-5, 2e-5)
-    gap = (line.at(WIDE / 2)[0] - line.at(1e-5)[0]) / line.length
-    profile = replace(bench.profile, discrepancy=gap)
-    axes = bench.axes.within(0.0, 1e-4)
-    explained = bench.run(explain_discrepancy(bench.context, profile, axes, line, Budget(200, 6)))
-    assert explained is not shared
-    # the look leaves no trace
-    assert bench.context.differences(profile).n_pairs.tolist() == [2] * 6
+    explained = 0
+    for seed in range(30):
+        bench = Bench(fun, x, noise=1e-16, max_nfev=200, seed=seed)
+        line = bench.line(1e-5, WIDE / 2)
+        bench.pairs(1e-5, 2e-5)
+        gap = (line.at(WIDE / 2)[0] - line.at(1e-5)[0]) / line.length
+        profile = replace(bench.profile, discrepancy=gap)
+        axes, budget = bench.axes.within(0.0, 1e-4), Budget(200, 6)
+        explained += bool(
+            bench.run(explain_discrepancy(bench.context, profile, axes, line, budget))
+        )
+        # the look leaves no trace
+        assert bench.context.differences(profile).n_pairs.tolist() == [2] * 6
+    # One input explains it at each of 150 seeds; a wiggle of all passes for that of one at 7 of
+    # 150, where phases are so: eight of 30 come once in 1e4 tests.
+    assert explained < 8 if shared else explained == 30

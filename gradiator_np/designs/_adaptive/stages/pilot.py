@@ -15,7 +15,11 @@ from gradiator_np.designs._adaptive.model.likelihood import first_slope
 from gradiator_np.designs._adaptive.model.mixture import slopes
 from gradiator_np.designs._adaptive.model.noise import SECOND_NOISE, NoiseEstimator, NoiseLevel
 from gradiator_np.designs._adaptive.model.posterior import Posterior
-from gradiator_np.designs._adaptive.model.quantization import digit_growth, printed_spacing
+from gradiator_np.designs._adaptive.model.quantization import (
+    digit_growth,
+    has_few_digits,
+    printed_spacing,
+)
 from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE
 from gradiator_np.designs._adaptive.stages.noise_level import (
     level_of,
@@ -111,7 +115,7 @@ def run_pilot(context: Context, budget: Budget) -> Generator[Array, None, PilotR
 def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
     """Grow the first pair until something answers: the step below which nothing does, 0 where the
     smallest step is answered at once; None where every run fails."""
-    log, tries = line.log, 0
+    log, tries, turned = line.log, 0, False
     line.aim()
     # some input has to move by more than floating-point numbers round to
     size = np.abs(log.direction).max(axis=0)
@@ -130,8 +134,19 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
             line.turn(tries)
             t = t / 8 if log.pilot == PILOT else t
         elif np.nan_to_num(slope).any() or np.nan_to_num(second).any() or t >= line.max_step:
+            if turned and not has_few_digits(log.values_of(log.pilot, t), log.f0).any():
+                log.exclude_below(log.pilot, 0.99 * t)
+                # in place of the pairs that told of another direction
+                if line.allow(2):
+                    yield from line.pairs([2 * start])
+                    if np.nan_to_num(line.at(2 * start)[0]).any():
+                        return 0.0
             return t if t > start and not _was_rounded(line, t, before) else 0.0
         else:
+            if before < t:
+                # twice nothing: the steps are too short, or f does not change along this line, as
+                # x[0] / x[1] does not along x (one direction in ten)
+                turned = line.turn_aside()
             t, before = min(100 * t, line.max_step), t
     return 0.0 if np.isfinite(line.view.slope).any() else None
 

@@ -19,6 +19,8 @@ from gradiator_np.designs._adaptive.state import WIDEST, Budget
 
 Script = Generator[Array, None, None]
 
+# Draws of a direction of two inputs, of which one in five or less is the line that was left.
+MOST_DRAWS = 20
 # Inputs that bounds keep to less than this share of the others' steps stay where they are: what
 # moves by so little shows what floating-point numbers allow, not a slope.
 BARELY = 1e-2
@@ -190,6 +192,18 @@ class PilotLine:
             way = (0, 1, -1)[tries % 3 - 1]
             self.side = abs(way)
             self.aim(way)
+
+    def turn_aside(self) -> bool:
+        """Draw another direction, not the same line again; whether there is one."""
+        before = self.log.direction[0]
+        if self.log.pilot != PILOT or np.count_nonzero(before) < 2:
+            return False
+        for _ in range(MOST_DRAWS):
+            self.aim()
+            now = self.log.direction[0]
+            if np.abs(now @ before) < (1 - 1e-9) * np.linalg.norm(now) * np.linalg.norm(before):
+                return True
+        return False
 
     def takes_part(self) -> NDArray[np.bool_]:
         """Free inputs (m,) that the direction moves by a fair share."""
