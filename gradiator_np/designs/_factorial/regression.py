@@ -27,6 +27,8 @@ HEDGE = 0.3
 # is, the guess of it costs noise nothing (its square over the slope), and is due: a misfit by third
 # order passes for noise that curvature is not clear of (errors of 4 bars in 38 % of seeds without).
 CLEAR = 10.0
+# So many standard deviations of an even part, most of it y's own, are left to chance.
+CHANCE = 3.0
 # A lack of fit is claimed once in a thousand sound estimates, over all outputs together.
 ALARM = 1e-3
 
@@ -253,7 +255,7 @@ class DesignRegression:
             # y's share has one degree of freedom: the test must not count it K times.
             p = upper_tail(power / noise, 1.0, dof)
             clear = np.maximum(power, slope) > CLEAR**2 * noise
-            size = np.sqrt(np.where(clear, np.maximum(power - noise, 0), 0))
+            size = np.sqrt(np.where(clear, np.maximum(power - CHANCE**2 * noise, 0), 0))
         bent = (p < ALARM / p.shape[-1]) & (power > slope)
         info = {"even": np.sqrt(power), "odd": np.sqrt(slope), "even_p": p}
         if self.setup.richardson:
