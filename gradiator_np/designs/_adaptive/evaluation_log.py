@@ -118,7 +118,7 @@ class EvaluationLog:
         self._pairs: list[PairRequest] = []
         self._first: list[int] = []
         self._excluded: set[int] = set()
-        self._rescaled = 0
+        self._rescaled = self._aimed = 0
         #: The pairs of each line, in the order of their rows.
         self._of: dict[int, list[int]] = {}
         self._views: tuple[Any, dict[Any, CentralDifferences]] = (None, {})
@@ -164,6 +164,7 @@ class EvaluationLog:
     def aim(self, direction: Array) -> None:
         """Let the pilot move along ``direction`` (B, m), in units of the scale."""
         self.direction = direction
+        self._aimed = len(self._pairs)
         self._rescaled += 1
 
     def request(self, wanted: Sequence[PairRequest]) -> Array:
@@ -309,8 +310,9 @@ class EvaluationLog:
         return self.values()[[row for row in rows if row < len(self.rows.done)]]
 
     def steps(self, line: int) -> list[float]:
-        """Steps already asked for on a line."""
-        return [self._pairs[i].t for i in self._of.get(line, ())]
+        """Steps already asked for on a line; of the pilot, along its present direction."""
+        since = self._aimed if line == PILOT else 0
+        return [self._pairs[i].t for i in self._of.get(line, ()) if i >= since]
 
     def latest(self, line: int) -> LatestPair:
         """The latest pair of a line."""

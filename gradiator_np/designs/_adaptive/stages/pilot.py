@@ -134,29 +134,21 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
             line.turn(tries)
             t = t / 8 if log.pilot == PILOT else t
         elif np.nan_to_num(slope).any() or np.nan_to_num(second).any() or t >= line.max_step:
-            if turned and not has_few_digits(log.values_of(log.pilot, t), log.f0).any():
-                log.exclude_below(log.pilot, 0.99 * t)
-                # in place of the pairs that told of another direction
-                if line.allow(2):
-                    yield from line.pairs([2 * start])
-                    if np.nan_to_num(line.at(2 * start)[0]).any():
-                        return 0.0
-            return t if t > start and not _was_rounded(line, t, before) else 0.0
+            if t == start or line.is_lost(t, before):
+                return 0.0
+            if turned and before == start and not has_few_digits(log.values(), log.f0).any():
+                # is it the step that tells, or the direction?
+                yield from line.pairs([start])
+                if np.nan_to_num(line.at(start)[0]).any():
+                    return 0.0
+            return t
         else:
-            if before < t:
-                # twice nothing: the steps are too short, or f does not change along this line, as
-                # x[0] / x[1] does not along x (one direction in ten)
+            if t == start and line.spare > 1:
+                # the step is too short, or f does not change along this line, as x[0] / x[1] does
+                # not along x (one direction in ten)
                 turned = line.turn_aside()
             t, before = min(100 * t, line.max_step), t
     return 0.0 if np.isfinite(line.view.slope).any() else None
-
-
-def _was_rounded(line: PilotLine, t: float, before: float) -> bool:
-    """Whether what answers at t would be rounded to nothing at the step ``before``, as the square
-    of a step is at a minimum."""
-    slope, second = line.at(t)
-    there = np.abs(slope) * before + np.abs(second) * (before / t) ** 2
-    return bool((there <= 2 * line.context.problem.eps * np.abs(line.log.f0)).all())
 
 
 def _kind(
@@ -223,8 +215,8 @@ def _with_rounding(
     size = np.where(size > 0, size, some.min() if some.size else 1.0)
     # what more values say supersedes what few did
     noise = replace(noise, size=size, least=0.3 * line.context.problem.eps * size)
-    values, still = line.log.values(), line.view.slope[0, int(np.nanargmin(line.view.t[0]))] == 0
-    spacing = printed_spacing(values, line.log.f0, still)
+    values = line.log.values()
+    spacing = printed_spacing(values, line.log.f0, line.still)
     # errors spread evenly over a spacing
     error = spacing / np.sqrt(12)
     if not _beyond_rounding(line, noise, error):

@@ -52,6 +52,8 @@ class PilotLine:
         self.max_step = WIDEST
         #: Whether f(x) was run again, and whether it differed.
         self.repeated = self.random = False
+        #: Outputs (N,) that did not change at some pair.
+        self.still = np.zeros(self.log.f0.size, bool)
 
     # -- what was seen -----------------------------------------------------------------------
 
@@ -65,6 +67,13 @@ class PilotLine:
         view = self.view
         k = view.at(t)
         return view.slope[0, k], view.second[0, k]
+
+    def is_lost(self, t: float, shorter: float) -> bool:
+        """Whether what answers at t would be rounded to nothing at a ``shorter`` step, as the square
+        of a step is at a minimum."""
+        slope, second = self.at(t)
+        there = np.abs(slope) * shorter + np.abs(second) * (shorter / t) ** 2
+        return bool((there <= 2 * self.context.problem.eps * np.abs(self.log.f0)).all())
 
     @property
     def smallest(self) -> float:
@@ -146,6 +155,8 @@ class PilotLine:
             return
         row = log.n_rows
         yield log.request(wanted)
+        view = self.view
+        self.still |= ((view.slope[0] == 0) & (view.second[0] == 0)).any(axis=0)
         if again and not self.repeated:
             repetition = log.values()[row]
             both = np.isfinite(repetition + log.f0)
@@ -194,7 +205,8 @@ class PilotLine:
             self.aim(way)
 
     def turn_aside(self) -> bool:
-        """Draw another direction, not the same line again; whether there is one."""
+        """Draw another direction in place of the one so far, and not the same line again; whether
+        there is one."""
         before = self.log.direction[0]
         if self.log.pilot != PILOT or np.count_nonzero(before) < 2:
             return False
@@ -202,6 +214,7 @@ class PilotLine:
             self.aim()
             now = self.log.direction[0]
             if np.abs(now @ before) < (1 - 1e-9) * np.linalg.norm(now) * np.linalg.norm(before):
+                self.log.exclude_below(self.log.pilot, np.inf)
                 return True
         return False
 

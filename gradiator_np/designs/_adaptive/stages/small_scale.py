@@ -140,7 +140,8 @@ class _Look:
             self.step = line.smallest
             slope, second = line.at(near)
             if not (np.nan_to_num(slope).any() or np.nan_to_num(second).any()):
-                return SmallScale(Kind.STILL, self.noise)
+                lost = line.is_lost(near / CLOSER, near)
+                return None if lost else SmallScale(Kind.STILL, self.noise)
             law = law_of_seconds(wide, second, CLOSER, NOISY * self.eps * self.size)
             if (law.falls | law.kinked)[self.alive].all():
                 # what a long program rounds is seen here, where curvature is not
