@@ -45,7 +45,9 @@ def test_functions_that_do_not_change_along_x(fun, x, jac):
     for seed in range(40):
         found = jacobian(fun, x, rng=seed)
         assert found.status == "ok"
-        np.testing.assert_allclose(found.jac, jac, atol=1e-9)
+        # what does not show along x has longer steps, and bars that say so
+        np.testing.assert_allclose(found.jac, jac, atol=1e-6)
+        assert (np.abs(found.jac - jac) <= 5 * found.stderr + 1e-12).all()
 
 
 ODD = {

@@ -120,7 +120,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
     # some input has to move by more than floating-point numbers round to
     size = np.abs(log.direction).max(axis=0)
     seen = np.where(size > 0, log.resolution / np.where(size > 0, size, 1.0), np.inf)
-    start = FULL_UP * 10.0 ** np.rint(np.log10(line.context.problem.eps) / 2)
+    start = FULL_UP * 10.0 ** float(np.rint(np.log10(line.context.problem.eps) / 2))
     least = max(4 * float(seen.min()), ROOMY * line.context.min_step)
     t = before = start = min(max(start, least), line.max_step)
     while line.spare > 0:
