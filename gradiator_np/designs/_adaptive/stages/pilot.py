@@ -120,7 +120,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
     # some input has to move by more than floating-point numbers round to
     size = np.abs(log.direction).max(axis=0)
     seen = np.where(size > 0, log.resolution / np.where(size > 0, size, 1.0), np.inf)
-    start = FULL_UP * 10.0 ** float(np.rint(np.log10(line.context.problem.eps) / 2))
+    start = FULL_UP * 10.0 ** np.rint(np.log10(line.context.problem.eps) / 2)
     least = max(4 * float(seen.min()), ROOMY * line.context.min_step)
     t = before = start = min(max(start, least), line.max_step)
     while line.spare > 0:
@@ -141,7 +141,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
                 yield from line.pairs([start])
                 if np.nan_to_num(line.at(start)[0]).any():
                     return 0.0
-            return t
+            return float(t)
         else:
             if t == start and line.spare > 1:
                 # the step is too short, or f does not change along this line, as x[0] / x[1] does

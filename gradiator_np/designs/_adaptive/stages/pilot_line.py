@@ -69,8 +69,8 @@ class PilotLine:
         return view.slope[0, k], view.second[0, k]
 
     def is_lost(self, t: float, shorter: float) -> bool:
-        """Whether what answers at t would be rounded to nothing at a ``shorter`` step, as squares of
-        steps are at a minimum."""
+        """Whether what answers at t would be rounded to nothing at a ``shorter`` step, as squares
+        of steps are at a minimum."""
         slope, second = self.at(t)
         there = np.abs(slope) * shorter + np.abs(second) * (shorter / t) ** 2
         return bool((there <= 2 * self.context.problem.eps * np.abs(self.log.f0)).all())
