@@ -201,7 +201,7 @@ class _Residuals:
     def rounding(self, sigma: Array) -> Array:
         """How far rounding of residuals may change a weight, as a share of it, (..., n)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.nan_to_num(10 * self.eps / sigma, nan=0.0)
+            return np.asarray(np.nan_to_num(10 * self.eps / sigma, nan=0.0))
 
     def deviation(self, size: Array) -> Array:
         """Robust standard deviation; nan where there are no more samples than unknowns."""
