@@ -134,16 +134,16 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
             line.turn(tries)
             t = t / 8 if log.pilot == PILOT else t
         elif np.nan_to_num(slope).any() or np.nan_to_num(second).any() or t >= line.max_step:
-            if t == start or line.is_lost(t, before):
+            if t <= start or line.is_lost(t, before):
                 return 0.0
-            if turned and before == start and not has_few_digits(log.values(), log.f0).any():
+            if turned and before <= start and not has_few_digits(log.values(), log.f0).any():
                 # is it the step that tells, or the direction?
                 yield from line.pairs([start])
                 if np.nan_to_num(line.at(start)[0]).any():
                     return 0.0
             return float(t)
         else:
-            if t == start and line.spare > 1:
+            if t <= start and line.spare > 1:
                 # the step is too short, or f does not change along this line, as x[0] / x[1] does
                 # not along x (one direction in ten)
                 turned = line.turn_aside()

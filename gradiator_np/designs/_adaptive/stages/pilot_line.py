@@ -208,7 +208,7 @@ class PilotLine:
         """Draw another direction in place of the one so far, and not the same line again; whether
         there is one."""
         before = self.log.direction[0]
-        if self.log.pilot != PILOT or np.count_nonzero(before) < 2:
+        if self.log.pilot != PILOT or self.side or np.count_nonzero(before) < 2:
             return False
         for _ in range(MOST_DRAWS):
             self.aim()
