@@ -8,7 +8,11 @@ import numpy as np
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.model.likelihood import noise_over_slope
-from gradiator_np.designs._adaptive.model.noise import NoiseEstimator, NoiseLevel
+from gradiator_np.designs._adaptive.model.noise import (
+    SECOND_NOISE,
+    NoiseEstimator,
+    NoiseLevel,
+)
 from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE
 from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
 
@@ -50,6 +54,8 @@ def measure_staircase(
     if line.view.at(t) == line.view.at(twice):
         # no run was left for the second
         t = step
+    if line.view.at(t) == line.view.at(twice):
+        return noise.cleared().add(line.at(t)[1], SECOND_NOISE)
     return _with_contrasts(line, noise.cleared(), t, twice)
 
 

@@ -46,6 +46,8 @@ Script = Generator[Array, None, None]
 
 # A pilot that fails is drawn in, or aimed anew, as often as this.
 TRIES = 4
+# Factor from one pair to the next, for as long as nothing answers.
+GROWTH = 100.0
 # The direction moves inputs by half of its step at least.
 ROOMY = 2.0
 # Wherever slopes hold, pairs of single inputs are this much shorter than the pilot's.
@@ -147,7 +149,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
                 # the step is too short, or f does not change along this line, as x[0] / x[1] does
                 # not along x (one direction in ten)
                 turned = line.turn_aside()
-            t, before = min(100 * t, line.max_step), t
+            t, before = min(GROWTH * t, line.max_step), t
     return 0.0 if np.isfinite(line.view.slope).any() else None
 
 
@@ -155,15 +157,18 @@ def _kind(
     line: PilotLine, noise: NoiseEstimator, least: float
 ) -> Generator[Array, None, _Findings]:
     """What kind of function it is, by what its smallest steps show."""
-    context, printed = line.context, noise.printed.any()
+    context = line.context
+    # what jumps by more spacings than steps grew by is rounded elsewhere: its inputs are
+    printed = noise.printed.any() and not (least > 0 and _jumps(line, noise, least))
     known = context.known_noise
     rough = known is not None and _beyond_rounding(line, noise, known)
     if printed or rough or context.min_step > 0:
         if printed:
             # two pairs an input tell more of a known noise than a look for another one
             line.reserve(2 * line.log.m)
-        noise = yield from measure_noise(line, noise)
-        return _Findings(_with_rounding(line, noise))
+        noise = _with_rounding(line, (yield from measure_noise(line, noise)))
+        # at round steps programs that round their inputs show less
+        return _Findings(noise.at_least(level_of(line, noise).noise) if printed else noise)
     if least > 0:
         noise = yield from _staircase(line, noise, least)
         return _Findings(noise, min_step=least)
@@ -188,6 +193,14 @@ def _kind(
         least = WIDE / 4
         line.log.exclude_below(line.log.pilot, 0.99 * WIDE / 2)
     return _Findings(noise, small, min_step=least)
+
+
+def _jumps(line: PilotLine, noise: NoiseEstimator, t: float) -> bool:
+    """Whether some output changes by so much at the first step that answers that it would have
+    changed by its known spacing at the step before."""
+    slope, second = line.at(t)
+    change = np.abs(slope) * t + np.abs(second) / 2
+    return bool((noise.printed & (change > GROWTH * np.sqrt(12) * noise.least)).any())
 
 
 def _staircase(
