@@ -248,6 +248,24 @@ def rounded_inputs(draw: Draw, f: Smooth, x: np.ndarray, digits: int) -> Case:
     )
 
 
+def decimals(draw: Draw) -> Case:
+    """Inputs rounded to decimals, and arithmetic whose outputs are decimals for that."""
+    m, n, place = draw.integer(1, 5), draw.integer(1, 6), 10.0 ** -draw.integer(0, 2)
+    x = np.array([round(draw.uniform(1, 30), 3) for _ in range(m)])
+    linear = np.array([[round(draw.uniform(-2, 2), 1) for _ in range(m)] for _ in range(n)])
+    square = np.array([[round(draw.uniform(-2, 2), 2) for _ in range(m)] for _ in range(n)])
+
+    def run(p: np.ndarray) -> np.ndarray:
+        rounded = np.rint(p / place) * place
+        return linear @ rounded + square @ rounded**2
+
+    exact = linear + 2 * square * x
+    sigma = place * np.sqrt(np.square(exact).sum(axis=1) / 12)
+    # x itself is rounded
+    best = sigma[:, None] / x + place * np.abs(square)
+    return Case(run, x, [exact], best=best)
+
+
 def wiggle(draw: Draw, f: Smooth, x: np.ndarray, level: float) -> Case:
     """Deterministic noise: a sum of waves, whose own slope counts as right as well."""
     m, n = len(x), len(f.size)
@@ -547,5 +565,6 @@ CELLS: dict[str, Callable[[Draw], Case]] = {
     ),
     "noise, 5 % outliers": lambda d: outliers(d, *smooth(d), d.decade(1e-6, 1e-3), "half"),
     "noise, 5 % garbage": lambda d: outliers(d, *smooth(d), d.decade(1e-6, 1e-3), "garbage"),
+    "decimals in and out": decimals,
 }
 NOISE = tuple(name for name in CELLS if name.startswith(("noise", "multiplicative")))

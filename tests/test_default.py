@@ -170,6 +170,19 @@ def test_rounded_inputs_are_told_from_wiggles(digits):
     assert np.mean(np.array(off) < 1.96) > 0.93
 
 
+def test_decimals_of_rounded_inputs_are_no_printing():
+    """Outputs have the decimals of what was rounded, and jump by hundreds of them: J was -5 for
+    42.7, ok. It is that of the rounded x, 0.06 off, under bars of a third of that at least."""
+    for seed in range(20):
+        found = jacobian(
+            lambda z: np.array([np.round(z[0], 1) ** 2 + np.rint(10 * z[1]) / 10]), [21.37, 4.44],
+            rng=seed,
+        )  # fmt: skip
+        error = np.abs(found.jac - [[42.74, 1.0]])
+        assert error.max() < 0.2
+        assert (error <= 5 * found.stderr).all()
+
+
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
 @pytest.mark.parametrize("m, most", [(1, 3), (1, 6), (2, 3), (2, 5), (4, 5), (4, 9)])
 def test_a_budget_that_shows_no_noise_claims_no_answer(m, most):

@@ -22,6 +22,7 @@ from gradiator_np.designs._adaptive.model.quantization import (
 )
 from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE
 from gradiator_np.designs._adaptive.stages.noise_level import (
+    LOUDER,
     level_of,
     measure_noise,
     measure_staircase,
@@ -166,9 +167,8 @@ def _kind(
         if printed:
             # two pairs an input tell more of a known noise than a look for another one
             line.reserve(2 * line.log.m)
-        noise = _with_rounding(line, (yield from measure_noise(line, noise)))
-        # at round steps programs that round their inputs show less
-        return _Findings(noise.at_least(level_of(line, noise).noise) if printed else noise)
+        noise = yield from measure_noise(line, noise)
+        return _Findings(_rounded(line, noise))
     if least > 0:
         noise = yield from _staircase(line, noise, least)
         return _Findings(noise, min_step=least)
@@ -183,8 +183,7 @@ def _kind(
         least = line.smallest / CLOSER
         noise = yield from _staircase(line, noise, least)
         return _Findings(noise, small, min_step=least)
-    noise = _with_rounding(line, (yield from measure_noise(line, noise)))
-    least = 0.0
+    noise, least = _rounded(line, (yield from measure_noise(line, noise))), 0.0
     if small.jumps and noise.printed.any():
         # to the next multiple of the spacing
         small = replace(small, jumps=False)
@@ -206,10 +205,19 @@ def _jumps(line: PilotLine, noise: NoiseEstimator, t: float) -> bool:
 def _staircase(
     line: PilotLine, noise: NoiseEstimator, step: float
 ) -> Generator[Array, None, NoiseEstimator]:
-    """Noise of a function that stands still below a ``step``, and never less: inputs rounded to
-    decimals show none at round steps, which all start from one rounded x."""
-    noise = _with_rounding(line, (yield from measure_staircase(line, noise, step)))
-    return noise.at_least(level_of(line, noise).noise)
+    """Noise of a function that stands still below a ``step``."""
+    return _rounded(line, (yield from measure_staircase(line, noise, step)), stands=True)
+
+
+def _rounded(line: PilotLine, noise: NoiseEstimator, stands: bool = False) -> NoiseEstimator:
+    """With rounding at least; of a program that rounds, or ``stands`` still, never less than here:
+    inputs rounded to decimals show no noise at round steps, which all start from one rounded x."""
+    noise = _with_rounding(line, noise)
+    if not (stands or noise.printed.any()):
+        return noise
+    level = level_of(line, noise).noise
+    # of a known spacing a few contrasts show more by chance
+    return noise.at_least(np.where(noise.printed & (level < LOUDER * noise.least), 0.0, level))
 
 
 def _beyond_rounding(line: PilotLine, noise: NoiseEstimator, level: Array) -> bool:
