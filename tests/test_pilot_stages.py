@@ -325,6 +325,24 @@ def test_a_pilot_that_fails_everywhere_says_so():
     assert found.posterior is None
 
 
+@pytest.mark.parametrize("hit", [0, 5, 8, 9, 11])
+def test_a_pair_that_garbage_hit_is_left_out(hit):
+    """One run of four outputs of noise 1e-4 gives 1e3. In 60 seeds each that pair was left out, and
+    the largest noise found was 0.6 to 2.9 of it; without a hit none was, and 0.65 to 2."""
+    for seed in range(20):
+        rng, runs = np.random.default_rng(seed), []
+
+        def fun(z, rng=rng, runs=runs):
+            runs.append(z)
+            y = np.exp(z) + 1e-4 * rng.standard_normal(4)
+            return np.full(4, 1e3) if len(runs) == hit else y
+
+        bench = Bench(fun, X, seed=seed)
+        found = bench.run(run_pilot(bench.context, bench.budget))
+        assert len(found.line.view.t[0]) == (4 if hit else 5)
+        assert found.profile.noise.max() < 1e-3
+
+
 def test_the_pilot_of_a_printing_program_knows_its_rounding():
     """Four decimals: errors spread evenly over 1e-4."""
     bench = Bench(lambda z: np.round(10 * np.exp(z), 4), X)

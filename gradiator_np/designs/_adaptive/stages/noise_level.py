@@ -16,6 +16,8 @@ from gradiator_np.designs._adaptive.model.noise import (
 from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE
 from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
 
+# An outlier's second difference in units of what others lead to expect.
+FAR_OFF = 100.0
 # By how much noise has to grow from the smallest step to the next to count as another one.
 LOUDER = 3.0
 # Multiples of the step of a staircase: at round ones a decimal grid would show no error.
@@ -42,7 +44,30 @@ def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, No
     yield from line.pairs([tau, 2 * tau, WIDE, wide], again=True)
     if line.random:
         noise = noise.add(line.repetition, 2.0)
+        _leave_out_outliers(line)
     return _with_contrasts(line, noise, tau, 2 * tau)
+
+
+def _leave_out_outliers(line: PilotLine) -> None:
+    """Leave out pairs whose second differences are far above what noise and the curvature of wider
+    pairs make them, in most outputs."""
+    while True:
+        view = line.view
+        t, bend = view.t[0], np.abs(view.second[0])
+        alive = np.isfinite(bend).all(axis=0) & (bend > 0).all(axis=0)
+        if t.size < 4 or not alive.any():
+            return
+        bend = bend[:, alive]
+        excess = np.zeros(t.size)
+        for k in range(t.size):
+            others = np.arange(t.size) != k
+            wider = np.maximum(1.0, t[k] / t[others]) ** 2
+            expected = np.median(bend[others] * wider[:, None], axis=0)
+            excess[k] = np.median(bend[k] / expected)
+        worst = int(np.argmax(excess))
+        if excess[worst] < FAR_OFF:
+            return
+        line.log.exclude_steps(line.log.pilot, (float(t[worst]),))
 
 
 def measure_staircase(
