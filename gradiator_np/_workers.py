@@ -128,12 +128,14 @@ class Workers:
                 pass  # a worker died meanwhile: the rest runs alone
             for i, row in enumerate(rows):
                 if self._ending:
-                    # the last first: a worker that comes free meanwhile takes the next in order, so
-                    # that after the first that had not begun, none has
+                    # the last first: a worker that comes free meanwhile takes the next in order
                     for future in reversed(futures[i:]):
                         future.cancel()
-                    if i >= len(futures) or futures[i].cancelled():
+                    if all(future.cancelled() for future in futures[i:]):
                         return
+                    if futures[i].cancelled():
+                        # two workers came free at once, and the second was the quicker to begin
+                        futures[i] = pool.submit(self.call, row)
                 try:
                     yield _unpack(futures[i].result()) if i < len(futures) else self._alone(row)
                 except BrokenExecutor:

@@ -116,11 +116,13 @@ def test_raise_keeps_what_the_other_workers_had_begun():
     """The second of eight runs fails while the first and the third to fourth are under way: these
     come back, and every run that fun saw is in the samples."""
     x = np.arange(1.0, 9.0)
-    begun, failed = [], threading.Event()
+    begun, failed, four = [], threading.Event(), threading.Barrier(4)
 
     def fun(point):
         moved = np.flatnonzero(point != x)
         begun.append(point.copy())
+        if moved.size and moved[0] < 4:
+            four.wait(30)
         if moved.size and moved[0] == 1:
             failed.set()
             raise ValueError("did not converge")

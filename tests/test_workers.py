@@ -1,5 +1,7 @@
 """Maps and vectorized functions that do not keep to their word."""
 
+from concurrent.futures import Executor, Future
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -52,3 +54,28 @@ def test_a_bug_in_a_vectorized_function_is_found_early():
             jacobian(bug, np.ones(100), method="3-point", vectorized=True, on_error=on_error)
         # x, seven halvings of 200 points to the first, a few more to the third, one opposite.
         assert len(calls) < 20
+
+
+def test_a_run_that_began_before_an_earlier_one_is_not_lost():
+    """Two workers came free at once: the third run is still waiting when the fourth has begun."""
+    begun = []
+
+    class Unordered(Executor):
+        submitted = 0
+
+        def submit(self, call, row):
+            future = Future()
+            if Unordered.submitted != 2:
+                future.set_result(call(row))
+            Unordered.submitted += 1
+            return future
+
+    def fails(x):
+        begun.append(x)
+        if x[0] != X[0]:
+            raise ValueError("did not converge")
+        return fun(x)
+
+    with pytest.raises(EvaluationError, match="did not converge") as caught:
+        jacobian(fails, X, method="3-point", on_error="raise", workers=Unordered())
+    assert len(caught.value.samples) == len(begun) == 7
