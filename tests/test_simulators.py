@@ -16,8 +16,7 @@ from gradiator_np import GradiatorWarning, jacobian
 def assert_agrees(exact, estimate, *, rel):
     """Every 99.9 % interval holds the exact entry, and the largest of a row is within ``rel``.
 
-    28 independent entries in all: by chance one in 36 such test files would fail, and this one
-    always does the same.
+    A few dozen entries in all, of programs that do the same every time.
     """
     known = np.isfinite(exact)
     low, high = estimate.confidence_interval(0.999)
@@ -40,8 +39,11 @@ def estimated():
 
 
 @pytest.mark.parametrize("rtol, rel", [(1e-6, 0.05), (1e-9, 0.01)])
-def test_hydrogen_ignition_against_its_forward_sensitivities(estimated, rtol, rel):
-    """Cantera: CVODES chooses steps and orders of its own, which looks like noise from outside.
+def test_hydrogen_ignition_against_its_forward_sensitivities(rtol, rel):
+    """Cantera: CVODES chooses steps and orders of its own, which looks like noise from outside, and
+    by the last bit, so that another BLAS kernel is another program. Of 36 calls (six seeds, three
+    kernels, both tolerances) two had an entry outside of its 99.9 % interval: three of six have a
+    false-alarm rate of 0.2 %.
 
     ``rel`` is what makes the estimate of use: a seventh of what central differences with the
     steps of a smooth function are off by at 1e-6 (0.37), their error at 1e-9. The sensitivities
@@ -49,9 +51,21 @@ def test_hydrogen_ignition_against_its_forward_sensitivities(estimated, rtol, re
     """
     pytest.importorskip("cantera", reason="pip install cantera")
     model = simulators.Ignition(rtol)
-    estimate = estimated(model)
-    assert_agrees(model.exact(), estimate, rel=rel)
-    assert (estimate.noise > 0).all()
+    exact = model.exact()
+    known = np.isfinite(exact)
+    size = np.abs(exact).max(axis=1, where=known, initial=0.0, keepdims=True)
+    errors, lost = [], 0
+    for seed in range(6):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GradiatorWarning)
+            estimate = jacobian(model, model.x, rng=seed)
+        assert (estimate.noise > 0).all()
+        low, high = estimate.confidence_interval(0.999)
+        lost += not ((low <= exact) & (exact <= high))[known].all()
+        errors.append((np.abs(estimate.jac - exact) / size)[known].max())
+    assert lost <= 2
+    assert np.median(errors) < rel
+    assert max(errors) < 0.06
 
 
 @pytest.mark.parametrize("fluid", ["CO2", "Water", "R134a"])

@@ -15,6 +15,8 @@ from gradiator_np._typing import Array, Mask
 STDERR_FACTOR = 1.2
 #: Standard deviations of its noise by which J'J has to exceed it for a direction to be determined.
 DETERMINED_SDS = 4.0
+#: Noise that is so small beside what a step of one radius changes is none.
+QUIET = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,8 @@ def _determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """(J'J)^-1 over what the runs determine of inputs outside of the active set, 0 elsewhere.
 
     Noise in J adds the sum of the outputs' P_JJ to J'J (errors in variables): weak directions
-    look determined. It is subtracted; where J'J v < (1 + 4 sqrt(2/n)) sum P_JJ v nothing is
-    determined, and neither is any input with a part in such a v.
+    look determined. It is subtracted; where J'J v < (1 + 4 sqrt(2/n)) sum P_JJ v (n = 1 where
+    there is no noise) nothing is determined, and neither is any input with a part in such a v.
     """
     m, n = len(active), len(model.residuals)
     free = ~active
@@ -108,7 +110,9 @@ def _determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     back = vecs / np.sqrt(vals)
     mu, vec = np.linalg.eigh(back.T @ gram @ back)
     modes = back @ vec  # modes' noise modes = 1, modes' gram modes = mu
-    sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / n)
+    # where there is no noise errors are curvature's: one for all outputs, which do not average it
+    quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
+    sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
     inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T
     if not sure.all():
         # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the
