@@ -109,7 +109,7 @@ def printed_spacing(values: Array, at: Array, still: NDArray[np.bool_]) -> Array
         At steps of full length.
     at : array, shape (n,)
     still : array of bool, shape (n,)
-        Outputs that stood still at the smallest step.
+        Outputs that did not change at some pair.
 
     Notes
     -----
