@@ -580,7 +580,7 @@ def test_an_interrupt_keeps_what_was_run():
 
 @pytest.mark.parametrize("sigma, least", [(0.0, 32), (1e-4, 35)])
 def test_an_input_that_does_nothing_is_named(sigma, least):
-    """From 200 starts in 187 to 190 without noise (five BLAS kernels), and in 197 at a noise of 1e-4:
+    """From 200 starts in 187 to 190 without noise (five BLAS kernels), in 197 at a noise of 1e-4:
     fewer than 32 and 35 of 40 have a probability of 1e-3 and less. The others are a fault: a search
     that ends after a dozen runs takes the curvature of the other two for an answer."""
 
