@@ -42,7 +42,7 @@ def entries(problem, level, seed, half_width):
     best = minimiser(problem, r.x)
     if best is None:
         return np.zeros((0, 3))
-    low, high = r.confidence_interval(0.95)
+    low, high = r.confidence_interval(0.95, "runs")
     half, error = 0.5 * (high - low), np.abs(r.x - best)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.stack([error <= half, half / error, np.isfinite(half)], 1)

@@ -287,18 +287,18 @@ def positive(value: Any, layout: Layout, what: str) -> Array:
     return a
 
 
-def noise(value: Any, y: Layout | int | None = None) -> Array:
+def noise(value: Any, y: Layout | int | None = None, what: str = "noise") -> Array:
     """Standard deviations of one evaluation, one for each output of y (n,).
 
     ``y`` is its layout, or n; without it, where it is not known yet, they are as they were given.
     """
     if y is None:
-        a = numeric(value, "noise")
+        a = numeric(value, what)
     else:
-        a = like_x(value, Layout((y,)) if isinstance(y, int) else y.single, "noise", "outputs")
+        a = like_x(value, Layout((y,)) if isinstance(y, int) else y.single, what, "outputs")
     if a.dtype.kind == "c" or not (np.isfinite(a).all() and (a >= 0).all()):
         raise ValueError(
-            f"noise must be finite and not negative, got {value!r:.60}; leave it out (None) where "
+            f"{what} must be finite and not negative, got {value!r:.60}; leave it out (None) where "
             "it is to be found"
         )
     return a.astype(np.float64, copy=False)

@@ -125,14 +125,36 @@ class FitOptions(TypedDict, total=False):
     x_scale : like x, optional
         Unit of each parameter: it is first moved by 0.2 of it. Default |x0|; where that is 0,
         the median of the others, or 1.
-    noise : float or array, optional
-        Standard deviation of one residual of one run, where it is known; an array, of the shape
-        of the residuals, where they differ.
+    fixed : bool or like x, optional
+        True where a parameter stays at its value in x0: it is taken for known.
+    sigma : float or array, optional
+        Standard deviations of the data, in units of the residuals, which are divided by them; an
+        array of the shape of the residuals where they differ.
+    absolute_sigma : bool, optional
+        Whether ``sigma`` (1 where there is none) are the errors of the data themselves. False, the
+        default without a prior: only their ratios count, and standard errors are scaled so that
+        the reduced chi-squared is 1, as in `scipy.optimize.curve_fit`.
+    loss : {"linear", "soft_l1", "huber", "cauchy"}
+        As in `scipy.optimize.least_squares`: how much a large residual counts. All but "linear"
+        bear a few wrong data.
+    f_scale : float
+        Where ``loss`` turns from squares, in units of ``sigma``: two or three where that is the
+        error of the data.
+    prior_mean, prior_std : like x, optional
+        What is known of parameters before, with its standard deviation (inf for nothing): counts
+        as data and costs no runs. Needs ``sigma`` (1.0 where residuals are in units of it). Mean 0
+        and one standard deviation for all is Tikhonov's regularisation.
+    prior_cov : array_like, shape (m, m), optional
+        Covariance of what is known before, in place of ``prior_std``.
+    run_noise : float or array, optional
+        Repeatability of the program, where it is known: the standard deviation of one residual
+        between runs at one and the same x, not the error of the data (that is ``sigma``); an
+        array, of the shape of the residuals, where they differ. By default it is found.
     x_half_width, x_rel_half_width : like x, optional
-        Go on until the half width of every parameter's 95 % interval is at most
-        ``x_half_width + x_rel_half_width |x|``, with runs where they determine most. inf where
-        any width will do. (SciPy's ``xtol`` ends a search by the size of its steps; here a search
-        ends by itself, and these ask for more than that.)
+        Go on until what the noise of the runs leaves open, as the half width of every parameter's
+        95 % interval, is at most ``x_half_width + x_rel_half_width |x|``, with runs where they
+        determine most. inf where any width will do. (SciPy's ``xtol`` ends a search by the size
+        of its steps; here a search ends by itself, and these ask for more than that.)
     max_nfev : int, optional
         Runs that may be made; default 100 (m + 1).
     samples : Samples, optional
@@ -146,7 +168,15 @@ class FitOptions(TypedDict, total=False):
 
     bounds: Annotated[Any, UNBOUNDED]
     x_scale: Annotated[Any, None]
-    noise: Annotated[Any, None]
+    fixed: Annotated[Any, False]
+    sigma: Annotated[Any, None]
+    absolute_sigma: Annotated[bool | None, None]
+    loss: Annotated[str, "linear"]
+    f_scale: Annotated[float, 1.0]
+    prior_mean: Annotated[Any, None]
+    prior_std: Annotated[Any, None]
+    prior_cov: Annotated[Any, None]
+    run_noise: Annotated[Any, None]
     x_half_width: Annotated[Any, None]
     x_rel_half_width: Annotated[Any, None]
     max_nfev: Annotated[int | None, None]

@@ -19,6 +19,7 @@ PLACE = "**options : Options"
 #: Names that other libraries use, and what to write instead.
 ELSEWHERE = {
     "n_jobs": "workers=",
+    "noise": "run_noise= (repeatability of the program) or sigma= (errors of the data)",
     "progress": "run=Run(progress=True)",
     "seed": "rng=, or seed_arg= where fun takes a seed",
     "tol": "atol=",

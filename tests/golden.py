@@ -478,7 +478,7 @@ def _fit(fun: Any, x0: list[float], level: float, seed: int, options: dict[str, 
 
         r = gr.least_squares(noisy, x0, **options)
         return {
-            "points": r.samples.points, "x": r.x, "bars": r.x_stderr, "jac": r.jac,
+            "points": r.samples.points, "x": r.x, "bars": r.run_stderr, "jac": r.jac,
             "cost": r.cost, "nfev": r.nfev, "success": r.success, "jac bars": r.jac_stderr,
         }  # fmt: skip
 

@@ -37,11 +37,11 @@ def test_an_ode_is_calibrated_in_fewer_runs_than_scipy_takes():
 def test_a_monte_carlo_simulator_is_fitted_to_the_width_wanted():
     module = example("fit_monte_carlo")
     _, short, long = module.fits()
-    low, high = long.confidence_interval(0.95)
+    low, high = long.confidence_interval(0.95, "runs")
     assert short.reason is long.reason is Status.NOISE_LIMIT
     assert np.all(0.5 * (high - low) <= module.WANTED)
     # Three parameters of one seed: 4 standard errors are left by chance once in 5000 such fits.
-    assert np.all(np.abs(long.x - module.TRUTH) <= 4 * long.x_stderr)
+    assert np.all(np.abs(long.x - module.TRUTH) <= 4 * long.run_stderr)
     assert long.nfev < short.nfev
 
 

@@ -39,7 +39,7 @@ def test_least_squares_by_every_method(method, sigma):
     assert size(r.x) < 1e-3 * size(START)
     assert len(f.samples) == f.nfev
     assert len(calls) >= 1
-    assert f.noise < 3 * max(sigma, 1e-6)
+    assert f.run_noise < 3 * max(sigma, 1e-6)
 
 
 @pytest.mark.parametrize("method", ["BFGS", "L-BFGS-B", "trust-constr"])
@@ -140,4 +140,4 @@ def test_the_unit_of_the_values_changes_nothing(unit):
                 np.testing.assert_allclose(f.fun(x) / unit, fun(x), rtol=1e-5)
                 # First moves of 0.2 bend the slope by less than their second order, 0.2^2 of it.
                 np.testing.assert_allclose(f.jac(x) / unit, jac(x), atol=0.1)
-            assert f.noise < 1e-3 * unit
+            assert f.run_noise < 1e-3 * unit

@@ -68,7 +68,7 @@ def draw(target, short, long, path):
     axes[0].set(xlabel="time")
     axes[0].legend(fontsize=8)
     for shift, (name, fit) in enumerate((("first stop", short), ("with x_half_width", long))):
-        err = np.where(np.isfinite(fit.x_stderr), 1.96 * fit.x_stderr, 0)
+        err = np.where(np.isfinite(fit.run_stderr), 1.96 * fit.run_stderr, 0)
         label = f"{name}: {fit.nfev} {'more ' if shift else ''}runs"
         at = np.arange(3) + 0.15 * shift
         axes[1].errorbar(at, fit.x / TRUTH, err / TRUTH, fmt="o", capsize=4, label=label)
@@ -84,8 +84,8 @@ def main():
     """Print and draw."""
     target, short, long = fits()
     for name, fit in (("first stop", short), ("with x_half_width", long)):
-        print(f"{name}: {fit.nfev} runs, noise of one value {fit.noise:.3f}, {fit.reason}")
-        print("  " + ", ".join(f"{v:.3f} +- {e:.3f}" for v, e in zip(fit.x, fit.x_stderr)))
+        print(f"{name}: {fit.nfev} runs, noise of one value {fit.run_noise:.3f}, {fit.reason}")
+        print("  " + ", ".join(f"{v:.3f} +- {e:.3f}" for v, e in zip(fit.x, fit.run_stderr)))
     draw(target, short, long, __file__.replace(".py", ".png"))
 
 

@@ -49,14 +49,15 @@ def least_squares(
         x : like x0
             The parameters found.
         cost : float
-            Half the sum of squares there.
+            What is minimised: half the sum of squares of the residuals over ``sigma``, or of their
+            ``loss``, and of the prior.
         fun : like the residuals
-            The residuals there. They, and so ``cost``, are without noise where the model of all
-            runs knows better than one run.
+            The residuals there, as fun returns them. They, and so ``cost``, are without noise
+            where the model of all runs knows better than one run.
         jac : array, shape (n, m)
             The Jacobian there, in residual per x, by the same model.
         grad : like x0
-            Gradient of ``cost``, jac^T fun.
+            Gradient of ``cost``; jac^T fun without sigma, loss and prior.
         optimality : float
             Largest entry of the gradient, each times the distance to the bound that it descends
             to, where there is one. Noise keeps it from 0.
@@ -87,14 +88,15 @@ def least_squares(
             Whether the runs do not determine a parameter.
         jac_stderr : array, shape (n, m)
             Standard errors of ``jac``.
-        noise : float, or like the residuals where ``noise`` was
-            Standard deviation of one residual of one run.
+        run_noise : float, or like the residuals where it differs between them
+            Repeatability of the program: standard deviation of one residual between runs at x.
         rounds : int
             How often points were run, several at once with ``workers``.
         samples : Samples
             Every run, earlier ones included.
 
-        ``confidence_interval(0.95)`` gives ``low`` and ``high`` of each parameter.
+        ``confidence_interval(0.95)`` gives ``low`` and ``high`` of each parameter,
+        ``covariance(kind)`` other covariances.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.objective import Objective
 from gradiator_np._checks import EPS
 from gradiator_np._samples import Samples
 from gradiator_np._typing import Array, Index
@@ -25,6 +26,8 @@ class FitLog:
     ----------
     noise : array, shape of the residuals or (), or None
         Standard deviation of one residual of one run, where it is known.
+    objective : Objective
+        What of the residuals and the point is squared and summed.
     max_growth : float
         A sum of squares this many times ``reference`` counts as failed: it says nothing local.
 
@@ -34,19 +37,29 @@ class FitLog:
     unit : float
         What models count residuals in, so that their squares are floats: a power of two by the
         first run (that is not 0), mostly 1.
-    residuals : list of (array, shape (n,), or None)
-        For models, in ``unit``; None where pending, failed or rejected.
+    residuals : list of (array, shape (n + p,), or None)
+        For models, in ``unit``: n by what fun returned, p by a prior; None where pending, failed
+        or rejected.
+    n_data : int
+        n, 0 before the first run.
     reference : float
         Sum of squares of the first run (that is not 0), in ``unit``; inf before.
     rounding : float
         Error of one residual of that run by rounding, in ``unit``.
     """
 
-    def __init__(self, noise: Array | None = None, max_growth: float = np.inf) -> None:
+    def __init__(
+        self,
+        noise: Array | None = None,
+        objective: Objective | None = None,
+        max_growth: float = np.inf,
+    ) -> None:
         self.points: list[Array] = []
         self.unit = 1.0
         self.residuals: list[Array | None] = []
+        self.n_data = 0
         self.reference, self.rounding = np.inf, 0.0
+        self.objective = objective or Objective()
         self._noise, self._max_growth = noise, max_growth
         self._outputs: list[Array | None] = []  # as returned
         self._errors: dict[int, str] = {}
@@ -78,13 +91,14 @@ class FitLog:
             output = self._outputs[i]
             if output is None or not np.isfinite(output).all():
                 continue
-            first = self.reference == np.inf and output.any()
+            self.n_data = output.size
+            residuals = self.objective.residuals(self.points[i], output)
+            first = self.reference == np.inf and residuals.any()
             if first:
-                self.unit = unit_of(
-                    output if self._noise is None else np.append(output, self._noise)
-                )
+                noise = self._noise_at(output)
+                self.unit = unit_of(residuals if noise is None else np.append(residuals, noise))
             with np.errstate(over="ignore"):
-                residuals = output / self.unit
+                residuals = residuals / self.unit
                 size = float(residuals @ residuals)
             if not np.isfinite(size) or size > self._max_growth * self.reference:
                 continue
@@ -113,10 +127,17 @@ class FitLog:
 
     # -- what is there -----------------------------------------------------------------------
 
-    @property
-    def noise(self) -> Array | None:
-        """The noise that is known, in ``unit``."""
-        return None if self._noise is None else self._noise / self.unit
+    def noise(self, i: int) -> Array | None:
+        """The noise that is known of residuals as at sample i, shape (n,), in ``unit``."""
+        output = self._outputs[i]
+        assert output is not None
+        noise = self._noise_at(output)
+        return None if noise is None else noise / self.unit
+
+    def _noise_at(self, output: Array) -> Array | None:
+        if self._noise is None:
+            return None
+        return np.asarray(self._noise.reshape(-1) * self.objective.slope(output))
 
     def output(self, i: int) -> Array | None:
         """What came back from a point, as returned."""

@@ -10,11 +10,12 @@ restricted maximum likelihood: Patterson and Thompson, Biometrika 58 (1971) 545.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.objective import Prior
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Index
@@ -147,9 +148,26 @@ def model_about(
     rows = samples_about(x, log, region, most)
     u = (np.array([log.points[i] for i in rows]) - x) / region.unit
     y = np.array([log.residuals[i] for i in rows])
-    noise = log.noise
-    known = None if noise is None else np.broadcast_to(noise.reshape(-1), y.shape[1])
-    return fit(u, y, known, rounding)
+    nearest = int(rows[np.square(u).sum(1).argmin()])
+    model = fit(u, y[:, : log.n_data], log.noise(nearest), rounding)
+    prior = log.objective.prior
+    return model if prior is None else _with_prior(model, prior, x, region.unit, log.unit)
+
+
+def _with_prior(
+    model: LocalModel, prior: Prior, x: Array, x_unit: Array, y_unit: float
+) -> LocalModel:
+    """The model with the rows of a prior, which are linear in x and known."""
+    rows = prior.residuals(x) / y_unit
+    return replace(
+        model,
+        residuals=np.append(model.residuals, rows),
+        jac=np.vstack([model.jac, prior.whitening * x_unit / y_unit]),
+        covariances=np.concatenate([model.covariances, np.zeros_like(model.covariances[:1])]),
+        group=np.append(model.group, np.full(len(rows), len(model.covariances))),
+        noise=np.append(model.noise, np.zeros(len(rows))),
+        weights=np.hstack([model.weights, np.zeros((len(model.weights), len(rows)))]),
+    )
 
 
 def fit(u: Array, y: Array, noise: Array | None = None, rounding: float = 0.0) -> LocalModel:

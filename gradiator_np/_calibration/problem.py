@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.objective import LOSSES, Objective, Prior
 from gradiator_np._samples import Samples
 from gradiator_np._settings import scale_of
 from gradiator_np._structure import Layout
-from gradiator_np._typing import Array
+from gradiator_np._typing import Array, Mask
 
 #: Runs allowed by default, per parameter and one.
 DEFAULT_BUDGET = 100
@@ -36,7 +37,13 @@ class FitProblem:
     Attributes
     ----------
     x0, scale, low, high : array, shape (m,)
+        Bounds of a fixed parameter are both its value in x0.
+    fixed : array of bool, shape (m,)
+        Parameters that are taken for known.
     x_layout : Layout
+    objective : Objective
+    absolute_sigma : bool
+        Whether sigma is the error of the data, or proportional to it.
     noise : array, shape of the residuals or (), or None
         Standard deviation of one residual of one run, where it is known.
     half_widths : HalfWidths or None
@@ -50,7 +57,10 @@ class FitProblem:
     scale: Array
     low: Array
     high: Array
+    fixed: Mask
     x_layout: Layout
+    objective: Objective
+    absolute_sigma: bool
     noise: Array | None
     half_widths: HalfWidths | None
     jac0: Array | None
@@ -71,7 +81,13 @@ class FitProblem:
         m = layout.size
         low, high = checks.bounds(options["bounds"], flat, layout)
         scale = scale_of(flat, options["x_scale"], layout)
-        noise, samples, max_nfev = options["noise"], options["samples"], options["max_nfev"]
+        fixed = _mask(options["fixed"], layout)
+        low, high = np.where(fixed, flat, low), np.where(fixed, flat, high)
+        noise, samples, max_nfev = options["run_noise"], options["samples"], options["max_nfev"]
+        objective = _objective(options, layout)
+        absolute = options["absolute_sigma"]
+        if absolute is None:
+            absolute = objective.prior is not None
         jac0 = options["jac0"]
         jac0 = None if jac0 is None else checks.float_array(jac0, 2, "jac0")
         if jac0 is not None and jac0.shape[1] != m:
@@ -80,8 +96,8 @@ class FitProblem:
                 f"parameter, (n, {m})"
             )
         return cls(
-            flat, scale, low, high, layout,
-            None if noise is None else checks.noise(noise),
+            flat, scale, low, high, fixed, layout, objective, bool(absolute),
+            None if noise is None else checks.noise(noise, what="run_noise"),
             _half_widths(options["x_half_width"], options["x_rel_half_width"], layout), jac0,
             None if samples is None else _flat(samples, m),
             DEFAULT_BUDGET * (m + 1) if max_nfev is None else checks.integer(max_nfev, "max_nfev"),
@@ -95,7 +111,7 @@ class FitProblem:
         TypeError
             Where it is complex.
         ValueError
-            Where ``jac0``, ``noise`` or ``samples`` are of another shape.
+            Where ``jac0``, ``run_noise``, ``sigma`` or ``samples`` are of another shape.
         """
         check_real(dtype)
         if self.jac0 is not None and len(self.jac0) != layout.size:
@@ -107,12 +123,95 @@ class FitProblem:
                 f"samples have {self.samples.outputs.shape[1]} residuals, fun returned "
                 f"{layout.size}; give earlier runs of this function"
             )
-        shape = () if self.noise is None else self.noise.shape
-        if shape not in ((), layout.shape):
+        for value, what in ((self.noise, "run_noise"), (self.objective.sigma, "sigma")):
+            shape = () if value is None else value.shape
+            if shape not in ((), layout.shape):
+                raise ValueError(
+                    f"{what} has shape {shape}, fun returned {layout.shape}; "
+                    "give one number, or one for each residual"
+                )
+
+
+def _mask(value: Any, layout: Layout) -> Mask:
+    """Which parameters are fixed, flat."""
+    return checks.like_x(_truth(value), layout, "fixed", "parameters").astype(bool)
+
+
+def _truth(value: Any) -> Any:
+    """True and False as 1 and 0, for ``like_x``."""
+    if isinstance(value, Mapping):
+        return {name: _truth(item) for name, item in value.items()}
+    a = np.asarray(value)
+    if a.dtype != bool:
+        raise TypeError(
+            f"fixed must be True or False for each parameter, got {value!r:.60}; a parameter is "
+            "fixed at its value in x0"
+        )
+    return a.astype(np.float64)
+
+
+def _objective(options: Mapping[str, Any], layout: Layout) -> Objective:
+    """What of the options says what is minimised."""
+    sigma = options["sigma"]
+    if sigma is not None:
+        sigma = checks.numeric(sigma, "sigma")
+        if sigma.dtype.kind == "c" or not (np.isfinite(sigma).all() and (sigma > 0).all()):
             raise ValueError(
-                f"noise has shape {shape}, fun returned {layout.shape}; "
-                "give one number, or one for each residual"
+                f"sigma must be positive and finite, got {options['sigma']!r:.60}: standard "
+                "deviations of the data; leave residuals that do not count out of what fun returns"
             )
+        sigma = sigma.astype(np.float64)
+    f_scale = checks.real(options["f_scale"], "f_scale")
+    if not 0 < f_scale < np.inf:
+        raise ValueError(f"f_scale must be positive and finite, got {f_scale}")
+    prior = _prior(options["prior_mean"], options["prior_std"], options["prior_cov"], layout)
+    if prior is not None and sigma is None:
+        raise ValueError(
+            "a prior is weighed against the data: give their standard deviation as sigma, 1.0 "
+            "where fun returns residuals that are divided by it already"
+        )
+    if prior is not None and options["absolute_sigma"] is False:
+        raise ValueError(
+            "a prior needs the errors of the data themselves, not their ratios: leave "
+            "absolute_sigma=False out, and give sigma accordingly"
+        )
+    loss = checks.choice(options["loss"], tuple(LOSSES), "loss")
+    return Objective(sigma, loss, f_scale, prior)
+
+
+def _prior(mean: Any, std: Any, cov: Any, layout: Layout) -> Prior | None:
+    """The rows of a Gaussian prior."""
+    if mean is None and std is None and cov is None:
+        return None
+    if mean is None or (std is None) == (cov is None):
+        raise ValueError("a prior needs prior_mean, and either prior_std or prior_cov")
+    center = checks.like_x(mean, layout, "prior_mean", "parameters")
+    if not np.isfinite(center).all():
+        raise ValueError(
+            f"prior_mean must be finite, got {mean!r:.60}; where nothing is known prior_std is inf"
+        )
+    if std is not None:
+        each = checks.like_x(std, layout, "prior_std", "parameters")
+        if not (each > 0).all():
+            raise ValueError(
+                f"prior_std must be positive, got {std!r:.60}; inf where nothing is known, "
+                "fixed= for parameters that are known exactly"
+            )
+        return Prior(center, np.diag(1.0 / each)[np.isfinite(each)])
+    matrix, m = checks.float_array(cov, 2, "prior_cov"), layout.size
+    if matrix.shape != (m, m):
+        raise ValueError(f"prior_cov has shape {matrix.shape}, expected {(m, m)}")
+    if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):
+        raise ValueError("prior_cov is not symmetric")
+    size = np.sqrt(np.abs(np.diagonal(matrix)))
+    scaled = matrix / np.outer(size, size) if size.all() else np.zeros((m, m))
+    if not np.isfinite(scaled).all() or np.linalg.eigvalsh(scaled)[0] <= m * checks.EPS:
+        raise ValueError(
+            "prior_cov is singular or not positive definite: some combination of parameters has "
+            "no error; fix parameters that are known exactly (fixed=), or use constraints"
+        )
+    factor = np.linalg.cholesky(scaled)
+    return Prior(center, np.linalg.inv(factor) / size)
 
 
 def check_real(dtype: np.dtype[Any]) -> None:

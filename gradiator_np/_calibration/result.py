@@ -1,19 +1,28 @@
-"""What a fit returns: SciPy's fields, and the error bars beside them."""
+"""What a fit returns: SciPy's fields, and the standard errors beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from dataclasses import dataclass, replace
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult
-from scipy.special import ndtri
+from scipy.special import stdtrit
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.objective import Objective
+from gradiator_np._calibration.parameter_covariance import (
+    HETEROSCEDASTIC,
+    KINDS,
+    DataErrors,
+    data_errors,
+)
 from gradiator_np._calibration.search import Search
-from gradiator_np._calibration.uncertainty import parameter_errors
+from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
 from gradiator_np._covariance import ConfidenceInterval
 from gradiator_np._samples import EvaluationError, Samples, last_line
 from gradiator_np._status import Status
@@ -32,19 +41,72 @@ MESSAGES = {
 }
 
 #: Fields that are printed on a line of their own, or on that of another.
-PRINTED = {"message", "success", "status", "reason", "x", "x_stderr", "cost", "optimality", "noise",
-           "nfev", "rounds"}  # fmt: skip
+PRINTED = {"message", "success", "status", "reason", "x", "stderr", "run_stderr", "cost",
+           "optimality", "run_noise", "nfev", "rounds"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FitRecord:
+    """What a result keeps beside its fields: what more of it is computed from when asked.
+
+    Attributes
+    ----------
+    x, unit : array, shape (m,)
+        The parameters, and the unit of the covariances.
+    x_layout : Layout
+    low, high : array, shape (m,)
+    data : DataErrors
+    runs : array, shape (m, m)
+        Covariance by the noise of the runs.
+    objective : Objective
+    """
+
+    x: Array
+    unit: Array
+    x_layout: Layout
+    low: Array
+    high: Array
+    data: DataErrors
+    runs: Array
+    objective: Objective
+
+    def _scaled(self, kind: str) -> Array:
+        """A covariance in units of ``unit``, what the noise of the runs leaves open included."""
+        checks.choice(kind, (*KINDS, "runs"), "kind")
+        return self.runs if kind == "runs" else self.data.covariance(kind) + self.runs
+
+    def covariance(self, kind: str) -> Array:
+        """Of one kind, in units of x."""
+        return self._scaled(kind) * np.outer(self.unit, self.unit)
+
+    def stderr(self, kind: str) -> Array:
+        """0 for fixed parameters, inf for undetermined ones, nan where nothing tells it."""
+        with np.errstate(invalid="ignore"):
+            error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
+        error = np.where(self.data.free, error, 0.0)
+        return np.where(self.data.undetermined, np.inf, error)
+
+    def quantile(self, level: float, kind: str) -> float:
+        """Half the width of an interval in standard errors."""
+        dof = np.inf if kind == "runs" else self.data.quantile_dof
+        if kind in HETEROSCEDASTIC:
+            dof = float(max(len(self.data.jac) - int(self.data.free.sum()), 0))
+        if not dof:
+            return np.nan
+        return float(stdtrit(min(dof, 1e9), 0.5 + level / 2))
 
 
 class LeastSquaresResult(OptimizeResult):
-    """SciPy's ``OptimizeResult`` with error bars; `least_squares` says what its fields are.
+    """SciPy's ``OptimizeResult`` with standard errors; `least_squares` says what its fields are.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from gradiator_np import least_squares
-    >>> fit = least_squares(lambda x: [x[0] - 3, x[0] * x[1] - 6], [1.0, 1.0])
-    >>> fit.x.round(6), fit.success, str(fit.reason)
-    (array([3., 2.]), True, 'converged')
+    >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
+    >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
+    >>> fit.x.round(3), fit.stderr.round(3), str(fit.reason)
+    (array([2.062, 1.969]), array([0.115, 0.038]), 'converged')
     """
 
     x: Any
@@ -60,39 +122,87 @@ class LeastSquaresResult(OptimizeResult):
     message: str
     success: bool
     reason: Status
-    x_stderr: Any
+    stderr: Any
+    run_stderr: Any
+    cov: Array
     undetermined: Any
     jac_stderr: Array
-    noise: Any
+    run_noise: Any
     rounds: int
     samples: Samples
 
-    def confidence_interval(self, confidence_level: float = 0.95) -> ConfidenceInterval:
-        """Intervals that hold each parameter with that probability.
+    _record: FitRecord
+
+    def covariance(self, kind: str = "gauss-newton") -> Array:
+        """Covariance of the parameters, flat in the order of x.
+
+        Parameters
+        ----------
+        kind : str
+            "gauss-newton": by J'J, as ``cov`` and `scipy.optimize.curve_fit` have it; with a loss
+            other than squares Huber's [1]_. "hessian": with the second derivatives of the
+            residuals as well, as far as the runs tell them. "HC0", "HC1", "HC2", "HC3": by the
+            residuals themselves [2]_, for errors that differ between data, or a ``sigma`` that is
+            not trusted; HC3 holds in small samples. "runs": only what the noise of the runs leaves
+            open, which the others include.
+
+        Returns
+        -------
+        array, shape (m, m)
+            0 for fixed parameters; nan where too few residuals tell it.
+
+        References
+        ----------
+        .. [1] Huber, Robust Statistics, Wiley 1981, eq. 7.6.5.
+        .. [2] MacKinnon and White, J. Econometrics 29 (1985) 305.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from gradiator_np import least_squares
+        >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
+        >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
+        >>> fit.covariance("HC3").shape
+        (2, 2)
+        """
+        return self._record.covariance(kind)
+
+    def confidence_interval(
+        self, confidence_level: float = 0.95, kind: str = "gauss-newton"
+    ) -> ConfidenceInterval:
+        """Intervals that hold each parameter with that probability, within its bounds.
+
+        By Student's t where the errors of the data are found from the residuals, else normal.
 
         Parameters
         ----------
         confidence_level : float
             Between 0 and 1.
+        kind : str
+            As in `covariance`.
 
         Returns
         -------
         ConfidenceInterval
-            ``low`` and ``high``, each like x; unpacks as a pair. Infinite for parameters that the
-            runs do not determine.
+            ``low`` and ``high``, each like x; unpacks as a pair. As far as the bounds for
+            parameters that the runs do not determine.
 
         Examples
         --------
         >>> from gradiator_np import least_squares
-        >>> fit = least_squares(lambda x: [x[0] - 3, x[0] * x[1] - 6], [1.0, 1.0])
+        >>> fit = least_squares(lambda x: [x[0] - 3, x[0] * x[1] - 6], [1.0, 1.0], sigma=0.1)
         >>> low, high = fit.confidence_interval(0.9)
-        >>> bool((low <= fit.x).all() and (fit.x <= high).all())
+        >>> bool((low <= [3, 2]).all() and ([3, 2] <= high).all())
         True
         """
-        z = float(ndtri(0.5 + checks.level(confidence_level) / 2))
+        record = self._record
+        z = record.quantile(checks.level(confidence_level), kind)
+        half = z * record.stderr(kind)
+        half = np.where(record.data.free, half, 0.0)
+        like_x = record.x_layout.unflatten
         return ConfidenceInterval(
-            _combine(lambda x, err: x - z * err, self.x, self.x_stderr),
-            _combine(lambda x, err: x + z * err, self.x, self.x_stderr),
+            like_x(np.maximum(record.x - half, record.low)),
+            like_x(np.minimum(record.x + half, record.high)),
         )
 
     def __repr__(self) -> str:
@@ -103,10 +213,10 @@ class LeastSquaresResult(OptimizeResult):
             "message": fill(self.message, 76),
             "success": str(self.success),
             "status": f"{self.status} ({self.reason})",
-            "x": _parameters(self.x, self.x_stderr),
+            "x": _parameters(self.x, self.stderr, self.run_stderr),
             "cost": f"{self.cost:.6g}",
             "optimality": f"{self.optimality:.3g}",
-            "noise": between(leaves(self.noise)),
+            "run_noise": between(leaves(self.run_noise)),
             "nfev": f"{self.nfev} in {self.rounds} rounds",
             "also": ", ".join(name for name in self if name not in PRINTED),
         }
@@ -120,23 +230,28 @@ class LeastSquaresResult(OptimizeResult):
         return sorted({*self, *object.__dir__(self)})
 
 
-def _parameters(x: Any, stderr: Any) -> str:
+def _parameters(x: Any, stderr: Any, run_stderr: Any) -> str:
     """Each parameter on a line of its own, with as many digits as hold."""
     rows = [
-        f"x{name} = {number(value, err)} "
-        + (f"± {error(err)}" if np.isfinite(err) else "(undetermined)")
-        for name, value, err in zip(Layout.of(x).names, leaves(x), leaves(stderr))
+        f"x{name} = {_with_error(value, err, run)}"
+        for name, value, err, run in zip(
+            Layout.of(x).names, leaves(x), leaves(stderr), leaves(run_stderr)
+        )
     ]
     if len(rows) > MOST_ROWS:
-        rows[MOST_ROWS:] = [f"... {len(rows) - MOST_ROWS} more in .x and .x_stderr"]
+        rows[MOST_ROWS:] = [f"... {len(rows) - MOST_ROWS} more in .x and .stderr"]
     return "\n".join(rows)
 
 
-def _combine(fn: Callable[[Any, Any], Any], x: Any, err: Any) -> Any:
-    """fn of values like x, entry by entry where they are dicts."""
-    if isinstance(x, Mapping):
-        return {name: _combine(fn, item, err[name]) for name, item in x.items()}
-    return fn(x, err)
+def _with_error(value: float, stderr: float, run_stderr: float) -> str:
+    """A parameter, its standard error, and what of that is noise of the runs."""
+    if np.isinf(stderr):
+        return f"{number(value, stderr)} (undetermined)"
+    if stderr == 0:
+        return f"{number(value, stderr)} (fixed)"
+    if np.isnan(stderr):
+        return f"{number(value, run_stderr)} ± {error(run_stderr)} by noise of the runs alone"
+    return f"{number(value, stderr)} ± {error(stderr)} (noise of the runs: {error(run_stderr)})"
 
 
 def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
@@ -159,37 +274,57 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     problem, log = search.problem, search.log
     x, model, active = search.answer()
     unit, y_unit = search.region.unit, log.unit
-    errors, undetermined = parameter_errors(model, active)
-    jac = model.jac / unit
-    jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group, 1:]
-    grad = jac.T @ model.residuals
+    free = problem.high > problem.low
+    run_stderr, undetermined = parameter_errors(model, active)
+    objective, n = problem.objective, log.n_data
+    data = data_errors(model, objective, y_unit, free, problem.absolute_sigma)
+    data = replace(data, undetermined=data.undetermined | undetermined)
+    record = FitRecord(x, unit, problem.x_layout, problem.low, problem.high, data,
+                       _run_covariance(model, active, run_stderr), objective)  # fmt: skip
+    output = objective.output(model.residuals[:n] * y_unit)
+    by_output = objective.slope(output)[:, None] / y_unit
+    jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group[:n], 1:]
+    grad = model.jac.T @ model.residuals / unit
+    run_noise = model.noise[:n] / by_output[:, 0]
     reason, samples = search.reason, log.samples
     like_x = problem.x_layout.unflatten
     like_y = np.asarray if y_layout is None else y_layout.unflatten
-    per_residual = problem.noise is not None and problem.noise.ndim > 0
+    # one number where it is one for all residuals
+    same = np.ptp(run_noise) <= 1e-12 * run_noise.max()
     found = LeastSquaresResult()
     found.update(
         x=like_x(x),
         cost=0.5 * model.sum_of_squares * y_unit * y_unit,
-        fun=like_y(model.residuals * y_unit),
-        jac=jac * y_unit,
+        fun=like_y(output),
+        jac=model.jac[:n] / unit / by_output,
         grad=like_x(grad * y_unit * y_unit),
         optimality=_optimality(x, grad, problem.low, problem.high) * y_unit * y_unit,
         active_mask=like_x(_active_mask(x, problem.low, problem.high)),
         nfev=search.nfev,
         njev=search.iterations,
         status=reason.code,
-        message=_message(search, undetermined, samples),
+        message=_message(search, data, samples),
         success=reason.success,
         reason=reason,
-        x_stderr=like_x(errors * unit),
-        jac_stderr=np.sqrt(jac_variance) / unit * y_unit,
-        undetermined=like_x(undetermined),
-        noise=like_y(model.noise * y_unit) if per_residual else float(model.noise[0] * y_unit),
+        stderr=like_x(record.stderr("gauss-newton")),
+        run_stderr=like_x(run_stderr * unit),
+        cov=record.covariance("gauss-newton"),
+        jac_stderr=np.sqrt(jac_variance) / unit / by_output,
+        undetermined=like_x(data.undetermined),
+        run_noise=float(run_noise[0]) if same else like_y(run_noise),
         rounds=search.rounds,
         samples=samples,
     )
+    object.__setattr__(found, "_record", record)
     return found
+
+
+def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:
+    """Covariance of the minimiser by the noise of the runs, with the variances that are told."""
+    cov, _ = minimiser_covariance(model, active)
+    each = np.arange(len(cov))
+    cov[each, each] = np.where(np.isfinite(stderr), np.square(stderr), cov[each, each])
+    return cov
 
 
 def _optimality(x: Array, grad: Array, low: Array, high: Array) -> float:
@@ -206,14 +341,32 @@ def _active_mask(x: Array, low: Array, high: Array) -> NDArray[np.intp]:
     return np.where(x <= low, -1, np.where(x >= high, 1, 0))
 
 
-def _message(search: Search, undetermined: Mask, samples: Samples) -> str:
-    """Why the search ended, what the runs do not determine, and how many failed."""
-    names = search.problem.x_layout.listed("x", np.flatnonzero(undetermined))
-    failed = np.flatnonzero(~samples.ok).tolist()
+def _message(search: Search, data: DataErrors, samples: Samples) -> str:
+    """Why the search ended, what bounds hold, what is not determined, and how many runs failed."""
+    layout, problem = search.problem.x_layout, search.problem
     parts = [MESSAGES[search.reason]]
-    if names:
+    x, _, active = search.answer()
+    for at, side in (((x <= problem.low), "lower"), ((x >= problem.high), "upper")):
+        if names := layout.listed("x", np.flatnonzero(at & active & data.free)):
+            parts.append(f"{names} at the {side} bound")
+    if names := layout.listed("x", np.flatnonzero(data.undetermined)):
         parts.append(f"The runs do not determine {names}")
-    if failed:
-        text = next((samples.errors[i] for i in failed if i in samples.errors), "nan or inf")
-        parts.append(f"{len(failed)} of {len(samples)} runs failed: {last_line(text)}")
+    if data.dof <= 0 and data.variance is None:
+        parts.append(
+            "No more residuals than parameters: nothing tells the errors of data; where there are "
+            "any, give them as sigma with absolute_sigma=True"
+        )
+    if text := _failures(samples):
+        parts.append(text)
     return ". ".join(parts)
+
+
+def _failures(samples: Samples) -> str:
+    """How many runs failed, and by what where that was the same."""
+    failed = np.flatnonzero(~samples.ok).tolist()
+    if not failed:
+        return ""
+    texts = Counter(last_line(samples.errors.get(i, "nan or inf")) for i in failed)
+    text, count = texts.most_common(1)[0]
+    alike = "" if count == len(failed) else f" ({count} of them alike)"
+    return f"{len(failed)} of {len(samples)} runs failed{alike}: {text}"

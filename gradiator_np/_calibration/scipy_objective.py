@@ -58,8 +58,9 @@ class ScipyObjective:
         The runs that improve J stay within them; the optimiser minds its own points.
     x_scale : array_like, shape (m,), optional
         Unit of each input; default |x0|, where that is 0 the median of the others, or 1.
-    noise : float or array, optional
-        Standard deviation of one output of one run, where it is known.
+    run_noise : float or array, optional
+        Repeatability of the program, where it is known: standard deviation of one output
+        between runs at one x.
     workers, run
         As in `least_squares`.
 
@@ -104,7 +105,7 @@ class ScipyObjective:
         kwargs: Mapping[str, Any] | None = None,
         bounds: Any = checks.UNBOUNDED,
         x_scale: Any = None,
-        noise: ArrayLike | None = None,
+        run_noise: ArrayLike | None = None,
         workers: Any = 1,
         run: Run | None = None,
     ) -> None:
@@ -117,7 +118,7 @@ class ScipyObjective:
         self._region = TrustRegion(scale, low, high, DISPLACEMENT)
         self._evaluate = Evaluator(fun, layout, args=args, kwargs=kwargs, workers=workers, run=run)
         # A line search may well jump far off and wants the value there: no growth is too much.
-        self._log = FitLog(None if noise is None else checks.noise(noise))
+        self._log = FitLog(None if run_noise is None else checks.noise(run_noise, what="run_noise"))
         self._at: _At | None = None
         self._scalar = False
 
@@ -131,7 +132,7 @@ class ScipyObjective:
         return self._log.samples
 
     @property
-    def noise(self) -> float:
+    def run_noise(self) -> float:
         """Standard deviation of one output of one run (rms), by the model last used."""
         if self._at is None:
             return np.nan
@@ -141,7 +142,7 @@ class ScipyObjective:
     def __repr__(self) -> str:
         m, n = len(self._region.scale), self._n_outputs
         outputs = "" if n is None else f", {n} output{'s' * (n != 1)}"
-        noise = "" if np.isnan(self.noise) else f", noise {self.noise:.2g}"
+        noise = "" if np.isnan(self.run_noise) else f", noise {self.run_noise:.2g}"
         return (
             f"ScipyObjective({m} input{'s' * (m != 1)}{outputs}, {self.nfev} "
             f"run{'s' * (self.nfev != 1)}{noise})"

@@ -86,7 +86,7 @@ class Search:
     def __init__(self, problem: FitProblem, rng: np.random.Generator) -> None:
         m = len(problem.x0)
         self.problem = problem
-        self.log = FitLog(problem.noise, MAX_GROWTH)
+        self.log = FitLog(problem.noise, problem.objective, MAX_GROWTH)
         self.region = TrustRegion(
             problem.scale, problem.low, problem.high, RADIUS * float(np.sqrt(m))
         )

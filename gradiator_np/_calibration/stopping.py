@@ -119,7 +119,7 @@ def has_improved(model: LocalModel, log: FitLog) -> bool:
 
 def no_change(log: FitLog) -> bool:
     """Whether every run returned the same."""
-    first, *others = (r for r in log.residuals if r is not None)
+    first, *others = (r[: log.n_data] for r in log.residuals if r is not None)
     return all(np.abs(r - first).max() <= log.rounding for r in others)
 
 

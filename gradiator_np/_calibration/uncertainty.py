@@ -71,7 +71,7 @@ def gauss_newton_decrease(model: LocalModel, active: Mask) -> float:
 
 def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """Covariance of the minimiser (in u), and which inputs the runs do not determine."""
-    inverse, undetermined = _determined_inverse(model, active)
+    inverse, undetermined = determined_inverse(model, active)
     middle = model.summed_covariance(model.residuals**2)[1:, 1:]
     middle = middle + (model.jac.T * model.covariances[model.group, 0, 0]) @ model.jac
     return STDERR_FACTOR**2 * (inverse @ middle @ inverse), undetermined
@@ -83,13 +83,13 @@ def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     What a Gauss-Newton step from x would still move counts as an error, however far it leads: a
     search that noise, failed runs or its budget ended early is not at the minimum.
     """
-    inverse, undetermined = _determined_inverse(model, active)
+    inverse, undetermined = determined_inverse(model, active)
     cov, _ = minimiser_covariance(model, active)
     err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + np.square(inverse @ model.gradient))
     return np.where(undetermined, np.inf, err), undetermined
 
 
-def _determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
+def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """(J'J)^-1 over what the runs determine of inputs outside of the active set, 0 elsewhere.
 
     Noise in J adds the sum of the outputs' P_JJ to J'J (errors in variables): weak directions
