@@ -1,0 +1,182 @@
+"""What errors of the data leave open of the parameters, from the model at the minimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.objective import LOSSES, Objective
+from gradiator_np._calibration.uncertainty import determined_inverse
+from gradiator_np._typing import Array, Mask
+
+#: Kinds of covariance: by curvature of the linearised problem, or by the residuals themselves.
+HETEROSCEDASTIC = ("HC0", "HC1", "HC2", "HC3")
+KINDS = ("gauss-newton", "hessian", *HETEROSCEDASTIC)
+
+
+@dataclass(frozen=True, slots=True)
+class DataErrors:
+    """What the covariance of the parameters by errors of the data is made from.
+
+    In radii of the trust region and in the unit of the fit's log, so that squares are floats.
+
+    Attributes
+    ----------
+    jac : array, shape (n, m)
+        Of the residuals over sigma.
+    influence, influence_slope : array, shape (n,)
+        psi = r rho' of each residual over sigma, and its derivative.
+    bread : array, shape (m, m)
+        Inverse of the Gauss-Newton matrix, over what is determined and free; 0 elsewhere.
+    gram, prior : array, shape (m, m)
+        J'J of the data without what errors of J add to it, and W'W of the prior.
+    curvature : array, shape (m, m)
+        What the second derivatives of the residuals add to the Gauss-Newton matrix.
+    free : array of bool, shape (m,)
+        Parameters that are fitted.
+    undetermined : array of bool, shape (m,)
+    p : int
+        Rows of the prior.
+    variance : float or None
+        Of a residual over sigma where sigma is the error of the data, not proportional to it.
+    robust : bool
+        Whether the loss is another one than squares.
+    sum_of_squares : float
+        Twice the cost.
+    """
+
+    jac: Array
+    influence: Array
+    influence_slope: Array
+    bread: Array
+    gram: Array
+    prior: Array
+    curvature: Array
+    free: Mask
+    undetermined: Mask
+    p: int
+    variance: float | None
+    robust: bool
+    sum_of_squares: float
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom: residuals and rows of the prior less fitted parameters."""
+        return len(self.jac) + self.p - int(self.free.sum())
+
+    @property
+    def quantile_dof(self) -> float:
+        """Of Student's t for intervals; inf where nothing is estimated from the residuals."""
+        known = self.variance is not None and not self.robust
+        return np.inf if known else float(max(self.dof, 0))
+
+    def covariance(self, kind: str) -> Array:
+        """Covariance of the parameters (m, m); nan where too few residuals tell it.
+
+        B M B of an M-estimate, B the inverse of the second derivative of the cost, M the
+        covariance of its gradient.
+        """
+        bread = self.bread
+        if kind == "hessian":
+            bread = np.linalg.solve(np.eye(len(bread)) + bread @ self.curvature, bread)
+        elif kind in HETEROSCEDASTIC:
+            return np.asarray(bread @ self._scattered(kind) @ bread)
+        return np.asarray(bread @ (self._scale() * self.gram + self._prior_meat) @ bread)
+
+    @property
+    def _prior_meat(self) -> Array:
+        """Covariance of the gradient by the prior, whose rows have the variance of sigma."""
+        return self.prior if self.variance is None else self.variance * self.prior
+
+    def _scale(self) -> float:
+        """Variance of psi: of a residual over sigma, where squares are what counts.
+
+        Huber, Robust Statistics (1981), eq. 7.6.5, where the loss is another one.
+        """
+        n, m = len(self.jac), int(self.free.sum())
+        if not self.robust:
+            if self.variance is not None:
+                return self.variance
+            return self.sum_of_squares / self.dof if self.dof > 0 else np.nan
+        if n <= m:
+            return np.nan
+        mean = float(self.influence_slope.mean())
+        correction = 1.0 + m / n * float(self.influence_slope.var()) / max(mean, 1e-300) ** 2
+        return correction**2 * float(self.influence @ self.influence) / (n - m)
+
+    def _scattered(self, kind: str) -> Array:
+        """Covariance of the gradient by each residual itself: MacKinnon and White (1985)."""
+        n, m = len(self.jac), int(self.free.sum())
+        leverage = np.einsum("ij,jk,ik->i", self.jac, self.bread, self.jac)
+        room = np.maximum(1.0 - leverage, np.finfo(float).eps)
+        square = np.square(self.influence)
+        if kind == "HC1":
+            square = square * n / (n - m) if n > m else np.full(n, np.nan)
+        elif kind == "HC2":
+            square = square / room
+        elif kind == "HC3":
+            square = square / room**2
+        return np.asarray((self.jac.T * square) @ self.jac + self._prior_meat)
+
+
+def data_errors(
+    model: LocalModel, objective: Objective, y_unit: float, free: Mask, absolute: bool
+) -> DataErrors:
+    """Gather it from the model at the minimum.
+
+    Parameters
+    ----------
+    model : LocalModel
+        In radii and in ``y_unit``.
+    free : array of bool, shape (m,)
+        Parameters that are fitted.
+    absolute : bool
+        Whether sigma is the error of the data, or proportional to it.
+    """
+    p = 0 if objective.prior is None else len(objective.prior.whitening)
+    n = len(model.residuals) - p
+    output = objective.output(model.residuals[:n] * y_unit)
+    scaled = objective.weighted(output)
+    loss, r = LOSSES[objective.loss], scaled / objective.f_scale
+    robust = objective.loss != "linear"
+    influence_slope = loss.influence_slope(r)
+    # from signed roots of the losses to the residuals over sigma
+    by_root = 1.0 / objective.slope(output)
+    if objective.sigma is not None:
+        by_root = by_root / objective.sigma.reshape(-1)
+    # the mean slope of psi: Huber's matrix, which no single residual makes singular
+    share = max(float(influence_slope.mean()), 1e-3) if robust else 1.0
+    weighted = _reweighted(model, np.append(np.sqrt(share) * by_root, np.ones(p)))
+    bread, undetermined = determined_inverse(weighted, ~free)
+    jac, prior = model.jac[:n] * by_root[:, None], model.jac[n:]
+    gram = jac.T @ jac
+    added = weighted.summed_covariance(np.ones(n + p))[1:, 1:] / share
+    return DataErrors(
+        jac, scaled * loss.weight(r) / y_unit, influence_slope, bread, gram - added,
+        prior.T @ prior, _curvature(model, share * gram, n), free, undetermined, p,
+        y_unit**-2.0 if absolute else None, robust, model.sum_of_squares,
+    )  # fmt: skip
+
+
+def _reweighted(model: LocalModel, weight: Array) -> LocalModel:
+    """Rows of J, and with them their errors, times weights (n,)."""
+    count = np.maximum(np.bincount(model.group, minlength=len(model.covariances)), 1)
+    each = np.bincount(model.group, weight**2, len(model.covariances)) / count
+    return replace(
+        model,
+        jac=model.jac * weight[:, None],
+        noise=model.noise * weight,
+        covariances=model.covariances * each[:, None, None],
+    )
+
+
+def _curvature(model: LocalModel, gauss_newton: Array, n: int) -> Array:
+    """What the second derivatives of the cost by u have beyond J'J of the residuals.
+
+    The kernel psi(t) = t^2/2 + t^3/6 of the model, t = u.v, has the second derivative v v' at 0.
+    """
+    along = model.weights[:, :n] @ model.residuals[:n]
+    bends = (model.samples.T * along) @ model.samples
+    return np.asarray(bends + model.jac[:n].T @ model.jac[:n] - gauss_newton)
