@@ -105,17 +105,26 @@ class Search:
             self._start_from_given()
 
     def _start_from_given(self) -> None:
-        """Start from the best run given; parameters that those runs move need no displacement."""
+        """Start from the best run given, or from x0 where none is within the bounds.
+
+        Parameters that those runs move need no displacement.
+        """
         assert self.problem.samples is not None
         self.log.add_given(self.problem.samples)
-        usable = self.log.usable
-        if not len(usable):
+        if not len(self.log.usable):
             return
-        self.center = self.log.best
-        rows = samples_about(self._x, self.log, self.region, self._most_samples)
-        u = (np.array([self.log.points[i] for i in rows]) - self._x) / self.region.scale
-        if np.linalg.matrix_rank(u, tol=1e-6) == len(self._x):
+        self.center = self._best_within_bounds
+        base = self._x if self.center >= 0 else self.problem.x0
+        rows = samples_about(base, self.log, self.region, self._most_samples)
+        u = (np.array([self.log.points[i] for i in rows]) - base) / self.region.scale
+        if np.linalg.matrix_rank(u, tol=1e-6) == len(base):
             self._design.end()
+
+    @property
+    def _best_within_bounds(self) -> int:
+        """Id of the least sum of squares; -1 where there is none. Given runs may lie anywhere."""
+        inside = [i for i in self.log.usable if self.region.contains(self.log.points[i])]
+        return min(inside, key=self.log.sum_of_squares, default=-1)
 
     # -- the caller's side -------------------------------------------------------------------
 
@@ -211,8 +220,8 @@ class Search:
 
     def _center_on_best(self) -> None:
         """Centre on the best run; parameters that no run beside it moves are tried again."""
-        best, found_before = self.log.best, self.center >= 0
-        if not np.isfinite(self.log.sum_of_squares(best)):
+        best, found_before = self._best_within_bounds, self.center >= 0
+        if best < 0:
             return
         self.center = best
         moved: Mask = np.any([self.log.points[i] != self._x for i in self.log.usable], axis=0)
