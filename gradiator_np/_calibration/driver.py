@@ -18,6 +18,7 @@ from gradiator_np._evaluate import Evaluator, Outcome
 from gradiator_np._options import LeastSquaresOptions, RunOptions, takes
 from gradiator_np._samples import EvaluationError, Samples, attach, last_line
 from gradiator_np._signatures import complete, defaults
+from gradiator_np._status import warn
 from gradiator_np._typing import Array
 from gradiator_np._workers import width
 
@@ -146,6 +147,8 @@ def least_squares(
             raise
     found = result_of(search, evaluate.y_layout)
     object.__setattr__(found, "_refit", partial(_refit, fun, problem, on_error, known))
+    if search.noise_was_contradicted:
+        warn(found.message, found)
     return found
 
 

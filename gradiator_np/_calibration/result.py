@@ -454,6 +454,12 @@ def _message(search: Search, data: DataErrors, samples: Samples) -> str:
             "No more residuals than parameters: nothing tells the errors of data; where there are "
             "any, give them as sigma with absolute_sigma=True"
         )
+    if search.noise_was_contradicted:
+        parts.append(
+            "run_noise was not believed: the runs scatter by far less, or far more, than that "
+            "(found: run_noise of this result). It is the repeatability of the program; errors of "
+            "the data are sigma"
+        )
     if text := _failures(samples):
         parts.append(text)
     return ". ".join(parts)
