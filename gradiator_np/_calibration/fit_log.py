@@ -115,11 +115,15 @@ class FitLog:
         return i
 
     def add_given(self, samples: Samples) -> None:
-        """Earlier runs, which cost nothing; the best of them becomes the reference."""
+        """Earlier runs, which cost nothing; the median of them becomes the reference.
+
+        The best of them may be exact: then every new run would be too far off.
+        """
         for row, (point, output) in enumerate(zip(samples.points, samples.outputs)):
             self._given.add(self.add(point, output, samples.errors.get(row)))
         if len(self.usable):
-            self.reference = max(self.sum_of_squares(self.best), 1e-290)
+            sizes = [self.sum_of_squares(i) for i in self.usable]
+            self.reference = max(float(np.median(sizes)), 1e-290)
 
     def add_pseudo(self, point: Array, residuals: Array) -> None:
         """A sample that no run made."""
