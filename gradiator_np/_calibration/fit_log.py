@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.constraints import Coordinates
 from gradiator_np._calibration.objective import Objective
 from gradiator_np._checks import EPS
 from gradiator_np._samples import Samples
@@ -28,6 +29,8 @@ class FitLog:
         Standard deviation of one residual of one run, where it is known.
     objective : Objective
         What of the residuals and the point is squared and summed.
+    coordinates : Coordinates
+        From points to x, where these differ.
     max_growth : float
         A sum of squares this many times ``reference`` counts as failed: it says nothing local.
 
@@ -53,6 +56,7 @@ class FitLog:
         noise: Array | None = None,
         objective: Objective | None = None,
         max_growth: float = np.inf,
+        coordinates: Coordinates | None = None,
     ) -> None:
         self.points: list[Array] = []
         self.unit = 1.0
@@ -60,6 +64,7 @@ class FitLog:
         self.n_data = 0
         self.reference, self.rounding = np.inf, 0.0
         self.objective = objective or Objective()
+        self._coordinates = coordinates
         self._noise, self._max_growth = noise, max_growth
         self._outputs: list[Array | None] = []  # as returned
         self._errors: dict[int, str] = {}
@@ -177,8 +182,9 @@ class FitLog:
         size = next((len(v) for v in self._outputs if v is not None), 1)
         failed = np.full(size, np.nan)
         outputs = [self._outputs[i] for i in runs]
+        points = np.array([self.points[i] for i in runs])
         return Samples(
-            np.array([self.points[i] for i in runs]),
+            points if self._coordinates is None else self._coordinates.expand(points),
             np.array([failed if v is None else v for v in outputs]),
             {row: self._errors[i] for row, i in enumerate(runs) if i in self._errors},
         )

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult
+from scipy.optimize import OptimizeResult, nnls
 from scipy.special import stdtrit
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.constraints import Coordinates
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.objective import Objective
 from gradiator_np._calibration.parameter_covariance import (
@@ -24,6 +25,7 @@ from gradiator_np._calibration.parameter_covariance import (
 )
 from gradiator_np._calibration.profile import ConditionalFit, Profile, Profiler
 from gradiator_np._calibration.search import Search
+from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
 from gradiator_np._covariance import ConfidenceInterval
 from gradiator_np._samples import EvaluationError, Samples, last_line
@@ -53,24 +55,32 @@ class FitRecord:
 
     Attributes
     ----------
-    x, unit : array, shape (m,)
-        The parameters, and the unit of the covariances.
+    x, low, high : array, shape (m,)
+        The parameters and their bounds.
+    free, undetermined : array of bool, shape (m,)
+        Those that are fitted, and those that nothing determines.
+    x_layout : Layout
+    coordinates : Coordinates
+        From the k parameters that were searched to all.
+    unit : array, shape (k,)
+        The unit of the covariances below.
     y_unit : float
         The unit of ``data``.
-    x_layout : Layout
-    low, high : array, shape (m,)
     data : DataErrors
-    runs : array, shape (m, m)
+    runs : array, shape (k, k)
         Covariance by the noise of the runs.
     objective : Objective
     """
 
     x: Array
-    unit: Array
-    y_unit: float
-    x_layout: Layout
     low: Array
     high: Array
+    free: Mask
+    undetermined: Mask
+    x_layout: Layout
+    coordinates: Coordinates
+    unit: Array
+    y_unit: float
     data: DataErrors
     runs: Array
     objective: Objective
@@ -94,8 +104,8 @@ class FitRecord:
             raise ValueError(
                 f"there is no parameter {parameter!r}; they are {known}, or 0 to {len(names) - 1}"
             )
-        if not self.data.free[j] or self.data.undetermined[j]:
-            what = "undetermined" if self.data.free[j] else "fixed"
+        if not self.free[j] or self.undetermined[j]:
+            what = "undetermined" if self.free[j] else "fixed"
             raise ValueError(f"x{names[j]} is {what}: it has no interval")
         return j
 
@@ -105,15 +115,20 @@ class FitRecord:
         return self.runs if kind == "runs" else self.data.covariance(kind) + self.runs
 
     def covariance(self, kind: str) -> Array:
-        """Of one kind, in units of x."""
-        return self._scaled(kind) * np.outer(self.unit, self.unit)
+        """Of one kind, of all parameters, in units of x."""
+        covariance = self._scaled(kind) * np.outer(self.unit, self.unit)
+        basis = self.coordinates.basis
+        return covariance if self.coordinates.trivial else basis @ covariance @ basis.T
 
     def stderr(self, kind: str) -> Array:
         """0 for fixed parameters, inf for undetermined ones, nan where nothing tells it."""
         with np.errstate(invalid="ignore"):
-            error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
-        error = np.where(self.data.free, error, 0.0)
-        return np.where(self.data.undetermined, np.inf, error)
+            if self.coordinates.trivial:  # squares may under- and overflow
+                error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
+            else:
+                error = np.sqrt(np.diagonal(self.covariance(kind)))
+        error = np.where(self.free, error, 0.0)
+        return np.where(self.undetermined, np.inf, error)
 
     def quantile(self, level: float, kind: str) -> float:
         """Half the width of an interval in standard errors."""
@@ -228,7 +243,7 @@ class LeastSquaresResult(OptimizeResult):
         record = self._record
         z = record.quantile(checks.level(confidence_level), kind)
         half = z * record.stderr(kind)
-        half = np.where(record.data.free, half, 0.0)
+        half = np.where(record.free, half, 0.0)
         like_x = record.x_layout.unflatten
         return ConfidenceInterval(
             like_x(np.maximum(record.x - half, record.low)),
@@ -377,11 +392,18 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     objective, n = problem.objective, log.n_data
     data = data_errors(model, objective, y_unit, free, problem.absolute_sigma)
     data = replace(data, undetermined=data.undetermined | undetermined)
-    record = FitRecord(x, unit, y_unit, problem.x_layout, problem.low, problem.high, data,
-                       _run_covariance(model, active, run_stderr), objective)  # fmt: skip
+    coordinates, movable = problem.coordinates, problem.movable
+    record = FitRecord(
+        coordinates.expand(x), *problem.bounds, movable,
+        movable & (np.abs(coordinates.basis) @ data.undetermined > 0), problem.x_layout,
+        coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
+    )  # fmt: skip
     output = objective.output(model.residuals[:n] * y_unit)
     by_output = objective.slope(output)[:, None] / y_unit
-    jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group[:n], 1:]
+    # from the parameters that were searched to all: the least J that has these slopes
+    back = np.linalg.pinv(coordinates.basis) / unit[:, None]
+    jac_variance = np.einsum("gij,ik,jk->gk", model.covariances[:, 1:, 1:], back, back)
+    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[model.group[:n]] / by_output
     grad = model.jac.T @ model.residuals / unit
     run_noise = model.noise[:n] / by_output[:, 0]
     reason, samples = search.reason, log.samples
@@ -391,24 +413,24 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     same = np.ptp(run_noise) <= 1e-12 * run_noise.max()
     found = LeastSquaresResult()
     found.update(
-        x=like_x(x),
+        x=like_x(record.x),
         cost=0.5 * model.sum_of_squares * y_unit * y_unit,
         fun=like_y(output),
-        jac=model.jac[:n] / unit / by_output,
-        grad=like_x(grad * y_unit * y_unit),
-        optimality=_optimality(x, grad, problem.low, problem.high) * y_unit * y_unit,
-        active_mask=like_x(_active_mask(x, problem.low, problem.high)),
+        jac=model.jac[:n] @ back / by_output,
+        grad=like_x(model.residuals @ model.jac @ back * y_unit * y_unit),
+        optimality=_optimality(x, grad, search.region) * y_unit * y_unit,
+        active_mask=like_x(_active_mask(record.x, *problem.bounds)),
         nfev=search.nfev,
         njev=search.iterations,
         status=reason.code,
-        message=_message(search, data, samples),
+        message=_message(search, record, samples),
         success=reason.success,
         reason=reason,
         stderr=like_x(record.stderr("gauss-newton")),
-        run_stderr=like_x(run_stderr * unit),
+        run_stderr=like_x(record.stderr("runs")),
         cov=record.covariance("gauss-newton"),
-        jac_stderr=np.sqrt(jac_variance) / unit / by_output,
-        undetermined=like_x(data.undetermined),
+        jac_stderr=jac_stderr,
+        undetermined=like_x(record.undetermined),
         run_noise=float(run_noise[0]) if same else like_y(run_noise),
         rounds=search.rounds,
         samples=samples,
@@ -425,12 +447,20 @@ def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:
     return cov
 
 
-def _optimality(x: Array, grad: Array, low: Array, high: Array) -> float:
+def _optimality(x: Array, grad: Array, region: TrustRegion) -> float:
     """First-order optimality: the gradient times the distance to the bound that it points at.
 
-    1 in place of an infinite distance: Coleman and Li, SIAM J. Optim. 6 (1996) 418.
+    1 in place of an infinite distance: Coleman and Li, SIAM J. Optim. 6 (1996) 418. Of the
+    gradient, what half-spaces that hold x can balance is taken away first.
     """
-    distance = np.where(grad < 0, high - x, x - low)
+    if region.rows is not None and region.limits is not None:
+        slack = region.limits - region.rows @ x
+        holding = slack <= 1e-8 * (np.abs(region.rows) @ region.scale)
+        if holding.any():
+            lines = region.rows[holding].T
+            multipliers, _ = nnls(lines, -grad)
+            grad = grad + lines @ multipliers
+    distance = np.where(grad < 0, region.high - x, x - region.low)
     return float(np.max(np.abs(grad) * np.where(np.isfinite(distance), distance, 1.0)))
 
 
@@ -439,15 +469,14 @@ def _active_mask(x: Array, low: Array, high: Array) -> NDArray[np.intp]:
     return np.where(x <= low, -1, np.where(x >= high, 1, 0))
 
 
-def _message(search: Search, data: DataErrors, samples: Samples) -> str:
+def _message(search: Search, record: FitRecord, samples: Samples) -> str:
     """Why the search ended, what bounds hold, what is not determined, and how many runs failed."""
-    layout, problem = search.problem.x_layout, search.problem
+    layout, x, data = record.x_layout, record.x, record.data
     parts = [MESSAGES[search.reason]]
-    x, _, active = search.answer()
-    for at, side in (((x <= problem.low), "lower"), ((x >= problem.high), "upper")):
-        if names := layout.listed("x", np.flatnonzero(at & active & data.free)):
+    for at, side in (((x <= record.low), "lower"), ((x >= record.high), "upper")):
+        if names := layout.listed("x", np.flatnonzero(at & record.free)):
             parts.append(f"{names} at the {side} bound")
-    if names := layout.listed("x", np.flatnonzero(data.undetermined)):
+    if names := layout.listed("x", np.flatnonzero(record.undetermined)):
         parts.append(f"The runs do not determine {names}")
     if data.dof <= 0 and data.variance is None:
         parts.append(
