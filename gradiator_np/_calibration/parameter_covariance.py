@@ -81,6 +81,8 @@ class DataErrors:
         bread = self.bread
         if kind == "hessian":
             bread = np.linalg.solve(np.eye(len(bread)) + bread @ self.curvature, bread)
+            if not self.robust:  # the observed information
+                return self._scale() * bread
         elif kind in HETEROSCEDASTIC:
             return np.asarray(bread @ self._scattered(kind) @ bread)
         return np.asarray(bread @ (self._scale() * self.gram + self._prior_meat) @ bread)

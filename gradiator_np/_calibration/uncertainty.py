@@ -113,6 +113,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
     sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
+    sure[: max(len(mu) - n, 0)] = False  # n residuals tell n directions
     inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T
     if not sure.all():
         # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the
