@@ -175,6 +175,10 @@ MISTAKES = {
     "a bound on errors in words": (
         lambda: jacobian(fun, X).consistent(entry_bound="a"), TypeError, "entry_bound must be",
     ),
+    "residuals of changing length": (
+        lambda: least_squares(lambda x: np.ones(5 if x[0] == 1 else 4) * x[0], X),
+        ValueError, "fun returned shape (4,), at x (5,)",
+    ),
     "samples as a list": (lambda: least_squares(fun, X, samples=[1]), TypeError, "as results hold"),
     "samples that do not pair": (lambda: Samples([[1.0]], [[1.0], [2.0]]), ValueError, "1 points"),
     "a sample of words": (

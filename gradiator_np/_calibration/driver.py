@@ -98,6 +98,8 @@ def least_squares(
 
     Raises
     ------
+    ValueError
+        Where residuals change their shape from one run to another.
     EvaluationError
         Where no run succeeds, or the first failure with ``on_error="raise"``. Like any exception
         that passes through, it carries the runs made before it as ``samples``.
@@ -159,6 +161,11 @@ def _drive(search: Search, evaluate: Evaluator, most: int, strict: bool) -> None
                 evaluate(points, out=out, stop="first" if strict else "never")
         finally:
             _tell(search, ids, out)
+        if out.reshaped is not None:
+            raise ValueError(
+                f"{out.errors[out.reshaped]}: a sum of squares compares the same residuals at every "
+                "point; return as many everywhere, and raise an exception where a run has failed"
+            )
         if strict and not np.isfinite(out.values[: out.done]).all():
             raise EvaluationError(
                 f"a run failed: {next(iter(out.errors.values()), 'it returned nan or inf')}; "
