@@ -163,8 +163,8 @@ def _drive(search: Search, evaluate: Evaluator, most: int, strict: bool) -> None
             _tell(search, ids, out)
         if out.reshaped is not None:
             raise ValueError(
-                f"{out.errors[out.reshaped]}: a sum of squares compares the same residuals at every "
-                "point; return as many everywhere, and raise an exception where a run has failed"
+                f"{out.errors[out.reshaped]}: a sum of squares compares the same residuals at all "
+                "points; return as many everywhere, and raise an exception where a run has failed"
             )
         if strict and not np.isfinite(out.values[: out.done]).all():
             raise EvaluationError(

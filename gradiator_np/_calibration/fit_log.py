@@ -47,6 +47,7 @@ class FitLog:
         self.unit = 1.0
         self.residuals: list[Array | None] = []
         self.reference, self.rounding = np.inf, 0.0
+        self.triple: tuple[int, int, int] | None = None
         self._noise, self._max_growth = noise, max_growth
         self._outputs: list[Array | None] = []  # as returned
         self._errors: dict[int, str] = {}
@@ -117,6 +118,14 @@ class FitLog:
     def noise(self) -> Array | None:
         """The noise that is known, in ``unit``."""
         return None if self._noise is None else self._noise / self.unit
+
+    @property
+    def second_difference(self) -> Array | None:
+        """Of the last three runs made for it, one at the centre and one on either side of it."""
+        if self.triple is None:
+            return None
+        one, center, other = (self.residuals[i] for i in self.triple)
+        return None if one is None or other is None else one + other - 2.0 * center
 
     def output(self, i: int) -> Array | None:
         """What came back from a point, as returned."""

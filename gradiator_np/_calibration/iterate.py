@@ -14,12 +14,14 @@ from gradiator_np._calibration.uncertainty import (
     expected_loss,
     gauss_newton_decrease,
 )
+from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
 
 #: Decrease, in standard deviations of the noise of the sum of squares, that is worth a run.
 WORTHWHILE_SD = 0.25
-#: Decrease, relative to the sum of squares, that is worth a run.
-WORTHWHILE_SHARE = 1e-8
+#: Noise of so many times what rounding of the parameters and of the residuals comes to is rounding
+#: too: a few additions in fun lose a digit.
+ROUNDING_NOISE = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Iterate:
     predicted_decrease : float
         Of the sum of squares by that step.
     loss : ExpectedLoss
+    rounding : float
+        What rounding of residuals and of x comes to in one residual.
+    ftol : float
+        Decrease, relative to the sum of squares, that is not worth a run.
     """
 
     x: Array
@@ -45,13 +51,19 @@ class Iterate:
     active: Mask
     predicted_decrease: float
     loss: ExpectedLoss
+    rounding: float
+    ftol: float
 
     @classmethod
-    def at(cls, x: Array, model: LocalModel, region: TrustRegion) -> Iterate:
+    def at(
+        cls, x: Array, model: LocalModel, region: TrustRegion, rounding: float, ftol: float
+    ) -> Iterate:
         step, active = solve_subproblem(model.residuals, model.jac, *region.box(x))
         ahead = model.residuals + model.jac @ step
         predicted = model.sum_of_squares - float(ahead @ ahead)
-        return cls(x, model, step, active, predicted, expected_loss(model, active))
+        loss = expected_loss(model, active)
+        of_x = EPS * float(np.sqrt(np.mean(np.square(np.abs(model.jac) @ np.abs(x / region.unit)))))
+        return cls(x, model, step, active, predicted, loss, rounding + of_x, ftol)
 
     @property
     def length(self) -> float:
@@ -80,12 +92,24 @@ class Iterate:
     @property
     def negligible_decrease(self) -> float:
         """What is not worth a run."""
-        return (
-            WORTHWHILE_SD * self.model.sum_of_squares_sd
-            + WORTHWHILE_SHARE * self.model.sum_of_squares
-        )
+        return WORTHWHILE_SD * self.model.sum_of_squares_sd + self.ftol * self.model.sum_of_squares
+
+    def is_negligible(self, decrease: float) -> bool:
+        """Whether a decrease of the sum of squares is not worth a run."""
+        return decrease <= self.negligible_decrease
 
     @property
     def limited_by_noise(self) -> bool:
-        """Whether noise, not the relative tolerance, is what makes a decrease negligible."""
-        return 0.5 * self.model.sum_of_squares_sd > WORTHWHILE_SHARE * self.model.sum_of_squares
+        """Whether noise of the runs, not the relative tolerance, makes a decrease negligible."""
+        noise = float(np.sqrt(np.mean(self.model.noise**2)))
+        hidden = WORTHWHILE_SD * self.model.sum_of_squares_sd
+        share = self.ftol * self.model.sum_of_squares
+        return noise > ROUNDING_NOISE * self.rounding and hidden > share
+
+    @property
+    def cosine(self) -> float:
+        """Largest cosine of the angle between the residuals and a free column of J."""
+        free = self.model.jac[:, ~self.active]
+        sizes = np.linalg.norm(free, axis=0) * np.sqrt(self.model.sum_of_squares)
+        slopes = np.abs(free.T @ self.model.residuals)
+        return float(np.max(slopes / np.maximum(sizes, 1e-300), initial=0.0))

@@ -30,6 +30,15 @@ class HalfWidths:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerances:
+    """When a search ends, as SciPy's; None: not by that."""
+
+    ftol: float | None
+    xtol: float | None
+    gtol: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class FitProblem:
     """A fit as its search sees it.
 
@@ -44,6 +53,7 @@ class FitProblem:
     samples : Samples or None
         Earlier runs, points (k, m) and outputs (k, n).
     max_nfev : int
+    tolerances : Tolerances
     """
 
     x0: Array
@@ -56,6 +66,7 @@ class FitProblem:
     jac0: Array | None
     samples: Samples | None
     max_nfev: int
+    tolerances: Tolerances
 
     @classmethod
     def of(cls, x0: Any, options: Mapping[str, Any]) -> FitProblem:
@@ -85,6 +96,7 @@ class FitProblem:
             _half_widths(options["x_half_width"], options["x_rel_half_width"], layout), jac0,
             None if samples is None else _flat(samples, m),
             DEFAULT_BUDGET * (m + 1) if max_nfev is None else checks.integer(max_nfev, "max_nfev"),
+            Tolerances(*(_tolerance(options[k], k) for k in ("ftol", "xtol", "gtol"))),
         )  # fmt: skip
 
     def check_residuals(self, layout: Layout, dtype: np.dtype[Any]) -> None:
@@ -113,6 +125,12 @@ class FitProblem:
                 f"noise has shape {shape}, fun returned {layout.shape}; "
                 "give one number, or one for each residual"
             )
+
+
+def _tolerance(value: Any, name: str) -> float | None:
+    return (
+        None if value is None else checks.fraction(value, name, "1e-8 means 8 digits, None never")
+    )
 
 
 def check_real(dtype: np.dtype[Any]) -> None:

@@ -27,9 +27,10 @@ class Decision(Enum):
     """What an iteration comes to."""
 
     CONTINUE = auto()
-    CONFIRM_NEARBY = auto()  # a run next to the centre, before the search ends
+    CONFIRM_NEARBY = auto()  # runs next to the centre, before the search ends
     CONFIRM_FARTHER = auto()  # a run at the difference step
     ENLARGE = auto()  # nothing answers: look farther away
+    REFINE = auto()  # runs have no noise: J afresh, and the last digits
     STOP = auto()  # nothing more is to be gained, because of noise or not
     CONVERGED = auto()  # the sum of squares is 0, or nothing can move
 
@@ -50,7 +51,7 @@ class StoppingTest:
     best_at : int
         ... the number of runs when it was reached.
     confirmed_nearby : bool
-        A run next to the centre has been asked for since: it finds curvature that passed for
+        Runs next to the centre have been asked for since: they find curvature that passed for
         noise.
     confirmed_farther : bool
         A run along what J answers to least has been asked for since: it finds inputs that do
@@ -99,6 +100,8 @@ class StoppingTest:
             and not has_improved(it.model, log)
             and (exhausted or is_undetermined(it))
         )
+        if not fixed and not it.limited_by_noise and (done or exhausted or self.without_decrease):
+            return Decision.REFINE
         if done and (self.confirmed_nearby or fixed):
             return Decision.CONVERGED
         if not done and (unanswered or no_change(log)):
