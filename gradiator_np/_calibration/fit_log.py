@@ -40,6 +40,8 @@ class FitLog:
         Sum of squares of the first run (that is not 0), in ``unit``; inf before.
     rounding : float
         Error of one residual of that run by rounding, in ``unit``.
+    triple : tuple of int, or None
+        The last three runs on a line, at equal distances, in its order.
     """
 
     def __init__(self, noise: Array | None = None, max_growth: float = np.inf) -> None:
@@ -121,11 +123,13 @@ class FitLog:
 
     @property
     def second_difference(self) -> Array | None:
-        """Of the last three runs made for it, one at the centre and one on either side of it."""
+        """Of the last three runs on a line that were made for it."""
         if self.triple is None:
             return None
-        one, center, other = (self.residuals[i] for i in self.triple)
-        return None if one is None or other is None else one + other - 2.0 * center
+        one, middle, other = (self.residuals[i] for i in self.triple)
+        if one is None or middle is None or other is None:
+            return None
+        return one - 2.0 * middle + other
 
     def output(self, i: int) -> Array | None:
         """What came back from a point, as returned."""

@@ -19,6 +19,10 @@ from gradiator_np._typing import Array, Mask
 
 #: Decrease, in standard deviations of the noise of the sum of squares, that is worth a run.
 WORTHWHILE_SD = 0.25
+#: Standard errors by which a slope has to point outside for a bound to hold a parameter.
+SURE_SLOPE = 3.0
+#: A run tells that slope where it lies so near, in radii, and leaves the bound by this share of it.
+NEAR, OFF_BOUND = 2.0, 0.1
 #: Noise of so many times what rounding of the parameters and of the residuals comes to is rounding
 #: too: a few additions in fun lose a digit.
 ROUNDING_NOISE = 16.0
@@ -105,6 +109,25 @@ class Iterate:
         hidden = WORTHWHILE_SD * self.model.sum_of_squares_sd
         share = self.ftol * self.model.sum_of_squares
         return noise > ROUNDING_NOISE * self.rounding and hidden > share
+
+    @property
+    def is_held(self) -> bool:
+        """Whether bounds hold every parameter."""
+        return bool(self.active.all()) and (self.length < 1e-9 or self.predicted_decrease <= 0)
+
+    @property
+    def doubtful_bounds(self) -> Mask:
+        """Parameters on their bounds whose slope is not sure to point outside.
+
+        By its error, or since no run nearby has them elsewhere: the error is that of the curvature
+        along what has been moved.
+        """
+        model, samples = self.model, self.model.samples
+        errors = np.sqrt(np.diagonal(model.summed_covariance(model.residuals**2))[1:])
+        distance = np.linalg.norm(samples, axis=1)[:, None]
+        tells = (np.abs(samples) > OFF_BOUND * distance) & (distance <= NEAR)
+        sure = (np.abs(model.gradient) > SURE_SLOPE * errors) & tells.any(0)
+        return np.asarray(self.active & ~sure)
 
     @property
     def cosine(self) -> float:

@@ -15,6 +15,7 @@ from gradiator_np._calibration.geometry import (
     confirming_step,
     downhill_steps,
     narrowing_steps,
+    releasing_steps,
     step_along,
 )
 from gradiator_np._calibration.iterate import Iterate
@@ -270,6 +271,8 @@ class Search:
         if self._ended is not None:
             return None
         self.region = self.region.with_difference_step(it.model.difference_step)
+        if decision is Decision.CONFIRM_BOUNDS:
+            return self._together(it, releasing_steps(it, self.region, it.doubtful_bounds))
         confirming = self._confirm(it, share) if share else []
         steps, trial = self._steps(it, max(0, most - len(confirming)))
         steps += confirming
@@ -278,20 +281,25 @@ class Search:
             return None
         ids = self._request([it.x + self.region.unit * u for u in steps])
         if len(confirming) == 2:
-            self.log.triple = ids[-2], self.center, ids[-1]
+            one, other = ids[-2:]
+            middle = np.array_equal(confirming[1], -confirming[0])
+            self.log.triple = (one, self.center, other) if middle else (self.center, one, other)
         return Proposal(ids, trial=trial)
 
     def _confirm(self, it: Iterate, share: float) -> list[Array]:
         """A run that confirms the end; next to the centre one on either side of it."""
         step = confirming_step(it, self.region, share, self._rng)
+        if share != NEXT_TO_CENTER:
+            return [step]
         low, high = self.region.box(it.x)
+        inside = [u for u in (-step, 2.0 * step) if ((low <= u) & (u <= high)).all()]
         left = self.problem.max_nfev - self.nfev
-        both = (
-            share == NEXT_TO_CENTER
-            and left > 1
-            and bool((low <= -step).all() & (-step <= high).all())
-        )
-        return [step, -step] if both else [step]
+        return [step, *inside[:1]][:left]
+
+    def _together(self, it: Iterate, steps: list[Array]) -> Proposal:
+        """Steps that improve the model, as many as the budget allows."""
+        left = self.problem.max_nfev - self.nfev
+        return Proposal(self._request([it.x + self.region.unit * u for u in steps[:left]]))
 
     # -- the last phase of a fit without noise -----------------------------------------------
 
@@ -304,8 +312,7 @@ class Search:
         self._last = LastPhase(self.center, first, it.model.sum_of_squares, radius)
         if not steps:
             return self._last_step(it)
-        left = self.problem.max_nfev - self.nfev
-        return Proposal(self._request([it.x + self.region.unit * u for u in steps[:left]]))
+        return self._together(it, steps)
 
     def _last_step(self, it: Iterate) -> Proposal | None:
         """A Gauss-Newton step, or the end."""
@@ -339,6 +346,8 @@ class Search:
                 self.region = self.region.after_no_response()
                 if self.region.is_boundless:
                     self._ended = Status.NO_SIGNAL
+            case Decision.CONFIRM_BOUNDS:
+                self._stopping = replace(self._stopping, confirmed_bounds=True)
             case Decision.CONFIRM_FARTHER:
                 self._stopping = replace(self._stopping, confirmed_farther=True)
                 return 1.0
