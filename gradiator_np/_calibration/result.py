@@ -22,6 +22,7 @@ from gradiator_np._calibration.parameter_covariance import (
     KINDS,
     DataErrors,
     data_errors,
+    second_order,
 )
 from gradiator_np._calibration.profile import ConditionalFit, Profile, Profiler
 from gradiator_np._calibration.search import Search
@@ -296,11 +297,15 @@ class LeastSquaresResult(OptimizeResult):
                 "profile() of what it returns"
             )
         samples = [self.samples]
+        quantile = record.quantile(level, "gauss-newton")
+        variance = record.data.cost_variance * record.y_unit**2
+        # a hundredth of what the sum of squares rises by at an end
+        ftol = float(np.clip(0.01 * quantile**2 * variance / (2.0 * self.cost), 1e-8, 1e-2))
 
         def fit(start: Array, j: int) -> ConditionalFit:
             before = len(samples[0])
             try:
-                found = refit(start, j, samples[0])
+                found = refit(start, j, samples[0], ftol)
             except EvaluationError as exc:
                 samples[0] = exc.samples or samples[0]
                 return ConditionalFit(start, np.inf, len(samples[0]) - before)
@@ -309,9 +314,8 @@ class LeastSquaresResult(OptimizeResult):
 
         profiler = Profiler(
             record.x, record.covariance("gauss-newton"), 2.0 * self.cost,
-            record.data.cost_variance * record.y_unit**2, record.low, record.high, fit,
+            variance, record.low, record.high, fit,
         )  # fmt: skip
-        quantile = record.quantile(level, "gauss-newton")
         return profiler.profile(j, record.x_layout.names[j], level, quantile)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -390,7 +394,9 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     free = problem.high > problem.low
     run_stderr, undetermined = parameter_errors(model, active)
     objective, n = problem.objective, log.n_data
-    data = data_errors(model, objective, y_unit, free, problem.absolute_sigma)
+    wide, wide_unit = search.wide_model(x)
+    bends = second_order(wide, model.residuals[:n]) * np.outer(unit / wide_unit, unit / wide_unit)
+    data = data_errors(model, bends, objective, y_unit, free, problem.absolute_sigma)
     data = replace(data, undetermined=data.undetermined | undetermined)
     coordinates, movable = problem.coordinates, problem.movable
     record = FitRecord(
