@@ -97,10 +97,10 @@ class LastPhase:
         return self.promised > AGAIN * self.start and gained > 0.25 * self.promised
 
     def was_early(self, it: Iterate, log: FitLog) -> bool:
-        """Whether the search has to go on: there was much to gain, or steps do not reach what is."""
+        """Whether the search has to go on: there was much to gain, or steps do not reach it."""
         gain = max(self.start - it.model.sum_of_squares, it.predicted_decrease)
         stuck = self.stagnant >= STAGNANT and not it.is_negligible(it.predicted_decrease)
-        return gain > NOT_THE_LAST * log.reference or stuck
+        return stuck or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
 
 
 def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[Array]]:
