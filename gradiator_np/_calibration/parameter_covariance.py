@@ -37,6 +37,8 @@ class DataErrors:
     free : array of bool, shape (m,)
         Parameters that are fitted.
     undetermined : array of bool, shape (m,)
+    lost : array, shape (m, q)
+        Directions along which nothing tells the parameters.
     p : int
         Rows of the prior.
     variance : float or None
@@ -56,6 +58,7 @@ class DataErrors:
     curvature: Array
     free: Mask
     undetermined: Mask
+    lost: Array
     p: int
     variance: float | None
     robust: bool
@@ -84,6 +87,17 @@ class DataErrors:
         elif kind in HETEROSCEDASTIC:
             return np.asarray(bread @ self._scattered(kind) @ bread)
         return np.asarray(bread @ (self._scale() * self.gram + self._prior_meat) @ bread)
+
+    def slope_noise(self, directions: Array) -> Array:
+        """By errors of J, of a residual's slope along directions (m, q), in residual sd: (q,)."""
+        noise = self.jac.T @ self.jac - self.gram
+        along = np.einsum("jq,jk,kq->q", directions, noise, directions)
+        return np.asarray(np.sqrt(np.maximum(along, 0.0) / len(self.jac) / self._scale()))
+
+    @property
+    def by_prior(self) -> Array:
+        """The part of the Gauss-Newton covariance (m, m) that errors of the prior make."""
+        return np.asarray(self.bread @ self._prior_meat @ self.bread)
 
     @property
     def _prior_meat(self) -> Array:
@@ -149,13 +163,13 @@ def data_errors(
     # the mean slope of psi: Huber's matrix, which no single residual makes singular
     share = max(float(influence_slope.mean()), 1e-3) if robust else 1.0
     weighted = _reweighted(model, np.append(np.sqrt(share) * by_root, np.ones(p)))
-    bread, undetermined = determined_inverse(weighted, ~free)
+    bread, undetermined, lost = determined_inverse(weighted, ~free)
     jac, prior = model.jac[:n] * by_root[:, None], model.jac[n:]
     gram = jac.T @ jac
     added = weighted.summed_covariance(np.ones(n + p))[1:, 1:] / share
     return DataErrors(
         jac, scaled * loss.weight(r) / y_unit, influence_slope, bread, gram - added,
-        prior.T @ prior, _curvature(model, share * gram, n), free, undetermined, p,
+        prior.T @ prior, _curvature(model, share * gram, n), free, undetermined, lost, p,
         y_unit**-2.0 if absolute else None, robust, model.sum_of_squares,
     )  # fmt: skip
 

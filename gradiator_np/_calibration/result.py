@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from textwrap import fill
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult
-from scipy.special import stdtrit
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
+from gradiator_np._calibration.fit_statistics import residual_sd
 from gradiator_np._calibration.local_model import LocalModel
-from gradiator_np._calibration.objective import Objective
-from gradiator_np._calibration.parameter_covariance import (
-    HETEROSCEDASTIC,
-    KINDS,
-    DataErrors,
-    data_errors,
-)
+from gradiator_np._calibration.parameter_covariance import DataErrors, data_errors
+from gradiator_np._calibration.predict import predict
+from gradiator_np._calibration.prediction import Prediction
+from gradiator_np._calibration.report import FitReport, report_of
 from gradiator_np._calibration.search import Search
 from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
 from gradiator_np._covariance import ConfidenceInterval
+from gradiator_np._options import Options, takes
 from gradiator_np._samples import EvaluationError, Samples, last_line
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout
@@ -43,57 +42,6 @@ MESSAGES = {
 #: Fields that are printed on a line of their own, or on that of another.
 PRINTED = {"message", "success", "status", "reason", "x", "stderr", "run_stderr", "cost",
            "optimality", "run_noise", "nfev", "rounds"}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class FitRecord:
-    """What a result keeps beside its fields: what more of it is computed from when asked.
-
-    Attributes
-    ----------
-    x, unit : array, shape (m,)
-        The parameters, and the unit of the covariances.
-    x_layout : Layout
-    low, high : array, shape (m,)
-    data : DataErrors
-    runs : array, shape (m, m)
-        Covariance by the noise of the runs.
-    objective : Objective
-    """
-
-    x: Array
-    unit: Array
-    x_layout: Layout
-    low: Array
-    high: Array
-    data: DataErrors
-    runs: Array
-    objective: Objective
-
-    def _scaled(self, kind: str) -> Array:
-        """A covariance in units of ``unit``, what the noise of the runs leaves open included."""
-        checks.choice(kind, (*KINDS, "runs"), "kind")
-        return self.runs if kind == "runs" else self.data.covariance(kind) + self.runs
-
-    def covariance(self, kind: str) -> Array:
-        """Of one kind, in units of x."""
-        return self._scaled(kind) * np.outer(self.unit, self.unit)
-
-    def stderr(self, kind: str) -> Array:
-        """0 for fixed parameters, inf for undetermined ones, nan where nothing tells it."""
-        with np.errstate(invalid="ignore"):
-            error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
-        error = np.where(self.data.free, error, 0.0)
-        return np.where(self.data.undetermined, np.inf, error)
-
-    def quantile(self, level: float, kind: str) -> float:
-        """Half the width of an interval in standard errors."""
-        dof = np.inf if kind == "runs" else self.data.quantile_dof
-        if kind in HETEROSCEDASTIC:
-            dof = float(max(len(self.data.jac) - int(self.data.free.sum()), 0))
-        if not dof:
-            return np.nan
-        return float(stdtrit(min(dof, 1e9), 0.5 + level / 2))
 
 
 class LeastSquaresResult(OptimizeResult):
@@ -195,15 +143,128 @@ class LeastSquaresResult(OptimizeResult):
         >>> bool((low <= [3, 2]).all() and ([3, 2] <= high).all())
         True
         """
-        record = self._record
-        z = record.quantile(checks.level(confidence_level), kind)
-        half = z * record.stderr(kind)
-        half = np.where(record.data.free, half, 0.0)
-        like_x = record.x_layout.unflatten
-        return ConfidenceInterval(
-            like_x(np.maximum(record.x - half, record.low)),
-            like_x(np.minimum(record.x + half, record.high)),
-        )
+        low, high = self._record.interval(checks.level(confidence_level), kind)
+        like_x = self._record.x_layout.unflatten
+        return ConfidenceInterval(like_x(low), like_x(high))
+
+    def report(
+        self, *, names: Any = None, units: Any = None, data: Any = None,
+        kind: str = "gauss-newton", min_correlation: float = 0.1, x_scale: Any = None,
+    ) -> FitReport:  # fmt: skip
+        """What was found and how well, ready for a paper: print it, or show it in a notebook.
+
+        Parameters
+        ----------
+        names, units : sequence of str, or dict like x, optional
+            What the parameters are called, by default ".a" for entries of a dict and "x[0]" for
+            others, and their units.
+        data : float or like the residuals, optional
+            The observed values, for R-squared.
+        kind : str
+            Of standard errors and correlations, as in `covariance`.
+        min_correlation : float
+            Smaller correlations are not listed.
+        x_scale : float or like x, optional
+            What combinations of parameters are counted in; by default the size of each.
+
+        Returns
+        -------
+        FitReport
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arguments of another shape, or out of range.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from gradiator_np import least_squares
+        >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
+        >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
+        >>> report = fit.report(names=["offset", "slope"], units=["m", "m/s"], data=y)
+        >>> report.correlations
+        (Correlation(first='offset', second='slope', value=-0.8257228238447704),)
+        """
+        return report_of(self, names=names, units=units, data=data, kind=kind,
+                         min_correlation=min_correlation, x_scale=x_scale)  # fmt: skip
+
+    @takes(Options)
+    def predict(
+        self, forecast: Any, *, kind: str = "gauss-newton", sigma: Any = None,
+        sampling: int | None = None, **options: Unpack[Options],
+    ) -> Prediction:  # fmt: skip
+        """Forecasts from the fitted parameters, with what their errors leave open.
+
+        To first order g C g', g the slopes of a forecast and C the covariance of the parameters,
+        and the noise of one run of the forecast; or, with ``sampling``, by forecasts at parameters
+        that are drawn.
+
+        Parameters
+        ----------
+        forecast : callable, array_like of shape (..., m), or JacobianEstimate
+            ``forecast(x, *args, **kwargs)``, any numbers by parameters like x; a matrix for linear
+            ones; or what `jacobian` returned for it at the fit's x.
+        kind : str
+            Of covariance, as in `covariance`.
+        sigma : float or like the forecasts, or "residuals", optional
+            Standard deviation of one new observation, for ``prediction_interval``; "residuals":
+            that of the residuals, where the fit found it.
+        sampling : int, optional
+            So many draws from the normal law of the parameters, or Student's t where intervals
+            have it, within their bounds: for forecasts that bend within the errors of the
+            parameters. Each takes a run.
+        **options : Options
+
+            By default ``x_scale`` are the standard errors and ``bounds`` those of the fit.
+
+        Returns
+        -------
+        Prediction
+            ``value``, ``stderr``, ``confidence_interval(level)``, ``prediction_interval(level)``.
+
+        Raises
+        ------
+        EvaluationError
+            Where the forecast fails at x, or at every draw.
+        TypeError, ValueError
+            For arguments of another shape or kind, and draws that cannot be made.
+
+        Warns
+        -----
+        GradiatorWarning
+            Where the Jacobian of the forecasts may be wrong.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from gradiator_np import least_squares
+        >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
+        >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
+        >>> forecast = fit.predict(lambda x: x[0] + 9 * x[1], sigma="residuals")
+        >>> low, high = forecast.prediction_interval()
+        >>> float(round(low, 2)), float(round(high, 2))
+        (18.86, 20.79)
+        """
+        return predict(self._record, forecast, kind, sigma, residual_sd(self.fun, self._record),
+                       sampling, options)  # fmt: skip
+
+    def to_dataframe(self) -> Any:
+        """One row for each parameter: that of `report`.
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Raises
+        ------
+        ImportError
+            Where pandas is not installed.
+        """
+        return self.report().to_dataframe()
+
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_() if self else ""
 
     def __repr__(self) -> str:
         """One field a line, as SciPy prints them; large arrays by their names only."""
@@ -280,7 +341,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     data = data_errors(model, objective, y_unit, free, problem.absolute_sigma)
     data = replace(data, undetermined=data.undetermined | undetermined)
     record = FitRecord(x, unit, problem.x_layout, problem.low, problem.high, data,
-                       _run_covariance(model, active, run_stderr), objective)  # fmt: skip
+                       _run_covariance(model, active, run_stderr), objective,
+                       _facts(search, model))  # fmt: skip
     output = objective.output(model.residuals[:n] * y_unit)
     by_output = objective.slope(output)[:, None] / y_unit
     jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group[:n], 1:]
@@ -317,6 +379,13 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     )
     object.__setattr__(found, "_record", record)
     return found
+
+
+def _facts(search: Search, model: LocalModel) -> ModelFacts:
+    by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
+    unit = search.log.unit
+    problem = search.problem
+    return ModelFacts(problem.x0, problem.scale, len(model.samples), by_runs * unit * unit)
 
 
 def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:

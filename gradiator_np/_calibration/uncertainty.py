@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,24 @@ STDERR_FACTOR = 1.2
 DETERMINED_SDS = 4.0
 #: Noise that is so small beside what a step of one radius changes is none.
 QUIET = 1e-6
+
+
+class Determined(NamedTuple):
+    """What the runs determine of the parameters (in u), and what they do not.
+
+    Attributes
+    ----------
+    inverse : array, shape (m, m)
+        (J'J)^-1 over what is determined, 0 elsewhere.
+    undetermined : array of bool, shape (m,)
+        Inputs with a part in what is not.
+    lost : array, shape (m, q)
+        Unit vectors along which nothing tells x.
+    """
+
+    inverse: Array
+    undetermined: Mask
+    lost: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +90,7 @@ def gauss_newton_decrease(model: LocalModel, active: Mask) -> float:
 
 def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """Covariance of the minimiser (in u), and which inputs the runs do not determine."""
-    inverse, undetermined = determined_inverse(model, active)
+    inverse, undetermined, _ = determined_inverse(model, active)
     middle = model.summed_covariance(model.residuals**2)[1:, 1:]
     middle = middle + (model.jac.T * model.covariances[model.group, 0, 0]) @ model.jac
     return STDERR_FACTOR**2 * (inverse @ middle @ inverse), undetermined
@@ -83,14 +102,14 @@ def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     What a Gauss-Newton step from x would still move counts as an error, however far it leads: a
     search that noise, failed runs or its budget ended early is not at the minimum.
     """
-    inverse, undetermined = determined_inverse(model, active)
+    inverse, undetermined, _ = determined_inverse(model, active)
     cov, _ = minimiser_covariance(model, active)
     err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + np.square(inverse @ model.gradient))
     return np.where(undetermined, np.inf, err), undetermined
 
 
-def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
-    """(J'J)^-1 over what the runs determine of inputs outside of the active set, 0 elsewhere.
+def determined_inverse(model: LocalModel, active: Mask) -> Determined:
+    """What the runs determine of inputs outside of the active set.
 
     Noise in J adds the sum of the outputs' P_JJ to J'J (errors in variables): weak directions
     look determined. It is subtracted; where J'J v < (1 + 4 sqrt(2/n)) sum P_JJ v (n = 1 where
@@ -101,7 +120,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     inverse = np.zeros((m, m))
     undetermined = np.zeros(m, bool)
     if not free.any():
-        return inverse, undetermined
+        return Determined(inverse, undetermined, np.zeros((m, 0)))
     jac = model.jac[:, free]
     gram = jac.T @ jac
     noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
@@ -114,9 +133,9 @@ def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
     sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
     inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T
-    if not sure.all():
-        # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the
-        # part that is determined.
-        unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
-        undetermined[free] = (np.abs(unsure) > 0.05).any(1)
-    return inverse, undetermined
+    # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
+    # that is determined.
+    lost = np.zeros((m, int((~sure).sum())))
+    lost[free] = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
+    undetermined[free] = (np.abs(lost[free]) > 0.05).any(1)
+    return Determined(inverse, undetermined, lost)

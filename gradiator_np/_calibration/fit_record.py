@@ -1,0 +1,105 @@
+"""What a fit keeps beside the fields of its result: what more is computed from when asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from gradiator_np import _checks as checks
+from gradiator_np._calibration.objective import Objective
+from gradiator_np._calibration.parameter_covariance import HETEROSCEDASTIC, KINDS, DataErrors
+from gradiator_np._structure import Layout
+from gradiator_np._typing import Array
+
+
+class ModelFacts(NamedTuple):
+    """What a report says of the search and of its last model.
+
+    Attributes
+    ----------
+    start, scale : array, shape (m,)
+        x0, and the unit of the parameters that the search began with.
+    runs : int
+        Runs that the model at the minimum is made from.
+    chi_squared_by_runs : float
+        What the noise of the runs adds to the sum of squares on average.
+    """
+
+    start: Array
+    scale: Array
+    runs: int
+    chi_squared_by_runs: float
+
+
+@dataclass(frozen=True, slots=True)
+class FitRecord:
+    """What a result keeps beside its fields: what more of it is computed from when asked.
+
+    Attributes
+    ----------
+    x, unit : array, shape (m,)
+        The parameters, and the unit of the covariances.
+    x_layout : Layout
+    low, high : array, shape (m,)
+    data : DataErrors
+    runs : array, shape (m, m)
+        Covariance by the noise of the runs.
+    objective : Objective
+    facts : ModelFacts
+    """
+
+    x: Array
+    unit: Array
+    x_layout: Layout
+    low: Array
+    high: Array
+    data: DataErrors
+    runs: Array
+    objective: Objective
+    facts: ModelFacts
+
+    def _scaled(self, kind: str) -> Array:
+        """A covariance in units of ``unit``, what the noise of the runs leaves open included."""
+        checks.choice(kind, (*KINDS, "runs"), "kind")
+        return self.runs if kind == "runs" else self.data.covariance(kind) + self.runs
+
+    def covariance(self, kind: str) -> Array:
+        """Of one kind, in units of x."""
+        return self._scaled(kind) * np.outer(self.unit, self.unit)
+
+    @property
+    def lost(self) -> Array:
+        """Directions of x (m, q) along which nothing tells the parameters."""
+        lost, undetermined = self.data.lost, self.data.undetermined
+        # by the runs, where the model of robust losses finds the data to determine it
+        alone = undetermined & ~(np.abs(lost) > 0.05).any(1)
+        return np.hstack([lost, np.eye(len(lost))[:, alone]]) * self.unit[:, None]
+
+    def stderr(self, kind: str) -> Array:
+        """0 for fixed parameters, inf for undetermined ones, nan where nothing tells it."""
+        with np.errstate(invalid="ignore"):
+            error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
+        error = np.where(self.data.free, error, 0.0)
+        return np.where(self.data.undetermined, np.inf, error)
+
+    def quantile_dof(self, kind: str) -> float:
+        """Degrees of freedom of Student's t for intervals; inf where the normal law holds."""
+        if kind in HETEROSCEDASTIC:
+            return float(max(len(self.data.jac) - int(self.data.free.sum()), 0))
+        return np.inf if kind == "runs" else self.data.quantile_dof
+
+    def quantile(self, level: float, kind: str) -> float:
+        """Half the width of an interval in standard errors."""
+        dof = self.quantile_dof(kind)
+        if not dof:
+            return np.nan
+        return float(stdtrit(min(dof, 1e9), 0.5 + level / 2))
+
+    def interval(self, level: float, kind: str) -> tuple[Array, Array]:
+        """Ends of intervals of the parameters, within their bounds."""
+        half = self.quantile(level, kind) * self.stderr(kind)
+        half = np.where(self.data.free, half, 0.0)
+        return np.maximum(self.x - half, self.low), np.minimum(self.x + half, self.high)

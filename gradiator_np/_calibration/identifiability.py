@@ -1,0 +1,96 @@
+"""What the data say of the parameters: combinations of them, what a prior and runs add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradiator_np._calibration.fit_record import FitRecord
+from gradiator_np._typing import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """A combination w'(x / scale) of the parameters that the data see as one.
+
+    Attributes
+    ----------
+    weights : array, shape (m,)
+        w, of length 1; 0 for fixed parameters.
+    stderr : float
+        Its standard error, in units of the scale; inf where the data do not determine it.
+    prior_share : float
+        Share of the prior in its information.
+    """
+
+    weights: Array
+    stderr: float
+    prior_share: float
+
+
+def combinations(record: FitRecord, kind: str, scale: Array) -> list[Combination]:
+    """Singular vectors of J diag(scale), the one that the residuals answer to most first.
+
+    Directions along which nothing tells the parameters come last: a combination without a part
+    along any of them is determined, so the others are orthogonal to them.
+    """
+    free = np.flatnonzero(record.data.free)
+    scale = scale[free]
+    lost = _orthonormal(record.lost[free] / scale[:, None])
+    jac = record.data.jac[:, free] / record.unit[free] * scale
+    jac = jac - (jac @ lost) @ lost.T
+    _, _, vectors = np.linalg.svd(jac, full_matrices=True)
+    cov = record.covariance(kind)[np.ix_(free, free)] / np.outer(scale, scale)
+    unit = (record.unit[free] / scale)[:, None]
+    prior, told = (unit * a[np.ix_(free, free)] * unit.T for a in _parts(record))
+    rows = [(v, False) for v in vectors[: len(free) - lost.shape[1]]] + [(v, True) for v in lost.T]
+    out = []
+    for v, unknown in rows:
+        weights = np.zeros(len(record.x))
+        weights[free] = v * (1.0 if v[np.argmax(np.abs(v))] > 0 else -1.0)
+        err = np.inf if unknown else float(np.sqrt(max(v @ cov @ v, 0.0)))
+        share = 0.0 if unknown else float((v @ prior @ v) / (v @ told @ v))
+        out.append(Combination(weights, err, share))
+    return out
+
+
+def _parts(record: FitRecord) -> tuple[Array, Array]:
+    """Covariances by errors of the prior, and by those of prior and data together."""
+    return record.data.by_prior, record.data.covariance("gauss-newton")
+
+
+def _orthonormal(directions: Array) -> Array:
+    """A basis of what they span."""
+    if not directions.shape[1]:
+        return directions
+    left, s, _ = np.linalg.svd(directions / np.linalg.norm(directions, axis=0), full_matrices=False)
+    return np.asarray(left[:, s > 1e-10 * s[0]])
+
+
+def run_shares(record: FitRecord, kind: str) -> Array:
+    """Share of each variance that the noise of the runs makes; nan where nothing tells it."""
+    total = np.diagonal(record.covariance(kind))
+    runs = np.diagonal(record.covariance("runs"))
+    share = np.divide(runs, total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.where(record.data.free & ~record.data.undetermined, share, np.nan)
+
+
+def prior_shares(record: FitRecord) -> Array:
+    """Share of each parameter's variance that errors of the prior make, not those of the data.
+
+    Of one parameter it is the share of the prior in the information P / (J'J + P); 0 without a
+    prior.
+    """
+    prior, total = map(np.diagonal, _parts(record))
+    share = np.divide(prior, total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.where(record.data.undetermined, np.nan, share)
+
+
+def determined_by_data(record: FitRecord) -> float:
+    """How many parameters the data determine beside the prior: tr[(J'J + P)^-1 J'J].
+
+    Degrees of freedom for signal: Rodgers, Inverse Methods for Atmospheric Sounding (2000),
+    eq. 2.80.
+    """
+    return float(np.trace(record.data.bread @ record.data.gram))

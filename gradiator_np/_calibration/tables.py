@@ -1,0 +1,78 @@
+"""Tables of what is reported: for people, for notebooks, for pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from textwrap import fill
+from typing import Any
+
+from gradiator_np._text import aligned
+
+#: Characters in a line of prose.
+WIDTH = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a report.
+
+    Attributes
+    ----------
+    title : str
+    rows : sequence of sequence of str
+        A table, its head first; empty for none.
+    lines : sequence of str
+        Sentences below it.
+    """
+
+    title: str
+    rows: Sequence[Sequence[str]] = ()
+    lines: Sequence[str] = ()
+
+
+def as_text(sections: Iterable[Section]) -> str:
+    """Sections one below the other."""
+    parts = []
+    for section in sections:
+        lines = [fill(line, WIDTH, subsequent_indent="  ") for line in section.lines]
+        table = ["  " + line for line in aligned(section.rows)] if section.rows else []
+        parts.append("\n".join([section.title, *table, *lines]))
+    return "\n\n".join(parts)
+
+
+def as_html(sections: Iterable[Section]) -> str:
+    """The same as tables and paragraphs, every word of it escaped."""
+    parts = []
+    for section in sections:
+        parts.append(f"<h4>{escape(section.title)}</h4>")
+        if section.rows:
+            head, *rows = section.rows
+            body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
+            parts.append(
+                f"<table><thead><tr>{_cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+            )
+        parts += [f"<p>{escape(line)}</p>" for line in section.lines]
+    return "<div>" + "\n".join(parts) + "</div>"
+
+
+def _cells(tag: str, row: Sequence[str]) -> str:
+    return "".join(f'<{tag} style="text-align: right">{escape(cell)}</{tag}>' for cell in row)
+
+
+def data_frame(columns: Mapping[str, Sequence[Any]]) -> Any:
+    """Columns as a pandas DataFrame.
+
+    Raises
+    ------
+    ImportError
+        Where pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as exc:
+        raise ImportError(
+            "to_dataframe needs pandas, which is not installed: pip install 'gradiator-np[pandas]'"
+        ) from exc
+    return pd.DataFrame(dict(columns))
