@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -15,8 +16,9 @@ from gradiator_np._calibration.search import Search
 from gradiator_np._calls import text_of
 from gradiator_np._evaluate import Evaluator, Outcome
 from gradiator_np._options import LeastSquaresOptions, RunOptions, takes
-from gradiator_np._samples import EvaluationError, attach, last_line
+from gradiator_np._samples import EvaluationError, Samples, attach, last_line
 from gradiator_np._signatures import complete, defaults
+from gradiator_np._status import warn
 from gradiator_np._typing import Array
 from gradiator_np._workers import width
 
@@ -143,7 +145,26 @@ def least_squares(
         except BaseException as exc:
             attach(exc, search.log.samples)
             raise
-    return result_of(search, evaluate.y_layout)
+    found = result_of(search, evaluate.y_layout)
+    object.__setattr__(found, "_refit", partial(_refit, fun, problem, on_error, known))
+    if search.noise_was_contradicted:
+        warn(found.message, found)
+    return found
+
+
+def _refit(
+    fun: Callable[..., Any], problem: FitProblem, on_error: str, options: dict[str, Any],
+    start: Array, j: int, samples: Samples,
+) -> LeastSquaresResult:  # fmt: skip
+    """The same fit from a start at which parameter j stays, with the runs made so far."""
+    fixed = problem.fixed.copy()
+    fixed[j] = True
+    like_x = problem.x_layout.unflatten
+    again = {
+        **options, "fixed": like_x(fixed), "samples": samples, "jac0": None,
+        "x_half_width": None, "x_rel_half_width": None, "x_scale": like_x(problem.scale),
+    }  # fmt: skip
+    return least_squares(fun, like_x(start), on_error=on_error, **again)
 
 
 def _drive(search: Search, evaluate: Evaluator, most: int, strict: bool) -> None:

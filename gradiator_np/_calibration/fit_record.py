@@ -42,6 +42,8 @@ class FitRecord:
     ----------
     x, unit : array, shape (m,)
         The parameters, and the unit of the covariances.
+    y_unit : float
+        The unit of ``data``.
     x_layout : Layout
     low, high : array, shape (m,)
     data : DataErrors
@@ -53,6 +55,7 @@ class FitRecord:
 
     x: Array
     unit: Array
+    y_unit: float
     x_layout: Layout
     low: Array
     high: Array
@@ -60,6 +63,30 @@ class FitRecord:
     runs: Array
     objective: Objective
     facts: ModelFacts
+
+    def index(self, parameter: int | str) -> int:
+        """Of a parameter that is fitted, in flat x.
+
+        Raises
+        ------
+        ValueError
+            For another one.
+        """
+        names = self.x_layout.names
+        if isinstance(parameter, str):
+            by_name = {name.lstrip("."): j for j, name in enumerate(names)}
+            j = by_name.get(parameter.lstrip("."), -1)
+        else:
+            j = checks.integer(parameter, "parameter", 0)
+        if not 0 <= j < len(names):
+            known = self.x_layout.listed("x", range(len(names)))
+            raise ValueError(
+                f"there is no parameter {parameter!r}; they are {known}, or 0 to {len(names) - 1}"
+            )
+        if not self.data.free[j] or self.data.undetermined[j]:
+            what = "undetermined" if self.data.free[j] else "fixed"
+            raise ValueError(f"x{names[j]} is {what}: it has no interval")
+        return j
 
     def _scaled(self, kind: str) -> Array:
         """A covariance in units of ``unit``, what the noise of the runs leaves open included."""

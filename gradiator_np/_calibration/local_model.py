@@ -132,8 +132,9 @@ def default_samples(m: int) -> int:
 
 
 def model_about(
-    x: Array, log: FitLog, region: TrustRegion, most: int, rounding: float
-) -> LocalModel:
+    x: Array, log: FitLog, region: TrustRegion, most: int, rounding: float,
+    noise_is_known: bool = True,
+) -> LocalModel:  # fmt: skip
     """The model about x, from the samples around it, in units of the log.
 
     Parameters
@@ -144,12 +145,15 @@ def model_about(
         Samples used, beside those that make the model determined.
     rounding : float
         Error of one residual by rounding.
+    noise_is_known : bool
+        Whether the noise that the log was given, if any, is believed.
     """
     rows = samples_about(x, log, region, most)
     u = (np.array([log.points[i] for i in rows]) - x) / region.unit
     y = np.array([log.residuals[i] for i in rows])
     nearest = int(rows[np.square(u).sum(1).argmin()])
-    model = fit(u, y[:, : log.n_data], log.noise(nearest), rounding)
+    noise = log.noise(nearest) if noise_is_known else None
+    model = fit(u, y[:, : log.n_data], noise, rounding)
     prior = log.objective.prior
     return model if prior is None else _with_prior(model, prior, x, region.unit, log.unit)
 

@@ -120,6 +120,13 @@ class DataErrors:
         correction = 1.0 + m / n * float(self.influence_slope.var()) / max(mean, 1e-300) ** 2
         return correction**2 * float(self.influence @ self.influence) / (n - m)
 
+    @property
+    def cost_variance(self) -> float:
+        """What a rise of the sum of squares is measured by: a residual's variance over psi'."""
+        if not self.robust:
+            return self._scale()
+        return self._scale() / max(float(self.influence_slope.mean()), 1e-3)
+
     def _scattered(self, kind: str) -> Array:
         """Covariance of the gradient by each residual itself: MacKinnon and White (1985)."""
         n, m = len(self.jac), int(self.free.sum())

@@ -322,6 +322,6 @@ def _bent(at: Forecast, draws: Array, variance: Array, record: FitRecord, kind: 
         return []
     names = at.layout.listed("y", np.flatnonzero(off))
     return [
-        f"Draws spread {ratio[off].min():.2g} to {ratio[off].max():.2g} times as far as stderr says: "
-        f"{names} bends within the errors of the parameters (or bounds cut them)"
+        f"Draws spread {ratio[off].min():.2g} to {ratio[off].max():.2g} times as far as stderr "
+        f"says: {names} bends within the errors of the parameters (or bounds cut them)"
     ]

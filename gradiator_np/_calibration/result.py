@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from textwrap import fill
 from typing import Any, Unpack
@@ -18,6 +19,7 @@ from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.parameter_covariance import DataErrors, data_errors
 from gradiator_np._calibration.predict import predict
 from gradiator_np._calibration.prediction import Prediction
+from gradiator_np._calibration.profile import ConditionalFit, Profile, Profiler
 from gradiator_np._calibration.report import FitReport, report_of
 from gradiator_np._calibration.search import Search
 from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
@@ -80,6 +82,7 @@ class LeastSquaresResult(OptimizeResult):
     samples: Samples
 
     _record: FitRecord
+    _refit: Callable[..., LeastSquaresResult]
 
     def covariance(self, kind: str = "gauss-newton") -> Array:
         """Covariance of the parameters, flat in the order of x.
@@ -266,6 +269,74 @@ class LeastSquaresResult(OptimizeResult):
     def _repr_html_(self) -> str:
         return self.report()._repr_html_() if self else ""
 
+    def profile(self, parameter: int | str, confidence_level: float = 0.95) -> Profile:
+        """The profile interval of one parameter, by fits of the others with more runs.
+
+        As far as the parameter may go until the least sum of squares by the others has risen by
+        what ``confidence_level`` allows: right where the model is bent too much for the symmetric
+        ``confidence_interval``. (MINOS of Minuit is the same.) All runs made so far are used.
+
+        Parameters
+        ----------
+        parameter : int or str
+            Which one, counted in flat x, or its name where x is a dict.
+        confidence_level : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        Profile
+            ``low`` and ``high``, and the conditional fits that they rest on.
+
+        Raises
+        ------
+        ValueError
+            Where there is no such parameter, it is fixed or undetermined, or this result cannot
+            run ``fun``: those of `LeastSquares`, and those that come from a pickle.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from gradiator_np import least_squares
+        >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
+        >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
+        >>> low, high = fit.confidence_interval()
+        >>> profile = fit.profile(1)  # of a linear model it is the interval by J'J
+        >>> bool(np.allclose([low[1], high[1]], [profile.low, profile.high], rtol=1e-3))
+        True
+        """
+        record, level = self._record, checks.level(confidence_level)
+        j = record.index(parameter)
+        refit = self.__dict__.get("_refit")
+        if refit is None:
+            raise ValueError(
+                "this result cannot run fun (it comes from LeastSquares or from a pickle): call "
+                "least_squares(fun, fit.x, samples=fit.samples) with the same options, and "
+                "profile() of what it returns"
+            )
+        samples = [self.samples]
+
+        def fit(start: Array, j: int) -> ConditionalFit:
+            before = len(samples[0])
+            try:
+                found = refit(start, j, samples[0])
+            except EvaluationError as exc:
+                samples[0] = exc.samples or samples[0]
+                return ConditionalFit(start, np.inf, len(samples[0]) - before)
+            samples[0] = found.samples
+            return ConditionalFit(found._record.x, 2.0 * found.cost, found.nfev)
+
+        profiler = Profiler(
+            record.x, record.covariance("gauss-newton"), 2.0 * self.cost,
+            record.data.cost_variance * record.y_unit**2, record.low, record.high, fit,
+        )  # fmt: skip
+        quantile = record.quantile(level, "gauss-newton")
+        return profiler.profile(j, record.x_layout.names[j], level, quantile)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the function that was run, which mostly cannot be pickled."""
+        return {name: value for name, value in self.__dict__.items() if name != "_refit"}
+
     def __repr__(self) -> str:
         """One field a line, as SciPy prints them; large arrays by their names only."""
         if not self:
@@ -340,7 +411,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     objective, n = problem.objective, log.n_data
     data = data_errors(model, objective, y_unit, free, problem.absolute_sigma)
     data = replace(data, undetermined=data.undetermined | undetermined)
-    record = FitRecord(x, unit, problem.x_layout, problem.low, problem.high, data,
+    record = FitRecord(x, unit, y_unit, problem.x_layout, problem.low, problem.high, data,
                        _run_covariance(model, active, run_stderr), objective,
                        _facts(search, model))  # fmt: skip
     output = objective.output(model.residuals[:n] * y_unit)
@@ -424,6 +495,12 @@ def _message(search: Search, data: DataErrors, samples: Samples) -> str:
         parts.append(
             "No more residuals than parameters: nothing tells the errors of data; where there are "
             "any, give them as sigma with absolute_sigma=True"
+        )
+    if search.noise_was_contradicted:
+        parts.append(
+            "run_noise was not believed: the runs scatter by far less, or far more, than that "
+            "(found: run_noise of this result). It is the repeatability of the program; errors of "
+            "the data are sigma"
         )
     if text := _failures(samples):
         parts.append(text)

@@ -60,6 +60,10 @@ class TrustRegion:
         """The bounds as limits of u."""
         return (self.low - center) / self.unit, (self.high - center) / self.unit
 
+    def contains(self, x: Array) -> bool:
+        """Whether x keeps to the bounds."""
+        return bool(((self.low <= x) & (x <= self.high)).all())
+
     def clip(self, x: Array) -> Array:
         """x within the bounds."""
         return np.clip(x, self.low, self.high)
