@@ -21,8 +21,10 @@ from gradiator_np._structure import Layout
 
 if TYPE_CHECKING:
     from gradiator_np._calibration import (
+        FitReport,
         LeastSquares,
         LeastSquaresResult,
+        Prediction,
         ScipyObjective,
         least_squares,
     )
@@ -65,6 +67,7 @@ _ON_USE = {
     "ConsistentSet": "solvers._operator_norm.consistent",
     "Counts": "_differentiable",
     "DifferentiablePoint": "_differentiable",
+    "FitReport": "_calibration",
     "Gradiator": "_differentiable",
     "JacobianCheck": "_diagnose",
     "JacobianOperator": "_operators",
@@ -73,6 +76,7 @@ _ON_USE = {
     "LinearizedChain": "_chain",
     "NoiseEstimate": "_diagnose",
     "Operation": "_chain",
+    "Prediction": "_calibration",
     "Recurrence": "_recurrence",
     "Reuse": "_differentiable",
     "ScipyObjective": "_calibration",
@@ -114,6 +118,7 @@ __all__ = [
     "Covariance",
     "DifferentiablePoint",
     "EvaluationError",
+    "FitReport",
     "Frame",
     "Gradiator",
     "GradiatorWarning",
@@ -128,6 +133,7 @@ __all__ = [
     "LinearizedChain",
     "NoiseEstimate",
     "Operation",
+    "Prediction",
     "Prepared",
     "ProductEstimate",
     "Recurrence",

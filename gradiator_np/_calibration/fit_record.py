@@ -25,7 +25,7 @@ class ModelFacts(NamedTuple):
     runs : int
         Runs that the model at the minimum is made from.
     chi_squared_by_runs : float
-        What the noise of the runs adds to the sum of squares on average.
+        What the noise of the runs adds to the sum of squares on average, in ``y_unit`` squared.
     """
 
     start: Array
@@ -111,6 +111,10 @@ class FitRecord:
             error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
         error = np.where(self.data.free, error, 0.0)
         return np.where(self.data.undetermined, np.inf, error)
+
+    def errors_from_residuals(self, kind: str) -> bool:
+        """Whether a covariance rests on the size of the residuals."""
+        return self.data.variance is None or self.data.robust or kind in HETEROSCEDASTIC
 
     def quantile_dof(self, kind: str) -> float:
         """Degrees of freedom of Student's t for intervals; inf where the normal law holds."""

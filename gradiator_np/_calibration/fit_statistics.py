@@ -68,6 +68,11 @@ class FitStatistics:
 
 def fit_statistics(residuals: Any, record: FitRecord, observed: Any) -> FitStatistics:
     """From what fun returned, the record of the fit and, where they are given, the data."""
+    with np.errstate(all="ignore"):  # squares that are no floats are inf or 0
+        return _statistics(residuals, record, observed)
+
+
+def _statistics(residuals: Any, record: FitRecord, observed: Any) -> FitStatistics:
     data, objective = record.data, record.objective
     scaled = objective.weighted(leaves(residuals))
     prior = objective.prior
@@ -77,10 +82,10 @@ def fit_statistics(residuals: Any, record: FitRecord, observed: Any) -> FitStati
     absolute, likely = data.variance is not None, not data.robust
     weight = LOSSES[objective.loss].weight(scaled / objective.f_scale)
     reduced = chi2 / data.dof if likely and data.dof > 0 else np.nan
-    with np.errstate(divide="ignore"):
-        fit = chi2 if absolute else n * float(np.log(chi2 / n))
+    by_runs = record.facts.chi_squared_by_runs * record.y_unit * record.y_unit
+    fit = chi2 if absolute else n * float(np.log(chi2 / n))
     return FitStatistics(
-        len(scaled), data.p, m, absolute, chi2, by_prior, record.facts.chi_squared_by_runs,
+        len(scaled), data.p, m, absolute, chi2, by_prior, by_runs,
         data.dof, reduced, float(np.sqrt(reduced)),
         float(chdtrc(data.dof, chi2)) if absolute and likely and data.dof > 0 else np.nan,
         fit + 2 * m if likely else np.nan,

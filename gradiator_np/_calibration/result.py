@@ -454,9 +454,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
 
 def _facts(search: Search, model: LocalModel) -> ModelFacts:
     by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
-    unit = search.log.unit
     problem = search.problem
-    return ModelFacts(problem.x0, problem.scale, len(model.samples), by_runs * unit * unit)
+    return ModelFacts(problem.x0, problem.scale, len(model.samples), by_runs)
 
 
 def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:
