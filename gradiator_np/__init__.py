@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         gradiator,
     )
     from gradiator_np._operators import JacobianOperator
+    from gradiator_np._propagation import Propagation, Sensitivities, propagate, sensitivities
     from gradiator_np._recurrence import Recurrence, StepCounts
     from gradiator_np._streaming import StreamingJacobian
     from gradiator_np.solvers._operator_norm.consistent import ConsistentSet
@@ -73,9 +74,11 @@ _ON_USE = {
     "LinearizedChain": "_chain",
     "NoiseEstimate": "_diagnose",
     "Operation": "_chain",
+    "Propagation": "_propagation",
     "Recurrence": "_recurrence",
     "Reuse": "_differentiable",
     "ScipyObjective": "_calibration",
+    "Sensitivities": "_propagation",
     "StageCosts": "_chain",
     "StepCounts": "_recurrence",
     "StepEstimate": "_diagnose",
@@ -86,6 +89,8 @@ _ON_USE = {
     "least_squares": "_calibration",
     "optimal_step": "_diagnose",
     "plan_chain": "_chain",
+    "propagate": "_propagation",
+    "sensitivities": "_propagation",
 }
 _PACKAGES = ("adapters", "designs", "solvers")
 
@@ -130,12 +135,14 @@ __all__ = [
     "Operation",
     "Prepared",
     "ProductEstimate",
+    "Propagation",
     "Recurrence",
     "Reuse",
     "Run",
     "SampleError",
     "Samples",
     "ScipyObjective",
+    "Sensitivities",
     "StageCosts",
     "Status",
     "StepCounts",
@@ -155,5 +162,7 @@ __all__ = [
     "optimal_step",
     "plan_chain",
     "prepare",
+    "propagate",
+    "sensitivities",
     "vjp",
 ]
