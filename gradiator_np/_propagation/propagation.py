@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 
 from gradiator_np import _checks as checks
 from gradiator_np._covariance import ConfidenceInterval, Row
 from gradiator_np._propagation.input_errors import InputErrors
-from gradiator_np._propagation.quadratic_form import Moments, tail_of
+from gradiator_np._propagation.quadratic_form import QuadraticForm
 from gradiator_np._propagation.source import interval_factors, jacobian_of
 from gradiator_np._propagation.tables import data_frame, with_error
 from gradiator_np._results import JacobianEstimate
@@ -28,21 +29,22 @@ EXACT = Row(np.zeros(1), np.zeros((1, 0)), np.ones(1))
 
 
 class Output(NamedTuple):
-    """One output: its variance is that of ``moments`` times ``unit`` squared.
+    """One output: its variance is that of ``form`` times ``unit`` squared.
 
     ``t_factor``: half widths of intervals in units of those by Student's t with ``dof``.
     """
 
     unit: float
-    moments: Moments
+    form: QuadraticForm
     lost: bool
     known: bool
     dof: float
     t_factor: float
 
-    def t(self, level: float) -> float:
-        """Half width of an interval of that level in standard errors."""
-        return self.t_factor * float(student_quantile(0.5 + level / 2, np.array(self.dof)))
+    def tail(self, level: float) -> float:
+        """The tail of a normal variable beyond the half width of an interval."""
+        t = self.t_factor * float(student_quantile(0.5 + level / 2, np.array(self.dof)))
+        return float(ndtr(-t))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Of the standard deviation of the output, at the true J."""
@@ -50,31 +52,31 @@ class Output(NamedTuple):
             return 0.0, np.inf
         if not self.known:
             return np.nan, np.nan
-        low, high = self.moments.interval(tail_of(self.t(level)))
+        low, high = self.form.interval(self.tail(level))
         return self.unit * float(np.sqrt(low)), self.unit * float(np.sqrt(high))
 
     @property
     def hidden(self) -> bool:
         """Whether errors of J would explain the whole of the variance (95 %)."""
-        return not self.lost and self.known and self.moments.hidden(tail_of(self.t(0.95)))
+        return not self.lost and self.known and self.form.hidden(self.tail(0.95))
 
     @property
     def std(self) -> tuple[float, float]:
         """Standard deviation of the output, and the standard error of that."""
         if self.lost:
             return np.inf, np.inf
-        v, bias = self.moments.plug_in, self.moments.bias
+        v, bias = self.form.plug_in, self.form.bias
         # d sqrt(v) = dv / (2 sqrt(v)); where v is noise, its size is that of the bias.
         size = np.sqrt(max(v, bias))
-        err = np.sqrt(self.moments.variance) / (2 * size) if size > 0 else 0.0
+        err = np.sqrt(self.form.variance) / (2 * size) if size > 0 else 0.0
         return self.unit * float(np.sqrt(v)), self.unit * float(err) if self.known else np.nan
 
     def shares(self) -> tuple[Array, Array]:
         """Share of each input, and its standard error."""
-        unknown = np.full(self.moments.g.shape, np.nan)
+        unknown = np.full(self.form.g.shape, np.nan)
         if self.lost or self.hidden:
             return unknown, unknown
-        share, err = self.moments.shares()
+        share, err = self.form.shares()
         return share, err if self.known else unknown
 
     def of_variance(self, value: float) -> float:
@@ -125,7 +127,7 @@ class Propagation:
         Too large on average by ``bias`` on its diagonal; inf there, and nan beside it, for outputs
         that take a derivative that no sample determines.
         """
-        weighted = np.array([o.moments.g for o in self._outputs])
+        weighted = np.array([o.form.g for o in self._outputs])
         unit = np.array([o.unit for o in self._outputs])
         with np.errstate(over="ignore", under="ignore"):
             cov = weighted @ self._inputs.correlated(weighted.T) * unit[:, None] * unit
@@ -152,14 +154,12 @@ class Propagation:
 
         ``std_y**2 - bias`` has no bias, but may be negative where errors of J are all there is.
         """
-        return self._like_y([o.of_variance(o.moments.bias) for o in self._outputs])
+        return self._like_y([o.of_variance(o.form.bias) for o in self._outputs])
 
     @cached_property
     def variance_stderr(self) -> Any:
         """One standard error of each variance, ``std_y**2`` or that less ``bias``, like y."""
-        return self._like_y(
-            [o.of_variance(float(np.sqrt(o.moments.variance))) for o in self._outputs]
-        )
+        return self._like_y([o.of_variance(float(np.sqrt(o.form.variance))) for o in self._outputs])
 
     @cached_property
     def shares(self) -> Any:
@@ -335,11 +335,11 @@ def _outputs(solution: Solution, inputs: InputErrors) -> tuple[Output, ...]:
                 np.where(moves[:, None], row.factor, 0.0),
                 row.unit * std / unit,
             )
-        moments = Moments.of(g / unit, scaled, inputs)
-        weight = np.square(moments.rg) * moments.s
+        form = QuadraticForm.of(g / unit, scaled, inputs)
+        weight = np.square(form.moments.rg) * form.moments.s
         total = float(weight.sum())
         wide = float(np.sqrt(weight @ np.square(factor[i]) / total)) if total > 0 else 1.0
-        out.append(Output(unit, moments, lost, known, float(solution.dof[i]), wide))
+        out.append(Output(unit, form, lost, known, float(solution.dof[i]), wide))
     return tuple(out)
 
 
@@ -362,13 +362,13 @@ def _verdict(
         ([not o.lost and not o.known for o in outputs],
          "nothing tells the errors of J for {0}, so neither those of std_y (nan): give noise= to "
          "the estimate, or let method='auto' find it"),
-        ([o.hidden and o.moments.bias > 0 for o in outputs],
+        ([o.hidden and o.form.bias > 0 for o in outputs],
          "errors of J would explain the whole variance of {0}: only the upper end of "
          "confidence_interval() says something, shares are nan"),
-        ([o.known and not o.hidden and o.moments.bias**2 > o.moments.variance for o in outputs],
+        ([o.known and not o.hidden and o.form.bias**2 > o.form.variance for o in outputs],
          "errors of J raise the variance of {0} by more than its standard error: take "
          "std_y**2 - bias, or confidence_interval()"),
-        ([o.known and o.moments.plug_in == 0 and o.moments.bias == 0 for o in outputs],
+        ([o.known and o.form.plug_in == 0 and o.form.bias == 0 for o in outputs],
          "to first order {0} does not depend on inputs that are uncertain: run fun on samples of x "
          "to see higher orders"),
     ):  # fmt: skip
