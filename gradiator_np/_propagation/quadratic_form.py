@@ -93,12 +93,12 @@ class QuadraticForm:
             return Moments.independent(self.g, self.d, self.f)
         return Moments.correlated(self.g, np.diag(self.d) + self.f @ self.f.T, self.correlations)
 
-    @property
+    @cached_property
     def plug_in(self) -> float:
         """g^T R g with the estimated g."""
         return float(self.g @ self.moments.rg)
 
-    @property
+    @cached_property
     def bias(self) -> float:
         """By how much errors of g raise it on average: tr(S R)."""
         return float(self.moments.sr.sum())
@@ -149,11 +149,11 @@ class QuadraticForm:
         low = 0.0 if self.hidden(tail) else self._end(h, s, self.plug_in, 1 - tail)
         return low, self._end(h, s, max(self.plug_in, self.bias), tail)
 
-    @property
+    @cached_property
     def _along(self) -> float:
         return float(self.moments.rg @ self.moments.w)
 
-    @property
+    @cached_property
     def _at_zero(self) -> float:
         return 2 * float(self.moments.srsr.sum())
 
