@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         gradiator,
     )
     from gradiator_np._operators import JacobianOperator
+    from gradiator_np._propagation import Propagation, Sensitivities, propagate, sensitivities
     from gradiator_np._recurrence import Recurrence, StepCounts
     from gradiator_np._streaming import StreamingJacobian
     from gradiator_np.solvers._operator_norm.consistent import ConsistentSet
@@ -77,9 +78,11 @@ _ON_USE = {
     "NoiseEstimate": "_diagnose",
     "Operation": "_chain",
     "Prediction": "_calibration",
+    "Propagation": "_propagation",
     "Recurrence": "_recurrence",
     "Reuse": "_differentiable",
     "ScipyObjective": "_calibration",
+    "Sensitivities": "_propagation",
     "StageCosts": "_chain",
     "StepCounts": "_recurrence",
     "StepEstimate": "_diagnose",
@@ -90,6 +93,8 @@ _ON_USE = {
     "least_squares": "_calibration",
     "optimal_step": "_diagnose",
     "plan_chain": "_chain",
+    "propagate": "_propagation",
+    "sensitivities": "_propagation",
 }
 _PACKAGES = ("adapters", "designs", "solvers")
 
@@ -136,12 +141,14 @@ __all__ = [
     "Prediction",
     "Prepared",
     "ProductEstimate",
+    "Propagation",
     "Recurrence",
     "Reuse",
     "Run",
     "SampleError",
     "Samples",
     "ScipyObjective",
+    "Sensitivities",
     "StageCosts",
     "Status",
     "StepCounts",
@@ -161,5 +168,7 @@ __all__ = [
     "optimal_step",
     "plan_chain",
     "prepare",
+    "propagate",
+    "sensitivities",
     "vjp",
 ]

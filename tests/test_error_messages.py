@@ -24,6 +24,8 @@ from gradiator_np import (
     linearize,
     plan_chain,
     prepare,
+    propagate,
+    sensitivities,
     solvers,
     vjp,
 )
@@ -152,6 +154,53 @@ MISTAKES = {
         lambda: prepare(fun, X, **STENCIL)([1.0]), ValueError, "was prepared for (3,)",
     ),
     "a product of another shape": (lambda: linearize(fun, X)[1].vjp(X), ValueError, "v has shape"),
+    # -- propagation
+    "a function to propagate": (lambda: propagate(fun, std_x=1), TypeError, "must be numbers"),
+    "a J of blocks to propagate": (
+        lambda: propagate({"a": 1.0}, std_x=1), TypeError, "give what jacobian returns",
+    ),
+    "a gradient as an array": (lambda: propagate([1.0, 2.0], std_x=1), ValueError, "J[None, :]"),
+    "no uncertainty": (lambda: propagate(np.ones((1, 3))), ValueError, "one of the two"),
+    "deviations as a covariance": (
+        lambda: propagate(np.ones((1, 3)), [1, 2, 3]), ValueError,
+        "give standard deviations as std_x=",
+    ),
+    "a covariance of others": (
+        lambda: propagate(np.ones((1, 3)), np.eye(2)), ValueError, "cov_x has shape (2, 2)",
+    ),
+    "a covariance that is none": (
+        lambda: propagate(np.ones((1, 2)), [[1, 2], [2, 1]]), ValueError, "negative variance",
+    ),
+    "a covariance that is uneven": (
+        lambda: propagate(np.ones((1, 2)), [[1, 0.5], [0.2, 1]]), ValueError, "cov_x symmetric",
+    ),
+    "a variance below 0": (
+        lambda: propagate(np.ones((1, 2)), [[1, 0], [0, -1]]), ValueError, "see the row of x[1]",
+    ),
+    "a covariance without variance": (
+        lambda: propagate(np.ones((1, 2)), [[1, 0.5], [0.5, 0]]), ValueError, "has variance 0",
+    ),
+    "a deviation below 0": (
+        lambda: propagate(np.ones((1, 2)), std_x=[1, -1]), ValueError, "got -1.0 for x[1]",
+    ),
+    "a covariance in words": (
+        lambda: propagate(np.ones((1, 2)), "a"), TypeError, "cov_x must be numbers",
+    ),
+    "propagation of a batch": (
+        lambda: propagate(jacobian(np.sin, np.ones((2, 3)), batch_dims=1, **STENCIL), std_x=1),
+        ValueError, "take one of the batch",
+    ),
+    "propagation of a complex J": (
+        lambda: propagate(np.ones((1, 2)) * 1j, std_x=1), TypeError, "real and imaginary parts",
+    ),
+    "a J of nan": (lambda: propagate([[np.nan]], std_x=1), ValueError, "must be finite"),
+    "elasticities of an array": (lambda: sensitivities(np.ones((1, 2))), ValueError, "give std_x="),
+    "only a unit of y": (
+        lambda: sensitivities(np.ones((1, 2)), std_y=1), ValueError, "std_y goes with std_x",
+    ),
+    "a unit of y of 0": (
+        lambda: sensitivities(np.ones((1, 2)), std_x=1, std_y=0), ValueError, "and positive",
+    ),
     # -- ask and tell
     "an estimate of nothing": (
         lambda: JacobianEstimator(X).estimate(), ValueError, "run the points of ask() first",
