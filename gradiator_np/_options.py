@@ -125,6 +125,9 @@ class FitOptions(TypedDict, total=False):
     x_scale : like x, optional
         Unit of each parameter: it is first moved by 0.2 of it. Default |x0|; where that is 0,
         the median of the others, or 1.
+    constraints : scipy.optimize.LinearConstraint, or sequence of them, optional
+        ``lb <= A x <= ub``, by flat x; equalities where both are the same, which also tie
+        parameters to each other. x0 must hold them, and no point that breaks them is asked for.
     fixed : bool or like x, optional
         True where a parameter stays at its value in x0: it is taken for known.
     sigma : float or array, optional
@@ -168,6 +171,7 @@ class FitOptions(TypedDict, total=False):
 
     bounds: Annotated[Any, UNBOUNDED]
     x_scale: Annotated[Any, None]
+    constraints: Annotated[Any, ()]
     fixed: Annotated[Any, False]
     sigma: Annotated[Any, None]
     absolute_sigma: Annotated[bool | None, None]

@@ -17,6 +17,8 @@ from gradiator_np._text import error, number
 
 T = np.linspace(0, 4, 30)
 TRUTH = np.array([2.0, 0.7, 0.3])
+#: No half-spaces beside the bounds, for three parameters.
+NO_ROWS = (np.zeros((0, 3)), np.zeros(0))
 START = np.array([1.0, 1.0, 1.0])
 
 
@@ -91,7 +93,7 @@ def test_the_step_is_the_constrained_minimum(seed):
     c, jac = rng.normal(size=8) * 3, rng.normal(size=(8, 3))
     low, high = -rng.uniform(0.05, 1, 3), rng.uniform(0.05, 1, 3)
     wide = np.full(3, np.inf)
-    u, active = solve_subproblem(c, jac, -wide, wide)
+    u, active = solve_subproblem(c, jac, -wide, wide, *NO_ROWS)
     ball = {"type": "ineq", "fun": lambda v: 1 - v @ v}
     free = optimize.minimize(
         lambda v: np.sum((c + jac @ v) ** 2), 0 * u, constraints=ball, tol=1e-12
@@ -100,7 +102,7 @@ def test_the_step_is_the_constrained_minimum(seed):
     assert np.sum((c + jac @ u) ** 2) <= free.fun * (1 + 1e-2) + 1e-9
     assert u @ u <= 1 + 1e-9
     assert not active.any()
-    u, active = solve_subproblem(c, jac, low, high)
+    u, active = solve_subproblem(c, jac, low, high, *NO_ROWS)
     assert np.all((u >= low) & (u <= high))
     assert u @ u <= 1 + 1e-9
     assert np.all((u == low) | (u == high) | ~active)
@@ -108,7 +110,8 @@ def test_the_step_is_the_constrained_minimum(seed):
 
 
 def test_a_step_along_what_nothing_answers_is_zero():
-    u, _ = solve_subproblem(np.ones(2), np.zeros((2, 3)), np.full(3, -np.inf), np.full(3, np.inf))
+    wide = np.full(3, np.inf)
+    u, _ = solve_subproblem(np.ones(2), np.zeros((2, 3)), -wide, wide, *NO_ROWS)
     assert not u.any()
 
 

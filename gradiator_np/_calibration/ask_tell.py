@@ -107,7 +107,7 @@ class LeastSquares:
             Where every run failed, at x0 and beside it on either side; its ``samples`` hold why.
         """
         flat, ids = self._search.ask(checks.integer(k, "k"))
-        return self._problem.x_layout.unflatten(flat), ids
+        return self._problem.x_layout.unflatten(self._problem.coordinates.expand(flat)), ids
 
     def tell(
         self,

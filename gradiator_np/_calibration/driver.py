@@ -162,7 +162,7 @@ def _refit(
     like_x = problem.x_layout.unflatten
     again = {
         **options, "fixed": like_x(fixed), "samples": samples, "jac0": None,
-        "x_half_width": None, "x_rel_half_width": None, "x_scale": like_x(problem.scale),
+        "x_half_width": None, "x_rel_half_width": None, "x_scale": like_x(problem.x_scale),
     }  # fmt: skip
     return least_squares(fun, like_x(start), on_error=on_error, **again)
 
@@ -177,9 +177,13 @@ def _drive(search: Search, evaluate: Evaluator, most: int, strict: bool) -> None
         out = Outcome()
         try:
             if first:
-                out = _run_first(search, evaluate, points[0])
+                out = _run_first(search, evaluate, search.problem.coordinates.expand(points[0]))
             else:
-                evaluate(points, out=out, stop="first" if strict else "never")
+                evaluate(
+                    search.problem.coordinates.expand(points),
+                    out=out,
+                    stop="first" if strict else "never",
+                )
         finally:
             _tell(search, ids, out)
         if strict and not np.isfinite(out.values[: out.done]).all():

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.constraints import Coordinates
 from gradiator_np._calibration.objective import Objective
 from gradiator_np._checks import EPS
 from gradiator_np._samples import Samples
@@ -28,6 +29,8 @@ class FitLog:
         Standard deviation of one residual of one run, where it is known.
     objective : Objective
         What of the residuals and the point is squared and summed.
+    coordinates : Coordinates
+        From points to x, where these differ.
     max_growth : float
         A sum of squares this many times ``reference`` counts as failed: it says nothing local.
 
@@ -53,6 +56,7 @@ class FitLog:
         noise: Array | None = None,
         objective: Objective | None = None,
         max_growth: float = np.inf,
+        coordinates: Coordinates | None = None,
     ) -> None:
         self.points: list[Array] = []
         self.unit = 1.0
@@ -60,6 +64,7 @@ class FitLog:
         self.n_data = 0
         self.reference, self.rounding = np.inf, 0.0
         self.objective = objective or Objective()
+        self._coordinates = coordinates
         self._noise, self._max_growth = noise, max_growth
         self._outputs: list[Array | None] = []  # as returned
         self._errors: dict[int, str] = {}
@@ -115,11 +120,15 @@ class FitLog:
         return i
 
     def add_given(self, samples: Samples) -> None:
-        """Earlier runs, which cost nothing; the best of them becomes the reference."""
+        """Earlier runs, which cost nothing; the median of them becomes the reference.
+
+        The best of them may be exact: then every new run would be too far off.
+        """
         for row, (point, output) in enumerate(zip(samples.points, samples.outputs)):
             self._given.add(self.add(point, output, samples.errors.get(row)))
         if len(self.usable):
-            self.reference = max(self.sum_of_squares(self.best), 1e-290)
+            sizes = [self.sum_of_squares(i) for i in self.usable]
+            self.reference = max(float(np.median(sizes)), 1e-290)
 
     def add_pseudo(self, point: Array, residuals: Array) -> None:
         """A sample that no run made."""
@@ -173,8 +182,9 @@ class FitLog:
         size = next((len(v) for v in self._outputs if v is not None), 1)
         failed = np.full(size, np.nan)
         outputs = [self._outputs[i] for i in runs]
+        points = np.array([self.points[i] for i in runs])
         return Samples(
-            np.array([self.points[i] for i in runs]),
+            points if self._coordinates is None else self._coordinates.expand(points),
             np.array([failed if v is None else v for v in outputs]),
             {row: self._errors[i] for row, i in enumerate(runs) if i in self._errors},
         )

@@ -9,10 +9,11 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.constraints import Coordinates
 from gradiator_np._calibration.objective import Objective
 from gradiator_np._calibration.parameter_covariance import HETEROSCEDASTIC, KINDS, DataErrors
 from gradiator_np._structure import Layout
-from gradiator_np._typing import Array
+from gradiator_np._typing import Array, Mask
 
 
 class ModelFacts(NamedTuple):
@@ -22,6 +23,8 @@ class ModelFacts(NamedTuple):
     ----------
     start, scale : array, shape (m,)
         x0, and the unit of the parameters that the search began with.
+    rows, limits : array, shape (q, k) and (q,)
+        Half-spaces of the parameters that were searched.
     runs : int
         Runs that the model at the minimum is made from.
     chi_squared_by_runs : float
@@ -30,6 +33,8 @@ class ModelFacts(NamedTuple):
 
     start: Array
     scale: Array
+    rows: Array
+    limits: Array
     runs: int
     chi_squared_by_runs: float
 
@@ -40,25 +45,33 @@ class FitRecord:
 
     Attributes
     ----------
-    x, unit : array, shape (m,)
-        The parameters, and the unit of the covariances.
+    x, low, high : array, shape (m,)
+        The parameters and their bounds.
+    free, undetermined : array of bool, shape (m,)
+        Those that are fitted, and those that nothing determines.
+    x_layout : Layout
+    coordinates : Coordinates
+        From the k parameters that were searched to all.
+    unit : array, shape (k,)
+        The unit of the covariances below.
     y_unit : float
         The unit of ``data``.
-    x_layout : Layout
-    low, high : array, shape (m,)
     data : DataErrors
-    runs : array, shape (m, m)
+    runs : array, shape (k, k)
         Covariance by the noise of the runs.
     objective : Objective
     facts : ModelFacts
     """
 
     x: Array
-    unit: Array
-    y_unit: float
-    x_layout: Layout
     low: Array
     high: Array
+    free: Mask
+    undetermined: Mask
+    x_layout: Layout
+    coordinates: Coordinates
+    unit: Array
+    y_unit: float
     data: DataErrors
     runs: Array
     objective: Objective
@@ -83,34 +96,48 @@ class FitRecord:
             raise ValueError(
                 f"there is no parameter {parameter!r}; they are {known}, or 0 to {len(names) - 1}"
             )
-        if not self.data.free[j] or self.data.undetermined[j]:
-            what = "undetermined" if self.data.free[j] else "fixed"
+        if not self.free[j] or self.undetermined[j]:
+            what = "undetermined" if self.free[j] else "fixed"
             raise ValueError(f"x{names[j]} is {what}: it has no interval")
         return j
 
-    def _scaled(self, kind: str) -> Array:
-        """A covariance in units of ``unit``, what the noise of the runs leaves open included."""
+    def searched_covariance(self, kind: str) -> Array:
+        """A covariance (k, k) of what was searched, in ``unit``, noise of the runs included."""
         checks.choice(kind, (*KINDS, "runs"), "kind")
         return self.runs if kind == "runs" else self.data.covariance(kind) + self.runs
 
     def covariance(self, kind: str) -> Array:
-        """Of one kind, in units of x."""
-        return self._scaled(kind) * np.outer(self.unit, self.unit)
+        """Of one kind, of all parameters, in units of x."""
+        return self.of_all(self.searched_covariance(kind))
+
+    def of_all(self, covariance: Array) -> Array:
+        """A covariance (k, k) of the parameters that were searched, in ``unit``, as one of all."""
+        covariance = covariance * np.outer(self.unit, self.unit)
+        basis = self.coordinates.basis
+        return covariance if self.coordinates.trivial else basis @ covariance @ basis.T
+
+    @property
+    def steps(self) -> Array:
+        """Changes of all parameters (m, k) by one unit of each that was searched and is free."""
+        return np.asarray((self.coordinates.basis * self.unit)[:, self.data.free])
 
     @property
     def lost(self) -> Array:
-        """Directions of x (m, q) along which nothing tells the parameters."""
+        """Directions (k, q) of what was searched, in ``unit``, along which nothing tells it."""
         lost, undetermined = self.data.lost, self.data.undetermined
         # by the runs, where the model of robust losses finds the data to determine it
         alone = undetermined & ~(np.abs(lost) > 0.05).any(1)
-        return np.hstack([lost, np.eye(len(lost))[:, alone]]) * self.unit[:, None]
+        return np.hstack([lost, np.eye(len(lost))[:, alone]])
 
     def stderr(self, kind: str) -> Array:
         """0 for fixed parameters, inf for undetermined ones, nan where nothing tells it."""
         with np.errstate(invalid="ignore"):
-            error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
-        error = np.where(self.data.free, error, 0.0)
-        return np.where(self.data.undetermined, np.inf, error)
+            if self.coordinates.trivial:  # squares may under- and overflow
+                error = np.sqrt(np.diagonal(self.searched_covariance(kind))) * self.unit
+            else:
+                error = np.sqrt(np.diagonal(self.covariance(kind)))
+        error = np.where(self.free, error, 0.0)
+        return np.where(self.undetermined, np.inf, error)
 
     def errors_from_residuals(self, kind: str) -> bool:
         """Whether a covariance rests on the size of the residuals."""
@@ -132,5 +159,11 @@ class FitRecord:
     def interval(self, level: float, kind: str) -> tuple[Array, Array]:
         """Ends of intervals of the parameters, within their bounds."""
         half = self.quantile(level, kind) * self.stderr(kind)
-        half = np.where(self.data.free, half, 0.0)
+        half = np.where(self.free, half, 0.0)
         return np.maximum(self.x - half, self.low), np.minimum(self.x + half, self.high)
+
+    def within(self, x: Array) -> Mask:
+        """Which of several x (q, m) keep to bounds and constraints."""
+        searched = x[:, self.coordinates.independent]
+        slack = self.facts.limits - searched @ self.facts.rows.T
+        return np.asarray(((x >= self.low) & (x <= self.high)).all(1) & (slack >= 0).all(1))

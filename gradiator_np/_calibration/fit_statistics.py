@@ -76,7 +76,11 @@ def _statistics(residuals: Any, record: FitRecord, observed: Any) -> FitStatisti
     data, objective = record.data, record.objective
     scaled = objective.weighted(leaves(residuals))
     prior = objective.prior
-    by_prior = 0.0 if prior is None else float(np.square(prior.residuals(record.x)).sum())
+    by_prior = (
+        0.0
+        if prior is None
+        else float(np.square(prior.residuals(record.x[record.coordinates.independent])).sum())
+    )
     total = float(scaled @ scaled)
     chi2, n, m = total + by_prior, len(scaled) + data.p, int(data.free.sum())
     absolute, likely = data.variance is not None, not data.robust

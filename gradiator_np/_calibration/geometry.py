@@ -38,7 +38,7 @@ class InitialDesign:
                 self._attempts[j] += 1
                 point = base.copy()
                 point[j] += size * region.scale[j]
-                if region.low[j] <= point[j] <= region.high[j] and point[j] != base[j]:
+                if region.contains(point) and point[j] != base[j]:
                     found.append(point)
                     break
         return found
@@ -68,17 +68,27 @@ class InitialDesign:
 # -- steps, in radii of the trust region ---------------------------------------------------------
 
 
-def step_along(direction: Array, length: float, low: Array, high: Array) -> Array:
-    """A step of that length within the box; see ``reflected``."""
+def step_along(
+    direction: Array, length: float, low: Array, high: Array, rows: Array, room: Array
+) -> Array:
+    """A step of that length within the limits; see ``reflected``."""
     size = np.linalg.norm(direction)
-    return reflected(direction * (length / size) if size > 0 else direction, low, high)
+    step = direction * (length / size) if size > 0 else direction
+    return reflected(step, low, high, rows, room)
 
 
-def reflected(step: Array, low: Array, high: Array) -> Array:
-    """A step within low <= u <= high, reversed where a bound cuts it short, else cut."""
-    forth, back = np.clip(step, low, high), np.clip(-step, low, high)
+def reflected(step: Array, low: Array, high: Array, rows: Array, room: Array) -> Array:
+    """A step within low <= u <= high and rows u <= room: reversed where that cuts it short."""
+    forth, back = (_cut(np.clip(s, low, high), rows, room) for s in (step, -step))
     longer: Array = back if np.linalg.norm(back) > 1.5 * np.linalg.norm(forth) else forth
     return longer
+
+
+def _cut(step: Array, rows: Array, room: Array) -> Array:
+    """The part of a step that keeps to half-spaces, in which u = 0 lies."""
+    gain = rows @ step
+    share = np.divide(room, gain, out=np.ones_like(gain), where=gain > 0)
+    return np.asarray(step * min(1.0, float(share.min(initial=1.0))))
 
 
 def downhill_steps(

@@ -32,25 +32,27 @@ class Combination:
 def combinations(record: FitRecord, kind: str, scale: Array) -> list[Combination]:
     """Singular vectors of J diag(scale), the one that the residuals answer to most first.
 
-    Directions along which nothing tells the parameters come last: a combination without a part
-    along any of them is determined, so the others are orthogonal to them.
+    Within what equalities leave. Directions along which nothing tells the parameters come last: a
+    combination without a part along any of them is determined, so the others are orthogonal to
+    them.
     """
-    free = np.flatnonzero(record.data.free)
-    scale = scale[free]
-    lost = _orthonormal(record.lost[free] / scale[:, None])
-    jac = record.data.jac[:, free] / record.unit[free] * scale
+    free = record.data.free
+    basis, s, vt = np.linalg.svd(record.steps / scale[:, None], full_matrices=False)
+    lost = _orthonormal((s[:, None] * vt) @ record.lost[free])
+    jac = record.data.jac[:, free] @ (vt.T / s)
     jac = jac - (jac @ lost) @ lost.T
     _, _, vectors = np.linalg.svd(jac, full_matrices=True)
-    cov = record.covariance(kind)[np.ix_(free, free)] / np.outer(scale, scale)
-    unit = (record.unit[free] / scale)[:, None]
-    prior, told = (unit * a[np.ix_(free, free)] * unit.T for a in _parts(record))
-    rows = [(v, False) for v in vectors[: len(free) - lost.shape[1]]] + [(v, True) for v in lost.T]
+    unit = np.outer(scale, scale)
+    cov = record.covariance(kind) / unit
+    prior, told = (record.of_all(a) / unit for a in _parts(record))
+    known = [basis @ v for v in vectors[: len(vt) - lost.shape[1]]]
     out = []
-    for v, unknown in rows:
-        weights = np.zeros(len(record.x))
-        weights[free] = v * (1.0 if v[np.argmax(np.abs(v))] > 0 else -1.0)
-        err = np.inf if unknown else float(np.sqrt(max(v @ cov @ v, 0.0)))
-        share = 0.0 if unknown else float((v @ prior @ v) / (v @ told @ v))
+    for weights, unknown in [*((v, False) for v in known), *((basis @ v, True) for v in lost.T)]:
+        weights = weights * (1.0 if weights[np.argmax(np.abs(weights))] > 0 else -1.0)
+        err = np.inf if unknown else float(np.sqrt(max(weights @ cov @ weights, 0.0)))
+        share = 0.0
+        if not unknown and prior.any():
+            share = float((weights @ prior @ weights) / (weights @ told @ weights))
         out.append(Combination(weights, err, share))
     return out
 
@@ -81,7 +83,7 @@ def run_shares(record: FitRecord, kind: str) -> Array:
         by_runs = record.facts.chi_squared_by_runs
         runs = runs + (total - runs) * (min(by_runs / size, 1.0) if size > 0 else 1.0)
     share = np.divide(runs, total, out=np.full(len(total), np.nan), where=total > 0)
-    return np.where(record.data.free & ~record.data.undetermined, share, np.nan)
+    return np.where(record.free & ~record.undetermined, share, np.nan)
 
 
 def prior_shares(record: FitRecord) -> Array:
@@ -90,9 +92,9 @@ def prior_shares(record: FitRecord) -> Array:
     Of one parameter it is the share of the prior in the information P / (J'J + P); 0 without a
     prior.
     """
-    prior, total = map(np.diagonal, _parts(record))
+    prior, total = (np.diagonal(record.of_all(a)) for a in _parts(record))
     share = np.divide(prior, total, out=np.full(len(total), np.nan), where=total > 0)
-    return np.where(record.data.undetermined, np.nan, share)
+    return np.where(record.undetermined, np.nan, share)
 
 
 def determined_by_data(record: FitRecord) -> float:

@@ -63,20 +63,25 @@ LOSSES = {
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Parameters known before: (x - mean)' P^-1 (x - mean), as rows |W (x - mean)|^2.
+    """Parameters known before: (x - mean)' P^-1 (x - mean), as rows |W x - target|^2.
 
     Attributes
     ----------
-    mean : array, shape (m,)
     whitening : array, shape (p, m)
         W, one row for each direction that is known.
+    target : array, shape (p,)
+        W mean.
     """
 
-    mean: Array
     whitening: Array
+    target: Array
 
     def residuals(self, x: Array) -> Array:
-        return self.whitening @ (x - self.mean)
+        return self.whitening @ x - self.target
+
+    def by(self, base: Array, basis: Array) -> Prior:
+        """The same of z, where x = base + basis z."""
+        return Prior(self.whitening @ basis, self.target - self.whitening @ base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from gradiator_np._calibration.prediction import Prediction
 from gradiator_np._estimate import jacobian
 from gradiator_np._evaluate import Evaluator
 from gradiator_np._options import Options, RunOptions
+from gradiator_np._propagation import propagate
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import EvaluationError, last_line
 from gradiator_np._signatures import complete, defaults
@@ -64,9 +65,9 @@ def predict(
     count = None if sampling is None else checks.integer(sampling, "sampling", 2)
     at = _forecast(record, forecast, kind, options)
     std = None if sigma is None else _new_sigma(sigma, residual_sd, at.layout)
-    variance, along = propagated(at.jac, cov)
+    variance, stderr_error = _propagated(at, cov, kind)
+    unknown = np.isinf(variance)
     added, lost = undetermined_part(record, at.jac, variance)
-    stderr_error, unknown = _errors_of_jac(at, along, record.data.free)
     variance = np.where(lost | unknown, np.inf, variance + added + np.square(at.noise))
     vague = np.sqrt(variance) > np.abs(at.jac) @ _size(record) + at.noise
     status, parts = _verdict(at, lost, unknown, vague & ~lost, stderr_error, np.sqrt(variance))
@@ -84,19 +85,27 @@ def predict(
                       stderr_error, std, draws, new, record, kind)  # fmt: skip
 
 
-def propagated(jac: Array, cov: Array) -> tuple[Array, Array]:
-    """Variances g C g' (n,), and the directions C g' / (g C g')^(1/2) (n, m) that they answer to.
+def _propagated(at: Forecast, cov: Array, kind: str) -> tuple[Array, Array]:
+    """Variances g C g' (n,), and the errors of their roots by those of g.
 
-    The derivative of the standard deviation by g is that direction. Variances are nan where
-    rounding has left C indefinite along g.
+    inf where g is not determined, nan where C is not.
+
+    Raises
+    ------
+    ValueError
+        Where C is no covariance, as by Hessians it may be.
     """
-    along = jac @ cov
-    terms = along * jac
-    variance = terms.sum(1)
-    rounding = jac.shape[1] * checks.EPS * np.abs(terms).sum(1)
-    variance = np.where(variance < -rounding, np.nan, np.maximum(variance, 0.0))
-    root = np.sqrt(variance)[:, None]
-    return variance, np.divide(along, root, out=np.zeros_like(along), where=root > 0)
+    if not np.isfinite(cov).all():
+        unknown = np.full(len(at.value), np.nan)
+        return unknown, unknown
+    if kind == "hessian" and np.linalg.eigvalsh(cov)[0] < -1e-9 * np.trace(cov):
+        raise ValueError(
+            "the Hessian is not positive definite here, so kind='hessian' is no covariance: take "
+            "another kind"
+        )
+    found = propagate(at.jac if at.estimate is None else at.estimate, cov)
+    flat = found.estimate.frame.y_layout.flatten
+    return np.square(flat(found.std_y)), flat(found.std_stderr)
 
 
 def _forecast(record: FitRecord, forecast: Any, kind: str, options: Mapping[str, Any]) -> Forecast:
@@ -134,7 +143,7 @@ def _differentiated(
     """Its Jacobian over the range that the errors of the parameters span."""
     size, stderr = _size(record), record.stderr(kind)
     unit = np.where(np.isfinite(stderr) & (stderr > 0), stderr, size)
-    free, like_x = record.data.free, record.x_layout.unflatten
+    free, like_x = record.free, record.x_layout.unflatten
     low, high = np.where(free, record.low, record.x), np.where(free, record.high, record.x)
     own: dict[str, Any] = {
         "x_scale": like_x(np.maximum(unit, LEAST_STEP * size)),
@@ -185,11 +194,13 @@ def undetermined_part(record: FitRecord, jac: Array, variance: Array) -> tuple[A
     alone all were lost.
     """
     size = _size(record)
-    lost = record.lost
-    lost = lost / np.abs(lost / size[:, None]).max(0, initial=1e-300)
+    steps = record.lost
+    lost = (record.coordinates.basis * record.unit) @ steps
+    length = np.abs(lost / size[:, None]).max(0, initial=1e-300)
+    steps, lost = steps / length, lost / length
     stderr = np.sqrt(variance)[:, None]
     change = np.abs(jac @ lost)
-    noise = stderr * record.data.slope_noise(lost / record.unit[:, None])
+    noise = stderr * record.data.slope_noise(steps)
     none = change <= len(record.x) * checks.EPS * (np.abs(jac) @ np.abs(lost))
     little = change <= DEPENDS * stderr
     by_chance = (change <= SIGNIFICANT * noise) & (
@@ -199,18 +210,6 @@ def undetermined_part(record: FitRecord, jac: Array, variance: Array) -> tuple[A
     depends = ~(none | ((little | by_chance) & told))
     added = np.where(none | depends, 0.0, np.square(change) + np.square(noise) * ~little)
     return added.sum(1), depends.any(1)
-
-
-def _errors_of_jac(at: Forecast, along: Array, free: Mask) -> tuple[Array, Mask]:
-    """Standard errors of standard errors (n,), and where J itself is not determined."""
-    if at.estimate is None:
-        return np.zeros(len(along)), np.zeros(len(along), bool)
-    cov = at.estimate.solution.cov
-    each = np.broadcast_to(cov.stderr(), at.jac.shape)
-    unknown = np.isinf(each[:, free]).any(1)
-    # one forecast at a time: n^2 products of length m, but no n x n matrix of tangents
-    errors = [cov.jvp_stderr(u)[i] for i, u in enumerate(along)]
-    return np.where(unknown, np.inf, np.array(errors)), unknown
 
 
 def _verdict(
@@ -252,38 +251,39 @@ def _verdict(
 def drawn_parameters(
     record: FitRecord, kind: str, count: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Parameters (count, m) from their law within the bounds, and factors (count,) of Student's t.
+    """Parameters (count, m) by their law, within the bounds, and factors (count,) of Student's t.
 
     Raises
     ------
     ValueError
         Where nothing tells their errors, or hardly any draw keeps to the bounds.
     """
-    cov, dof = record.covariance(kind), record.quantile_dof(kind)
+    cov, dof = record.searched_covariance(kind), record.quantile_dof(kind)
     if not np.isfinite(cov).all():
         raise ValueError(
             "nothing tells the errors of the parameters (no more residuals than parameters), so "
             "none can be drawn; give sigma and absolute_sigma=True to the fit"
         )
-    size = np.sqrt(np.diagonal(cov))
+    size = np.sqrt(np.maximum(np.diagonal(cov), 0.0))
     unit = np.where(size > 0, size, 1.0)
     vals, vecs = np.linalg.eigh(cov / np.outer(unit, unit))
-    root = unit[:, None] * vecs * np.sqrt(np.maximum(vals, 0.0))
-    points, factors, left = [np.empty((0, len(size)))], [np.empty(0)], MOST_DRAWS
+    half = unit[:, None] * vecs * np.sqrt(np.maximum(vals, 0.0))
+    root = (record.coordinates.basis * record.unit) @ half
+    points, factors, left = [np.empty((0, len(record.x)))], [np.empty(0)], MOST_DRAWS
     while sum(map(len, points)) < count and left:
         factor = np.ones(count) if np.isinf(dof) else np.sqrt(dof / rng.chisquare(dof, count))
-        x = record.x + factor[:, None] * (rng.standard_normal((count, len(size))) @ root.T)
-        x = np.where(record.data.free, x, record.x)
-        inside = ((x >= record.low) & (x <= record.high)).all(1)
+        x = record.x + factor[:, None] * (rng.standard_normal((count, len(cov))) @ root.T)
+        x = np.where(record.free, x, record.x)
+        inside = record.within(x)
         points.append(x[inside])
         factors.append(factor[inside])
         left -= 1
     if not left:
-        near = (record.x - record.low < size) | (record.high - record.x < size)
-        held = record.x_layout.listed("x", np.flatnonzero(near))
+        near = (record.x <= record.low) | (record.x >= record.high)
+        held = record.x_layout.listed("x", np.flatnonzero(near & record.free))
         raise ValueError(
-            f"fewer than one of {MOST_DRAWS} draws of the parameters lies within their bounds; fix "
-            f"those that bounds hold: {held}"
+            f"fewer than one of {MOST_DRAWS} draws of the parameters lies within their bounds and "
+            f"constraints; fix what they hold ({held or 'none is at its bound'})"
         )
     return np.concatenate(points)[:count], np.concatenate(factors)[:count]
 
@@ -317,7 +317,8 @@ def _bent(at: Forecast, draws: Array, variance: Array, record: FitRecord, kind: 
     linear = 2.0 * record.quantile(0.95, kind) * np.sqrt(variance)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (high - low) / linear
-    off = np.isfinite(linear) & (linear > 0) & (np.abs(ratio - 1.0) > 0.2)
+    rounding = 1e3 * checks.EPS * np.abs(at.value)
+    off = np.isfinite(linear) & (linear > rounding) & (np.abs(ratio - 1.0) > 0.2)
     if not off.any():
         return []
     names = at.layout.listed("y", np.flatnonzero(off))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.constraints import (
+    Coordinates,
+    half_spaces,
+    reduced,
+    require_feasible,
+    rows_of,
+)
 from gradiator_np._calibration.objective import LOSSES, Objective, Prior
 from gradiator_np._samples import Samples
 from gradiator_np._settings import scale_of
@@ -36,8 +43,16 @@ class FitProblem:
 
     Attributes
     ----------
-    x0, scale, low, high : array, shape (m,)
+    x0, scale, low, high : array, shape (k,)
+        Of the parameters that are searched: all m but those that equalities make dependent.
         Bounds of a fixed parameter are both its value in x0.
+    rows, limits : array, shape (q, k) and (q,)
+        Half-spaces rows x <= limits.
+    coordinates : Coordinates
+        From these parameters to all of them.
+    bounds : pair of array, shape (m,)
+        Of all parameters.
+    x_scale : array, shape (m,)
     fixed : array of bool, shape (m,)
         Parameters that are taken for known.
     x_layout : Layout
@@ -57,6 +72,11 @@ class FitProblem:
     scale: Array
     low: Array
     high: Array
+    rows: Array
+    limits: Array
+    coordinates: Coordinates
+    bounds: tuple[Array, Array]
+    x_scale: Array
     fixed: Mask
     x_layout: Layout
     objective: Objective
@@ -83,8 +103,19 @@ class FitProblem:
         scale = scale_of(flat, options["x_scale"], layout)
         fixed = _mask(options["fixed"], layout)
         low, high = np.where(fixed, flat, low), np.where(fixed, flat, high)
+        constraints = rows_of(options["constraints"], m)
+        require_feasible(constraints, flat, scale, low, high)
+        coordinates = reduced(constraints, flat, scale, low == high)
+        rows, limits = half_spaces(constraints, coordinates, low, high)
+        kept = coordinates.independent
+        widths = _half_widths(options["x_half_width"], options["x_rel_half_width"], layout)
+        if widths is not None and not coordinates.trivial:
+            raise ValueError("x_half_width does not go with equality constraints; leave it out")
         noise, samples, max_nfev = options["run_noise"], options["samples"], options["max_nfev"]
         objective = _objective(options, layout)
+        if objective.prior is not None:
+            prior = objective.prior.by(coordinates.base, coordinates.basis)
+            objective = replace(objective, prior=prior)
         absolute = options["absolute_sigma"]
         if absolute is None:
             absolute = objective.prior is not None
@@ -96,12 +127,18 @@ class FitProblem:
                 f"parameter, (n, {m})"
             )
         return cls(
-            flat, scale, low, high, fixed, layout, objective, bool(absolute),
+            flat[kept], scale[kept], low[kept], high[kept], rows, limits, coordinates,
+            (low, high), scale, fixed, layout, objective, bool(absolute),
             None if noise is None else checks.noise(noise, what="run_noise"),
-            _half_widths(options["x_half_width"], options["x_rel_half_width"], layout), jac0,
-            None if samples is None else _flat(samples, m),
+            widths, None if jac0 is None else jac0 @ coordinates.basis,
+            None if samples is None else _flat(samples, coordinates, scale),
             DEFAULT_BUDGET * (m + 1) if max_nfev is None else checks.integer(max_nfev, "max_nfev"),
         )  # fmt: skip
+
+    @property
+    def movable(self) -> Mask:
+        """Parameters (m,) that are neither fixed nor tied to fixed ones only."""
+        return np.abs(self.coordinates.basis) @ (self.high > self.low) > 0
 
     def check_residuals(self, layout: Layout, dtype: np.dtype[Any]) -> None:
         """Refuse a first value of fun that does not fit the other arguments.
@@ -197,7 +234,8 @@ def _prior(mean: Any, std: Any, cov: Any, layout: Layout) -> Prior | None:
                 f"prior_std must be positive, got {std!r:.60}; inf where nothing is known, "
                 "fixed= for parameters that are known exactly"
             )
-        return Prior(center, np.diag(1.0 / each)[np.isfinite(each)])
+        whitening = np.diag(1.0 / each)[np.isfinite(each)]
+        return Prior(whitening, whitening @ center)
     matrix, m = checks.float_array(cov, 2, "prior_cov"), layout.size
     if matrix.shape != (m, m):
         raise ValueError(f"prior_cov has shape {matrix.shape}, expected {(m, m)}")
@@ -211,7 +249,8 @@ def _prior(mean: Any, std: Any, cov: Any, layout: Layout) -> Prior | None:
             "no error; fix parameters that are known exactly (fixed=), or use constraints"
         )
     factor = np.linalg.cholesky(scaled)
-    return Prior(center, np.linalg.inv(factor) / size)
+    whitening = np.linalg.inv(factor) / size
+    return Prior(whitening, whitening @ center)
 
 
 def check_real(dtype: np.dtype[Any]) -> None:
@@ -235,7 +274,9 @@ def _half_widths(absolute: Any, relative: Any, layout: Layout) -> HalfWidths | N
     return wanted
 
 
-def _flat(samples: Samples, m: int) -> Samples | None:
+def _flat(samples: Samples, coordinates: Coordinates, scale: Array) -> Samples | None:
+    """Earlier runs, by the parameters that are searched; those that break equalities are left."""
+    m = len(scale)
     if not isinstance(samples, Samples):
         raise TypeError(f"samples must be Samples, as results hold them, got {samples!r:.60}")
     if not len(samples):
@@ -244,4 +285,8 @@ def _flat(samples: Samples, m: int) -> Samples | None:
     outputs = np.asarray(samples.outputs, float).reshape(len(samples), -1)
     if points.shape[1] != m:
         raise ValueError(f"samples have {points.shape[1]} parameters, x0 has {m}")
-    return Samples(points, outputs, samples.errors)
+    z = points[:, coordinates.independent]
+    holds = (np.abs(coordinates.expand(z) - points) <= 1e-8 * scale).all(axis=1)
+    kept = np.flatnonzero(holds)
+    errors = {row: samples.errors[i] for row, i in enumerate(kept.tolist()) if i in samples.errors}
+    return Samples(z[holds], outputs[holds], errors)

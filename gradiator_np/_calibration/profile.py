@@ -179,15 +179,22 @@ class Profiler:
         return side
 
     def _at(self, j: int, value: float, side: _Side) -> ConditionalFit | None:
-        """The conditional fit at a value, from where the nearest ones and the covariance lead."""
+        """The conditional fit at a value; None where no run succeeded.
+
+        From where the nearest one and the covariance lead; where that is too far off, from the
+        nearest one itself.
+        """
         nearest = int(np.argmin(np.abs(np.array(side.value) - value)))
-        step = value - side.value[nearest]
-        start = side.x[nearest] + self.covariance[:, j] / self.covariance[j, j] * step
-        start = np.clip(start, self.low, self.high)
-        start[j] = value
-        found = self.fit(start, j)
-        side.nfev += found.nfev
-        return found if np.isfinite(found.sum_of_squares) else None
+        along = self.covariance[:, j] / self.covariance[j, j]
+        for share in (1.0, 0.0):
+            start = side.x[nearest] + share * along * (value - side.value[nearest])
+            start = np.clip(start, self.low, self.high)
+            start[j] = value
+            found = self.fit(start, j)
+            side.nfev += found.nfev
+            if np.isfinite(found.sum_of_squares):
+                return found
+        return None
 
     def _t(self, found: ConditionalFit) -> float | None:
         """Profile t; None where the sum of squares is clearly lower than that of the fit."""

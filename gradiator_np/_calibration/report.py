@@ -18,7 +18,8 @@ from gradiator_np._calibration.identifiability import (
     run_shares,
 )
 from gradiator_np._calibration.labels import parameter_names, parameter_units
-from gradiator_np._calibration.tables import Section, as_html, as_text, data_frame
+from gradiator_np._calibration.tables import Section, as_html, as_text
+from gradiator_np._propagation.tables import data_frame
 from gradiator_np._samples import Samples
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout
@@ -165,11 +166,11 @@ def _scale(x_scale: Any, record: FitRecord, layout: Layout) -> Array:
 
 def _states(record: FitRecord) -> list[str]:
     """What is to be said of each parameter beside its numbers."""
-    free, x = record.data.free, record.x
+    free, x = record.free, record.x
     state = np.full(len(x), "", object)
     state[free & (x <= record.low)] = "at lower bound"
     state[free & (x >= record.high)] = "at upper bound"
-    state[record.data.undetermined] = "undetermined"
+    state[record.undetermined] = "undetermined"
     state[~free] = "fixed"
     return list(state)
 

@@ -105,7 +105,7 @@ def parameters(
 
 def _bounds(record: FitRecord) -> list[str] | None:
     """Bounds of the fitted parameters; None where there are none at all."""
-    both = list(zip(record.low, record.high, record.data.free))
+    both = list(zip(record.low, record.high, record.free))
     if not any(free and (np.isfinite(low) or np.isfinite(high)) for low, high, free in both):
         return None
     return [f"{low:.6g} to {high:.6g}" if free else "" for low, high, free in both]
@@ -137,8 +137,8 @@ def worth_of_runs(
     if little:
         of = "" if len(little) == len(known) else f" of {_listed(names, little)}"
         lines.append(
-            f"Noise of the runs is at most {percent(max(share[little]))} of the variance behind "
-            f"the bars{of}: more runs will not help."
+            f"Noise of the runs has a share of {percent(max(share[little]))} at most in the "
+            f"variance behind the bars{of}: more runs will not help."
         )
     if some:
         lines.append(f"{_makes(names, share, some)}: {_gain(record, share, some)}.")
@@ -279,10 +279,11 @@ def _combination(c: Combination, names: Sequence[str]) -> str:
 
 def prior_knowledge(record: FitRecord, names: Sequence[str], share: Array) -> Section:
     """What the data add to the prior."""
-    free = record.data.free
+    free = record.free
     mostly = [j for j in range(len(free)) if free[j] and share[j] > MUCH]
-    lines = [f"The data determine {determined_by_data(record):.2f} of {free.sum()} parameters "
-             "(trace of the averaging kernel), the prior the rest."]  # fmt: skip
+    count, all_of = determined_by_data(record), int(record.data.free.sum())
+    lines = [f"The data determine {count:.2f} of {all_of} parameters (trace of the averaging "
+             "kernel), the prior the rest."]  # fmt: skip
     if mostly:
         lines.append(f"More prior than data: {_listed(names, mostly)}.")
     return Section("Prior", (), lines)

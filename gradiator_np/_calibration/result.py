@@ -10,18 +10,19 @@ from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult
+from scipy.optimize import OptimizeResult, nnls
 
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
 from gradiator_np._calibration.fit_statistics import residual_sd
 from gradiator_np._calibration.local_model import LocalModel
-from gradiator_np._calibration.parameter_covariance import DataErrors, data_errors
+from gradiator_np._calibration.parameter_covariance import data_errors
 from gradiator_np._calibration.predict import predict
 from gradiator_np._calibration.prediction import Prediction
 from gradiator_np._calibration.profile import ConditionalFit, Profile, Profiler
 from gradiator_np._calibration.report import FitReport, report_of
 from gradiator_np._calibration.search import Search
+from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
 from gradiator_np._covariance import ConfidenceInterval
 from gradiator_np._options import Options, takes
@@ -411,12 +412,19 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     objective, n = problem.objective, log.n_data
     data = data_errors(model, objective, y_unit, free, problem.absolute_sigma)
     data = replace(data, undetermined=data.undetermined | undetermined)
-    record = FitRecord(x, unit, y_unit, problem.x_layout, problem.low, problem.high, data,
-                       _run_covariance(model, active, run_stderr), objective,
-                       _facts(search, model))  # fmt: skip
+    coordinates, movable = problem.coordinates, problem.movable
+    record = FitRecord(
+        coordinates.expand(x), *problem.bounds, movable,
+        movable & (np.abs(coordinates.basis) @ data.undetermined > 0), problem.x_layout,
+        coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
+        _facts(search, model),
+    )  # fmt: skip
     output = objective.output(model.residuals[:n] * y_unit)
     by_output = objective.slope(output)[:, None] / y_unit
-    jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group[:n], 1:]
+    # from the parameters that were searched to all: the least J that has these slopes
+    back = np.linalg.pinv(coordinates.basis) / unit[:, None]
+    jac_variance = np.einsum("gij,ik,jk->gk", model.covariances[:, 1:, 1:], back, back)
+    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[model.group[:n]] / by_output
     grad = model.jac.T @ model.residuals / unit
     run_noise = model.noise[:n] / by_output[:, 0]
     reason, samples = search.reason, log.samples
@@ -426,24 +434,24 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     same = np.ptp(run_noise) <= 1e-12 * run_noise.max()
     found = LeastSquaresResult()
     found.update(
-        x=like_x(x),
+        x=like_x(record.x),
         cost=0.5 * model.sum_of_squares * y_unit * y_unit,
         fun=like_y(output),
-        jac=model.jac[:n] / unit / by_output,
-        grad=like_x(grad * y_unit * y_unit),
-        optimality=_optimality(x, grad, problem.low, problem.high) * y_unit * y_unit,
-        active_mask=like_x(_active_mask(x, problem.low, problem.high)),
+        jac=model.jac[:n] @ back / by_output,
+        grad=like_x(model.residuals @ model.jac @ back * y_unit * y_unit),
+        optimality=_optimality(x, grad, search.region) * y_unit * y_unit,
+        active_mask=like_x(_active_mask(record.x, *problem.bounds)),
         nfev=search.nfev,
         njev=search.iterations,
         status=reason.code,
-        message=_message(search, data, samples),
+        message=_message(search, record, samples),
         success=reason.success,
         reason=reason,
         stderr=like_x(record.stderr("gauss-newton")),
-        run_stderr=like_x(run_stderr * unit),
+        run_stderr=like_x(record.stderr("runs")),
         cov=record.covariance("gauss-newton"),
-        jac_stderr=np.sqrt(jac_variance) / unit / by_output,
-        undetermined=like_x(data.undetermined),
+        jac_stderr=jac_stderr,
+        undetermined=like_x(record.undetermined),
         run_noise=float(run_noise[0]) if same else like_y(run_noise),
         rounds=search.rounds,
         samples=samples,
@@ -455,7 +463,10 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
 def _facts(search: Search, model: LocalModel) -> ModelFacts:
     by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
     problem = search.problem
-    return ModelFacts(problem.x0, problem.scale, len(model.samples), by_runs)
+    start = problem.coordinates.expand(problem.x0)
+    return ModelFacts(
+        start, problem.x_scale, problem.rows, problem.limits, len(model.samples), by_runs
+    )
 
 
 def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:
@@ -466,12 +477,20 @@ def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:
     return cov
 
 
-def _optimality(x: Array, grad: Array, low: Array, high: Array) -> float:
+def _optimality(x: Array, grad: Array, region: TrustRegion) -> float:
     """First-order optimality: the gradient times the distance to the bound that it points at.
 
-    1 in place of an infinite distance: Coleman and Li, SIAM J. Optim. 6 (1996) 418.
+    1 in place of an infinite distance: Coleman and Li, SIAM J. Optim. 6 (1996) 418. Of the
+    gradient, what half-spaces that hold x can balance is taken away first.
     """
-    distance = np.where(grad < 0, high - x, x - low)
+    if region.rows is not None and region.limits is not None:
+        slack = region.limits - region.rows @ x
+        holding = slack <= 1e-8 * (np.abs(region.rows) @ region.scale)
+        if holding.any():
+            lines = region.rows[holding].T
+            multipliers, _ = nnls(lines, -grad)
+            grad = grad + lines @ multipliers
+    distance = np.where(grad < 0, region.high - x, x - region.low)
     return float(np.max(np.abs(grad) * np.where(np.isfinite(distance), distance, 1.0)))
 
 
@@ -480,15 +499,14 @@ def _active_mask(x: Array, low: Array, high: Array) -> NDArray[np.intp]:
     return np.where(x <= low, -1, np.where(x >= high, 1, 0))
 
 
-def _message(search: Search, data: DataErrors, samples: Samples) -> str:
+def _message(search: Search, record: FitRecord, samples: Samples) -> str:
     """Why the search ended, what bounds hold, what is not determined, and how many runs failed."""
-    layout, problem = search.problem.x_layout, search.problem
+    layout, x, data = record.x_layout, record.x, record.data
     parts = [MESSAGES[search.reason]]
-    x, _, active = search.answer()
-    for at, side in (((x <= problem.low), "lower"), ((x >= problem.high), "upper")):
-        if names := layout.listed("x", np.flatnonzero(at & active & data.free)):
+    for at, side in (((x <= record.low), "lower"), ((x >= record.high), "upper")):
+        if names := layout.listed("x", np.flatnonzero(at & record.free)):
             parts.append(f"{names} at the {side} bound")
-    if names := layout.listed("x", np.flatnonzero(data.undetermined)):
+    if names := layout.listed("x", np.flatnonzero(record.undetermined)):
         parts.append(f"The runs do not determine {names}")
     if data.dof <= 0 and data.variance is None:
         parts.append(

@@ -39,8 +39,9 @@ MAX_GROWTH = 1e4
 #: A run improves J where the expected loss by its errors exceeds this many predicted decreases.
 MOST_LOSS = 10.0
 #: A noise that was given is not believed where the runs scatter by less or more than this factor of
-#: it, as so many contrasts tell (of 450 fits with the right noise the factor was 0.50 to 3.2).
-NOISE_FACTOR, LEAST_CONTRASTS = 10.0, 10
+#: it, as so many contrasts of points tell (of 450 fits with the right noise the factor was 0.50 to
+#: 3.2); fewer do not tell noise from curvature.
+NOISE_FACTOR, LEAST_CONTRASTS = 10.0, 5
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
 
@@ -89,9 +90,15 @@ class Search:
     def __init__(self, problem: FitProblem, rng: np.random.Generator) -> None:
         m = len(problem.x0)
         self.problem = problem
-        self.log = FitLog(problem.noise, problem.objective, MAX_GROWTH)
+        self.log = FitLog(
+            problem.noise, problem.objective, MAX_GROWTH,
+            None if problem.coordinates.trivial else problem.coordinates,
+        )  # fmt: skip
         self._first_radius = RADIUS * float(np.sqrt(m))
-        self.region = TrustRegion(problem.scale, problem.low, problem.high, self._first_radius)
+        half_spaces = (problem.rows, problem.limits) if len(problem.rows) else (None, None)
+        self.region = TrustRegion(
+            problem.scale, problem.low, problem.high, self._first_radius, 0.0, *half_spaces
+        )
         self.center = -1
         self.rounds = self.iterations = 0
         self._rng = rng
@@ -329,7 +336,7 @@ class Search:
         log, data = self.log, slice(self.log.n_data)
         region = self.region.with_radius(self._first_radius).with_difference_step(1.0)
         found = model_about(it.x, log, region, self._most_samples, log.rounding, False)
-        if log.n_data * (len(found.samples) - 1 - len(it.x)) < LEAST_CONTRASTS:
+        if len(found.samples) - 1 - len(it.x) < LEAST_CONTRASTS:
             return False
         given = float(np.linalg.norm(it.model.noise[data]))
         seen = float(np.linalg.norm(found.noise[data]))

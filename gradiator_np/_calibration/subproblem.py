@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradiator_np._calibration.constraints import constrained_step
 from gradiator_np._typing import Array, Mask
 
+#: A step that ends so near to a bound, in radii, is on it: rounding of NNLS.
+NEAR_BOUND = 1e-9
 
-def solve_subproblem(residuals: Array, jac: Array, low: Array, high: Array) -> tuple[Array, Mask]:
-    """min |r + J u| over |u| <= 1, low <= u <= high: u, and the active set of the bounds.
+
+def solve_subproblem(
+    residuals: Array, jac: Array, low: Array, high: Array, rows: Array, room: Array
+) -> tuple[Array, Mask]:
+    """min |r + J u| over |u| <= 1, low <= u <= high, rows u <= room: u, and the bounds it meets.
 
     Inputs that hit a bound join the active set and the others are solved again; then one at a
     time is released whose slope points inside, as long as that gains.
@@ -19,7 +25,15 @@ def solve_subproblem(residuals: Array, jac: Array, low: Array, high: Array) -> t
     jac : array, shape (n, m)
     low, high : array, shape (m,)
         About u = 0, which lies within them.
+    rows, room : array, shape (q, m) and (q,)
+        Half-spaces, none for bounds alone.
     """
+    if len(rows):
+        each = np.eye(len(low))
+        g, h = np.vstack([rows, each, -each]), np.concatenate([room, high, -low])
+        u = constrained_step(residuals, jac, g[np.isfinite(h)], h[np.isfinite(h)])
+        u = np.clip(u, low, high)
+        return u, (u <= low + NEAR_BOUND) | (u >= high - NEAR_BOUND)
     fixed = high <= low
     u, active = _step_with_active(residuals, jac, low, high, fixed)
     best = float(np.square(residuals + jac @ u).sum())

@@ -1,12 +1,11 @@
-"""Tables of what is reported: for people, for notebooks, for pandas."""
+"""Tables and sentences of what is reported, as text and as HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from textwrap import fill
-from typing import Any
 
 from gradiator_np._text import aligned
 
@@ -59,20 +58,3 @@ def as_html(sections: Iterable[Section]) -> str:
 
 def _cells(tag: str, row: Sequence[str]) -> str:
     return "".join(f'<{tag} style="text-align: right">{escape(cell)}</{tag}>' for cell in row)
-
-
-def data_frame(columns: Mapping[str, Sequence[Any]]) -> Any:
-    """Columns as a pandas DataFrame.
-
-    Raises
-    ------
-    ImportError
-        Where pandas is not installed.
-    """
-    try:
-        import pandas as pd
-    except ImportError as exc:
-        raise ImportError(
-            "to_dataframe needs pandas, which is not installed: pip install 'gradiator-np[pandas]'"
-        ) from exc
-    return pd.DataFrame(dict(columns))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradiator_np._calibration.constraints import TOLERANCE, least_distance
 from gradiator_np._typing import Array, Mask
 
 #: Actual over predicted decrease from which on the radius grows, and below which it shrinks.
@@ -31,6 +32,8 @@ class TrustRegion:
     scale, low, high : array, shape (m,)
     radius : float
         In units of ``scale``.
+    rows, limits : array, shape (q, m) and (q,), or None
+        Half-spaces rows x <= limits.
     difference_step : float
         Distance, in units of ``scale``, at which noise and curvature cost a difference the same:
         where a run tells most of J. 0 where it is not known yet.
@@ -41,6 +44,8 @@ class TrustRegion:
     high: Array
     radius: float
     difference_step: float = 0.0
+    rows: Array | None = None
+    limits: Array | None = None
 
     @property
     def unit(self) -> Array:
@@ -56,17 +61,33 @@ class TrustRegion:
         """A distance in units of ``scale`` as |u|."""
         return distance / self.radius
 
-    def box(self, center: Array) -> tuple[Array, Array]:
-        """The bounds as limits of u."""
-        return (self.low - center) / self.unit, (self.high - center) / self.unit
+    def box(self, center: Array) -> tuple[Array, Array, Array, Array]:
+        """The bounds as limits of u, and half-spaces g u <= h."""
+        low, high = (self.low - center) / self.unit, (self.high - center) / self.unit
+        if self.rows is None or self.limits is None:
+            return low, high, np.zeros((0, len(low))), np.zeros(0)
+        return low, high, self.rows * self.unit, np.maximum(self.limits - self.rows @ center, 0.0)
 
     def contains(self, x: Array) -> bool:
-        """Whether x keeps to the bounds."""
-        return bool(((self.low <= x) & (x <= self.high)).all())
+        """Whether x keeps to the bounds, and to half-spaces but for rounding."""
+        inside = bool(((self.low <= x) & (x <= self.high)).all())
+        if self.rows is None or self.limits is None:
+            return inside
+        slack = TOLERANCE * (np.abs(self.rows) @ np.abs(x) + np.abs(self.limits))
+        return inside and bool((self.rows @ x <= self.limits + slack).all())
 
     def clip(self, x: Array) -> Array:
-        """x within the bounds."""
-        return np.clip(x, self.low, self.high)
+        """x within the bounds and half-spaces: the nearest point, in units of the scale."""
+        x = np.clip(x, self.low, self.high)
+        if self.rows is None or self.limits is None or self.contains(x):
+            return x
+        each = np.eye(len(x))
+        lines = np.vstack([self.rows * self.scale, each, -each])
+        room = np.concatenate([self.limits - self.rows @ x, (self.high - x) / self.scale,
+                               (x - self.low) / self.scale])  # fmt: skip
+        known = np.isfinite(room)
+        step = least_distance(lines[known], room[known])
+        return x if step is None else np.clip(x + self.scale * step, self.low, self.high)
 
     @property
     def has_vanished(self) -> bool:
