@@ -52,7 +52,9 @@ def combinations(record: FitRecord, kind: str, scale: Array) -> list[Combination
         err = np.inf if unknown else float(np.sqrt(max(weights @ cov @ weights, 0.0)))
         share = 0.0
         if not unknown and prior.any():
+            # positive, both, but for rounding of what cancels
             share = float((weights @ prior @ weights) / (weights @ told @ weights))
+            share = min(max(share, 0.0), 1.0)
         out.append(Combination(weights, err, share))
     return out
 

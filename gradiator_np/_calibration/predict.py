@@ -29,6 +29,10 @@ DEPENDS = 0.1
 SIGNIFICANT = 3.0
 #: Steps of differences are no shorter, relative to the parameters: rounding costs more below.
 LEAST_STEP = checks.EPS ** (1 / 3)
+#: Steps of the default design are no shorter, in standard errors: slopes count over their range. Of
+#: a solver at rtol 1e-4 the standard errors of 240 forecasts were off by 0.4 at most with steps of
+#: any size (lack_of_fit), by 0.04 with this; of a smooth function by 1e-11 with both.
+WIDE_STEP = 0.1
 #: Draws that are made for one within the bounds, at most.
 MOST_DRAWS = 1000
 
@@ -142,13 +146,15 @@ def _differentiated(
 ) -> JacobianEstimate:
     """Its Jacobian over the range that the errors of the parameters span."""
     size, stderr = _size(record), record.stderr(kind)
-    unit = np.where(np.isfinite(stderr) & (stderr > 0), stderr, size)
+    # the last trust region, where nothing tells an error
+    region = np.abs(record.coordinates.basis) @ record.unit
+    unit = np.where(np.isfinite(stderr) & (stderr > 0), stderr, np.minimum(region, size))
     free, like_x = record.free, record.x_layout.unflatten
     low, high = np.where(free, record.low, record.x), np.where(free, record.high, record.x)
-    own: dict[str, Any] = {
-        "x_scale": like_x(np.maximum(unit, LEAST_STEP * size)),
-        "bounds": (like_x(low), like_x(high)),
-    }
+    unit = np.maximum(unit, LEAST_STEP * size)
+    own: dict[str, Any] = {"x_scale": like_x(unit), "bounds": (like_x(low), like_x(high))}
+    if options.keys().isdisjoint(("method", "rel_step", "abs_step", "min_step")):
+        own["min_step"] = like_x(WIDE_STEP * unit)
     return jacobian(forecast, like_x(record.x.copy()), **{**own, **options})
 
 

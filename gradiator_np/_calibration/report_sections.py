@@ -61,7 +61,9 @@ def percent(share: float) -> str:
     value = 100.0 * share
     if 0 < value < 0.01:
         return "<0.01 %"
-    return f"{value:.2g} %" if value < 100 else f"{value:.3g} %"
+    return (
+        f"{value:.2g} %" if value < 99.5 else f"{value:.0f} %" if value < 1e4 else f"{value:.1e} %"
+    )
 
 
 def ending(fit: Ended, statistics: FitStatistics) -> Section:
