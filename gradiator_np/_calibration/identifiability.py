@@ -96,7 +96,8 @@ def prior_shares(record: FitRecord) -> Array:
     """
     prior, total = (np.diagonal(record.of_all(a)) for a in _parts(record))
     share = np.divide(prior, total, out=np.full(len(total), np.nan), where=total > 0)
-    return np.where(record.undetermined, np.nan, share)
+    # where it is all that tells, cross terms with what the data tell may pass 1 by some percent
+    return np.where(record.undetermined, np.nan, np.clip(share, 0.0, 1.0))
 
 
 def determined_by_data(record: FitRecord) -> float:

@@ -93,8 +93,8 @@ def parameters(
         "stderr": [error(err) if err > 0 else "-" for err in stderr],
         "relative": [percent(r) if r > 0 else "" for r in relative],
         "start": [f"{x:.6g}" for x in record.facts.start],
-        "of it runs": [percent(share) for share in runs],
-        "of it prior": None if prior is None else [percent(share) for share in prior],
+        "by runs": [percent(share) for share in runs],
+        "rest by prior": None if prior is None else [percent(share) for share in prior],
         "bounds": _bounds(record),
         "": state if any(state) else None,
     }
@@ -119,7 +119,7 @@ def _meaning(record: FitRecord, kind: str) -> str:
     law = f"Student's t, {dof:.0f} degrees of freedom" if np.isfinite(dof) else "normal law"
     text = f"Standard errors {KINDS[kind]}"
     if kind != "runs":
-        text += ", noise of the runs included (its share of the variance beside it)"
+        text += ", noise of the runs included (its share of the variance under 'by runs')"
     if np.isnan(quantile):
         return text + "; no more residuals than parameters: nothing tells the errors of the data."
     return text + f"; 95 % intervals are {quantile:.3g} of them to either side ({law})."
@@ -249,7 +249,7 @@ def identifiable(
     lost = [c for c in found if np.isinf(c.stderr)]
     hidden = max(len(known) - 2 * LISTED, 0)
     best, worst = known[: LISTED if hidden else None], known[-LISTED:] if hidden else []
-    rows = [("stderr", *(("of it prior",) if prior else ()), "combination")]
+    rows = [("stderr", *(("by prior",) if prior else ()), "combination")]
     for c in [*best, *worst, *lost[: 2 * LISTED]]:
         err = error(c.stderr) if np.isfinite(c.stderr) else "undetermined"
         share = (percent(c.prior_share) if np.isfinite(c.stderr) else "",) if prior else ()
