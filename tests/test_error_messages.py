@@ -44,6 +44,8 @@ def asks(**options):
     return est
 
 
+FIT = least_squares(lambda x: np.array([x[0], x[1], x[0] + x[1]]) - [1.0, 2.0, 4.0], [1.0, 1.0])
+
 # A call, the error, and words that its message holds.
 MISTAKES = {
     # -- fun and x
@@ -270,6 +272,45 @@ MISTAKES = {
     "c in words": (lambda: solvers.Huber(c="a"), TypeError, "c must be numbers"),
     "eps in words": (
         lambda: solvers.ConsistentSet(np.eye(3), np.eye(3), "a"), TypeError, "norm of the errors",
+    ),
+    # -- reports and forecasts of fits
+    "names of others": (
+        lambda: FIT.report(names=["a"]), ValueError, "names has 1 words for 2 parameters",
+    ),
+    "names twice": (lambda: FIT.report(names=["a", "a"]), ValueError, "'a' more than once"),
+    "names as numbers": (lambda: FIT.report(names=[1, 2]), TypeError, "names must be words"),
+    "units by name": (
+        lambda: FIT.report(units={"a": "m"}), ValueError, "units has the keys ['a'], but the",
+    ),
+    "data of another shape": (
+        lambda: FIT.report(data=[1.0, 2.0]), ValueError, "data has shape (2,)",
+    ),
+    "data all the same": (lambda: FIT.report(data=1.0), ValueError, "data are all the same"),
+    "data with a hole": (
+        lambda: FIT.report(data=[1.0, np.nan, 3.0]), ValueError, "data must be finite",
+    ),
+    "a kind of no covariance": (
+        lambda: FIT.report(kind="white"), ValueError, "kind='white' is unknown",
+    ),
+    "a correlation above 1": (
+        lambda: FIT.report(min_correlation=2), ValueError, "min_correlation must be from 0 to 1",
+    ),
+    "combinations in units of 0": (lambda: FIT.report(x_scale=0), ValueError, "x_scale must be positive"),
+    "a forecast in words": (lambda: FIT.predict("f"), TypeError, "the matrix of a forecast"),
+    "a forecast by others": (
+        lambda: FIT.predict(np.eye(3)), ValueError, "a finite real matrix of 2 columns",
+    ),
+    "sigma below 0": (
+        lambda: FIT.predict([1.0, 1.0], sigma=-1), ValueError, "sigma must be finite and not neg",
+    ),
+    "sigma of another shape": (
+        lambda: FIT.predict(np.eye(2), sigma=np.ones(3)), ValueError, "sigma has shape (3,)",
+    ),
+    "a level in percent": (
+        lambda: FIT.predict([1.0, 1.0]).confidence_interval(95), ValueError, "0.95 means 95 %",
+    ),
+    "few draws": (
+        lambda: FIT.predict([1.0, 1.0], sampling=1), ValueError, "whole number of 2 or more",
     ),
 }  # fmt: skip
 

@@ -165,6 +165,20 @@ def test_what_the_data_do_not_determine_is_a_combination():
         assert "Not determined: 1 of 3" in section(report, "Combinations")
 
 
+def test_a_prior_tells_what_noise_of_the_runs_hides():
+    for seed in range(3):
+        prior = {"prior_mean": {"a": 0.0, "k": [0.0, 0.5]},
+                 "prior_std": {"a": np.inf, "k": [np.inf, 0.1]}}  # fmt: skip
+        fit = product_fit(3e-3, seed, sigma=0.02, **prior)
+        assert not fit.undetermined["k"].any()
+        # at least the prior's error, and what noise in J adds: of 60 fits a factor of 4 at most
+        assert 0.1 * (1 - 1e-6) <= fit.stderr["k"][1] < 1.0
+        report = fit.report()
+        assert report.prior_share[2] > 0.9
+        assert np.all(report.prior_share <= 1)
+        assert ".k[1]" in section(report, "Prior")
+
+
 def test_the_share_of_the_runs_and_what_it_means():
     """Runs of 1e-4 beside errors of data of 0.02, runs of 0.02 beside errors of 0.001."""
     quiet = fit_decay(1e-4, 0.02).report()

@@ -48,7 +48,6 @@ def test_forecasts_of_an_ode_hold_the_truth():
     assert found.success
     report = fit.report(names=module.NAMES)
     assert "more runs will not help" in " ".join(str(report).split())
-    # J by Gauss-Newton of a fit in which the scatter of the data is all that is left
     assert np.all(np.abs(fit.x - module.TRUTH) <= 4 * fit.stderr)
 
 

@@ -75,7 +75,8 @@ def draw(data, fit, path):
         left.fill_between(LATER, mean.low[k], mean.high[k], color=color, alpha=0.4, lw=0)
         left.plot(LATER, found.value[k], color=color, lw=1.2, label=f"{name}, fitted")
         left.plot(TIMES, data[k], "o", color=color, ms=4, label=f"{name}, measured")
-    left.set(xlabel="time in years", ylabel="population", xlim=(0, LATER[-1]), ylim=(0, 1.5 * data.max()),
+    left.set(xlabel="time in years", ylabel="population", xlim=(0, LATER[-1]),
+             ylim=(0, 1.5 * data.max()),
              title="95 % bands: of the model (dark), of one new count (light)")  # fmt: skip
     left.legend(fontsize=8, loc="upper left", ncol=2)
     low, high = fit.confidence_interval()

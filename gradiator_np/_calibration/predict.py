@@ -20,6 +20,7 @@ from gradiator_np._samples import EvaluationError, last_line
 from gradiator_np._signatures import complete, defaults
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout
+from gradiator_np._text import between
 from gradiator_np._typing import Array, Mask
 
 #: A forecast depends on what the data do not determine where a change of the parameters by their
@@ -329,6 +330,6 @@ def _bent(at: Forecast, draws: Array, variance: Array, record: FitRecord, kind: 
         return []
     names = at.layout.listed("y", np.flatnonzero(off))
     return [
-        f"Draws spread {ratio[off].min():.2g} to {ratio[off].max():.2g} times as far as stderr "
-        f"says: {names} bends within the errors of the parameters (or bounds cut them)"
+        f"Draws spread {between(ratio[off], '.2g')} times as far as stderr says, where forecasts "
+        f"bend within the errors of the parameters, or bounds cut them: {names}"
     ]

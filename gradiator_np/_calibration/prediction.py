@@ -38,7 +38,7 @@ class Prediction:
     >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
     >>> forecast = fit.predict(lambda x: x[0] + x[1] * np.array([6.0, 9.0]))
     >>> forecast.value.round(2), forecast.stderr.round(3)
-    (array([13.9 , 19.82]), array([0.172, 0.294]))
+    (array([13.89, 19.82]), array([0.172, 0.297]))
     """
 
     status: Status

@@ -33,8 +33,8 @@ from gradiator_np._text import MOST_ROWS, between, error, leaves, number
 from gradiator_np._typing import Array, Mask
 
 MESSAGES = {
-    Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; average runs, or set "
-    "x_half_width for narrower intervals of the parameters",
+    Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; where it makes much of "
+    "stderr (report() says how much), average runs or set x_half_width",
     Status.CONVERGED: "no run can lower the sum of squares by more than 1e-8 of it",
     Status.BUDGET: "max_nfev runs are used; raise it to go on from here",
     Status.NO_SIGNAL: "the residuals do not answer to the parameters beyond their noise, however "
@@ -57,7 +57,7 @@ class LeastSquaresResult(OptimizeResult):
     >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
     >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
     >>> fit.x.round(3), fit.stderr.round(3), str(fit.reason)
-    (array([2.062, 1.969]), array([0.115, 0.038]), 'converged')
+    (array([2.048, 1.974]), array([0.134, 0.044]), 'converged')
     """
 
     x: Any
@@ -187,8 +187,9 @@ class LeastSquaresResult(OptimizeResult):
         >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
         >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
         >>> report = fit.report(names=["offset", "slope"], units=["m", "m/s"], data=y)
-        >>> report.correlations
-        (Correlation(first='offset', second='slope', value=-0.8257228238447704),)
+        >>> first, second, correlation = report.correlations[0]
+        >>> first, second, round(correlation, 3)
+        ('offset', 'slope', -0.826)
         """
         return report_of(self, names=names, units=units, data=data, kind=kind,
                          min_correlation=min_correlation, x_scale=x_scale)  # fmt: skip

@@ -36,7 +36,7 @@ def as_text(sections: Iterable[Section]) -> str:
     parts = []
     for section in sections:
         lines = [fill(line, WIDTH, subsequent_indent="  ") for line in section.lines]
-        table = ["  " + line for line in aligned(section.rows)] if section.rows else []
+        table = ["  " + line.rstrip() for line in aligned(section.rows)] if section.rows else []
         parts.append("\n".join([section.title, *table, *lines]))
     return "\n\n".join(parts)
 
