@@ -295,7 +295,9 @@ MISTAKES = {
     "a correlation above 1": (
         lambda: FIT.report(min_correlation=2), ValueError, "min_correlation must be from 0 to 1",
     ),
-    "combinations in units of 0": (lambda: FIT.report(x_scale=0), ValueError, "x_scale must be positive"),
+    "combinations in units of 0": (
+        lambda: FIT.report(x_scale=0), ValueError, "x_scale must be positive",
+    ),
     "a forecast in words": (lambda: FIT.predict("f"), TypeError, "the matrix of a forecast"),
     "a forecast by others": (
         lambda: FIT.predict(np.eye(3)), ValueError, "a finite real matrix of 2 columns",
