@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import Bounds
+from scipy.optimize import Bounds, LinearConstraint
 
 from gradiator_np import (
     EvaluationError,
@@ -226,6 +226,45 @@ MISTAKES = {
     "a bound on errors in words": (
         lambda: jacobian(fun, X).consistent(entry_bound="a"), TypeError, "entry_bound must be",
     ),
+    "sigma of 0": (lambda: least_squares(fun, X, sigma=0.0), ValueError, "sigma must be positive"),
+    "sigma of another shape": (
+        lambda: least_squares(fun, X, sigma=[1.0]), ValueError, "one for each residual"),
+    "a loss in words": (lambda: least_squares(fun, X, loss="l1"), ValueError, "'soft_l1'"),
+    "f_scale of 0": (lambda: least_squares(fun, X, f_scale=0), ValueError, "f_scale must be pos"),
+    "a prior without sigma": (
+        lambda: least_squares(fun, X, prior_mean=0, prior_std=1), ValueError, "as sigma, 1.0"),
+    "a prior without width": (
+        lambda: least_squares(fun, X, prior_mean=0, sigma=1), ValueError, "either prior_std or"),
+    "a prior of relative weight": (
+        lambda: least_squares(
+            fun, X, prior_mean=0, prior_std=1, sigma=1, absolute_sigma=False),
+        ValueError, "leave absolute_sigma=False out"),
+    "a prior of no width": (
+        lambda: least_squares(fun, X, prior_mean=0, prior_std=0, sigma=1), ValueError, "fixed="),
+    "a singular prior": (
+        lambda: least_squares(fun, X, prior_mean=0, prior_cov=np.ones((3, 3)), sigma=1),
+        ValueError, "singular"),
+    "a prior that is not symmetric": (
+        lambda: least_squares(fun, X, prior_mean=0, prior_cov=np.triu(np.ones((3, 3))), sigma=1),
+        ValueError, "not symmetric"),
+    "fixed in numbers": (lambda: least_squares(fun, X, fixed=[1, 0]), TypeError, "True or False"),
+    "constraints as a function": (
+        lambda: least_squares(fun, X, constraints=fun), TypeError, "LinearConstraint"),
+    "constraints of another width": (
+        lambda: least_squares(fun, X, constraints=LinearConstraint([1, 1], 0, 9)),
+        ValueError, "give 3 columns"),
+    "constraints that contradict": (
+        lambda: least_squares(
+            fun, X,
+            constraints=[LinearConstraint([1, 1, 1], 9, 9), LinearConstraint([1, 1, 1], 0, 1)]),
+        ValueError, "no point holds them all"),
+    "constraints that x0 breaks": (
+        lambda: least_squares(fun, X, constraints=LinearConstraint([1, 1, 1], 9, 10)),
+        ValueError, "start within them, as at"),
+    "constraints of fixed parameters": (
+        lambda: least_squares(
+            fun, X, fixed=True, constraints=LinearConstraint([1, 1, 1], sum(X), sum(X))),
+        ValueError, "only fixed parameters"),
     "samples as a list": (lambda: least_squares(fun, X, samples=[1]), TypeError, "as results hold"),
     "samples that do not pair": (lambda: Samples([[1.0]], [[1.0], [2.0]]), ValueError, "1 points"),
     "a sample of words": (
@@ -305,7 +344,7 @@ MISTAKES = {
     "sigma below 0": (
         lambda: FIT.predict([1.0, 1.0], sigma=-1), ValueError, "sigma must be finite and not neg",
     ),
-    "sigma of another shape": (
+    "a forecast's sigma of another shape": (
         lambda: FIT.predict(np.eye(2), sigma=np.ones(3)), ValueError, "sigma has shape (3,)",
     ),
     "a level in percent": (

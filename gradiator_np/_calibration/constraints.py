@@ -14,7 +14,7 @@ from gradiator_np import _checks as checks
 from gradiator_np._typing import Array, Index
 
 #: Rows that hold to this, relative to their terms, hold but for rounding.
-TOLERANCE = 1e-10
+TOLERANCE = 1e-12
 
 
 class Rows(NamedTuple):

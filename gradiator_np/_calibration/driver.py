@@ -22,6 +22,9 @@ from gradiator_np._status import warn
 from gradiator_np._typing import Array
 from gradiator_np._workers import width
 
+#: Runs of a conditional fit, per parameter.
+CONDITIONAL_BUDGET = 25
+
 
 @takes(LeastSquaresOptions)
 def least_squares(
@@ -162,7 +165,8 @@ def _refit(
     like_x = problem.x_layout.unflatten
     again = {
         **options, "fixed": like_x(fixed), "samples": samples, "jac0": None,
-        "x_half_width": None, "x_rel_half_width": None, "x_scale": like_x(problem.x_scale),
+        "x_half_width": None, "x_rel_half_width": None,
+        "max_nfev": CONDITIONAL_BUDGET * len(start),
     }  # fmt: skip
     return least_squares(fun, like_x(start), on_error=on_error, **again)
 

@@ -92,6 +92,8 @@ class DataErrors:
             return np.asarray(self.cost_variance * by_data + self.by_prior)
         if kind == "hessian":
             bread = np.linalg.solve(np.eye(len(bread)) + bread @ self.curvature, bread)
+            if not self.robust:  # the observed information
+                return self._scale() * bread
         elif kind in HETEROSCEDASTIC:
             return np.asarray(bread @ self._scattered(kind) @ bread)
         return np.asarray(bread @ (self._scale() * self.gram + self._prior_meat) @ bread)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +17,9 @@ NEAR = 0.02
 MOST_FITS = 12
 #: Largest factor by which a trial goes further out than the last one.
 STRETCH = 3.0
+#: A profile t below this share of what a straight line promises is looked at half-way before it is
+#: believed: the others may have found another valley.
+MISSED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +79,11 @@ class Profile:
     message: str
 
     def __repr__(self) -> str:
-        width = abs(self.high - self.low) / 4
-        ends = ", ".join(number(end, width) for end in (self.low, self.high))
+        best = float(self.value[self.t == 0][0])
+        ends = ", ".join(number(end, abs(end - best) / 4) for end in (self.low, self.high))
         text = f"x{self.name} in [{ends}] at {100 * self.confidence_level:g} %"
         text += f" ({self.nfev} runs, {len(self.value) - 1} conditional fits)"
         return f"{text}. {self.message}" if self.message else text
-
-
-@dataclass(slots=True)
-class _Side:
-    """The search for one end: values and profile t so far, from the estimate outwards."""
-
-    value: list[float]
-    t: list[float]
-    x: list[Array] = field(default_factory=list)
-    end: float = np.nan
-    message: str = ""
-    nfev: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,108 +113,158 @@ class Profiler:
 
     def profile(self, j: int, name: str, level: float, quantile: float) -> Profile:
         """Both ends for parameter j, where the profile t is the quantile."""
-        sides = [self._side(j, sign, quantile) for sign in (-1.0, 1.0)]
-        low, high = sides
-        value = np.array([*low.value[::-1], *high.value[1:]])
-        t = np.array([*low.t[::-1], *high.t[1:]])
-        messages = dict.fromkeys(side.message for side in sides if side.message)
+        low, high = (_Side(self, j, sign, quantile) for sign in (-1.0, 1.0))
+        for side in (low, high):
+            side.search()
+        messages = dict.fromkeys(side.message for side in (low, high) if side.message)
+        x = np.array([*low.x[::-1], *high.x[1:]])
+        t = np.array([*(-t for t in low.t[::-1]), *high.t[1:]])
         return Profile(
-            name, low.end, high.end, level, value, t,
-            np.array([*low.x[::-1], *high.x[1:]]), low.nfev + high.nfev, "; ".join(messages),
+            name, low.end, high.end, level, x[:, j], t + 0.0, x, low.nfev + high.nfev,
+            "; ".join(messages),
         )  # fmt: skip
 
-    def _side(self, j: int, sign: float, quantile: float) -> _Side:
+
+class _Side:
+    """The search for one end: conditional fits, from the estimate outwards.
+
+    Attributes
+    ----------
+    distance, t : list of float
+        Of the fits that are believed, ascending distances from the estimate.
+    x : list of array, shape (m,)
+    end : float
+    message : str
+    nfev : int
+    """
+
+    def __init__(self, of: Profiler, j: int, sign: float, quantile: float) -> None:
+        self.distance, self.t, self.x = [0.0], [0.0], [of.x]
+        self.end, self.message, self.nfev = np.nan, "", 0
+        self._of, self._j, self._sign, self._quantile = of, j, sign, quantile
+        bound = float(of.low[j] if sign < 0 else of.high[j])
+        self._room = sign * (bound - float(of.x[j]))
+        self._outside = np.inf  # the least distance that is known to be too far
+
+    def _value(self, distance: float) -> float:
+        """Of the parameter; the bound itself where that is as far."""
+        if distance >= self._room:
+            return float((self._of.low if self._sign < 0 else self._of.high)[self._j])
+        return float(self._of.x[self._j] + self._sign * distance)
+
+    def search(self) -> None:
         """Secant steps of t, which is nearly straight, and bisection where they leave it."""
-        side = _Side([float(self.x[j])], [0.0], [self.x])
-        bound = float(self.low[j] if sign < 0 else self.high[j])
-        sd = float(np.sqrt(self.covariance[j, j]))
-        inside, outside = 0.0, np.inf  # distances known to be so
-        distance = quantile * sd
+        sd = float(np.sqrt(self._of.covariance[self._j, self._j]))
+        distance = self._quantile * sd
         for _ in range(MOST_FITS):
-            at_bound = sign * (bound - self.x[j]) <= distance
-            value = bound if at_bound else float(self.x[j] + sign * distance)
-            distance = abs(value - float(self.x[j]))
-            if distance <= inside:
-                side.end = bound
-                return side
-            found = self._at(j, value, side)
-            if found is None:  # too far for the runs; nearer by what is known to be inside
-                side.message = f"runs fail from {number(value, sd)} on"
-                outside = distance
-                distance = 0.5 * (inside + outside)
-                continue
-            t = self._t(found)
-            if t is None:
-                side.message = (
-                    f"a lower sum of squares was found at {number(value, sd)}: fit again from "
-                    "there (its parameters are in .x)"
-                )
-                return side
-            self._keep(side, value, sign * t, found)
-            if abs(t - quantile) <= NEAR * quantile:
-                side.end = float(self.x[j] + sign * self._crossing(side, quantile))
-                return side
-            if t < quantile:
-                if at_bound:
-                    side.end, side.message = bound, ""
-                    return side
-                inside = distance
-            else:
-                outside, side.message = distance, ""
-            distance = self._next(side, quantile, inside, outside)
-        if np.isinf(outside):
-            side.end = sign * np.inf
-            side.message = f"the sum of squares does not rise enough as far as {number(value, sd)}"
-        elif not side.message:
-            side.end = float(self.x[j] + sign * distance)
-        return side
+            distance = min(distance, self._room)
+            inside = self._inside
+            if distance <= inside:  # at the bound
+                self.end = self._value(distance)
+                return
+            slope = self.t[self.distance.index(inside)] / inside if inside else 1.0 / sd
+            found = self._fit(distance)
+            if found and found[0] < MISSED * min(slope * distance, self._quantile):
+                middle = 0.5 * (inside + distance)
+                between = self._fit(middle)
+                if between is None or between[0] > found[0]:
+                    found, distance = between, middle
+                else:
+                    self._take(middle, between)
+            self._take(distance, found)
+            if self.message.startswith("a lower"):
+                return
+            if any(abs(t - self._quantile) <= NEAR * self._quantile for t in self.t):
+                self.end = self._value(self._crossing())
+                return
+            if self._levels_off:
+                break
+            distance = self._next()
+        if np.isfinite(self._outside):
+            self.end = np.nan if self.message else self._value(distance)
+        else:
+            self.end = self._sign * np.inf
+            far = number(self._value(self.distance[-1]), sd)
+            self.message = f"the sum of squares does not rise enough as far as {far}"
 
-    def _at(self, j: int, value: float, side: _Side) -> ConditionalFit | None:
-        """The conditional fit at a value; None where no run succeeded.
+    def _fit(self, distance: float) -> tuple[float, Array] | None:
+        """Profile t and the parameters there; None where no run succeeded.
 
-        From where the nearest one and the covariance lead; where that is too far off, from the
-        nearest one itself.
+        From where the last two fits lead, at first the covariance; where that is too far off, from
+        the last one.
         """
-        nearest = int(np.argmin(np.abs(np.array(side.value) - value)))
-        along = self.covariance[:, j] / self.covariance[j, j]
+        of, j, value = self._of, self._j, self._value(distance)
+        near = int(np.argmin(np.abs(np.array(self.distance) - distance)))
+        along = self._sign * of.covariance[:, j] / of.covariance[j, j]
+        if len(self.x) > 1:
+            other = near - 1 if near else 1
+            apart = self.distance[near] - self.distance[other]
+            along = (self.x[near] - self.x[other]) / apart
         for share in (1.0, 0.0):
-            start = side.x[nearest] + share * along * (value - side.value[nearest])
-            start = np.clip(start, self.low, self.high)
+            start = self.x[near] + share * along * (distance - self.distance[near])
+            start = np.clip(start, of.low, of.high)
             start[j] = value
-            found = self.fit(start, j)
-            side.nfev += found.nfev
+            found = of.fit(start, j)
+            self.nfev += found.nfev
             if np.isfinite(found.sum_of_squares):
-                return found
+                rise = (found.sum_of_squares - of.sum_of_squares) / of.variance
+                if rise < -NEAR:
+                    self.message = (
+                        f"a lower sum of squares was found at {value:.6g}: fit again from there "
+                        "(its parameters are in .x)"
+                    )
+                return float(np.sqrt(max(rise, 0.0))), found.x
+        self.message = f"runs fail from {value:.6g} on"
         return None
 
-    def _t(self, found: ConditionalFit) -> float | None:
-        """Profile t; None where the sum of squares is clearly lower than that of the fit."""
-        rise = (found.sum_of_squares - self.sum_of_squares) / self.variance
-        return None if rise < -NEAR else float(np.sqrt(max(rise, 0.0)))
+    def _take(self, distance: float, found: tuple[float, Array] | None) -> None:
+        """Keep a fit, in the order of its distance."""
+        if found is None:
+            self._outside = min(self._outside, distance)
+            return
+        if distance in self.distance:
+            return
+        at = int(np.searchsorted(self.distance, distance))
+        for values, value in zip((self.distance, self.t, self.x), (distance, *found)):
+            values.insert(at, value)  # type: ignore[attr-defined]
+        if found[0] >= self._quantile:
+            self._outside = min(self._outside, distance)
 
-    @staticmethod
-    def _keep(side: _Side, value: float, t: float, found: ConditionalFit) -> None:
-        """In the order of the distance from the estimate."""
-        distance = [abs(v - side.value[0]) for v in side.value]
-        at = int(np.searchsorted(distance, abs(value - side.value[0])))
-        side.value.insert(at, value)
-        side.t.insert(at, t)
-        side.x.insert(at, found.x)
+    @property
+    def _inside(self) -> float:
+        """The largest distance that is known to be within the interval."""
+        known = zip(self.distance, self.t)
+        return max(d for d, t in known if t < self._quantile and d < self._outside)
 
-    @staticmethod
-    def _crossing(side: _Side, quantile: float) -> float:
+    @property
+    def _levels_off(self) -> bool:
+        """Whether t, at distances that grow by the same factor, ends below the quantile.
+
+        By the limit of the geometric series of its last steps (Aitken).
+        """
+        if len(self.t) < 4 or np.isfinite(self._outside):
+            return False
+        first, second, last = np.diff(self.t[-4:])
+        stretched = np.diff(np.log(self.distance[-3:])).min() > 0.9 * np.log(STRETCH)
+        if not stretched or not 0 <= last < second < first:
+            return False
+        return bool(self.t[-1] + last * last / (second - last) < (1 - NEAR) * self._quantile)
+
+    def _crossing(self) -> float:
         """The distance at which a straight line through two values of t has the quantile."""
-        t = np.abs(side.t)
-        distance = np.abs(np.array(side.value) - side.value[0])
-        above = int(np.argmax(t >= quantile)) if (t >= quantile).any() else len(t) - 1
-        a, b = above - 1, above
+        t, distance = np.array(self.t), np.array(self.distance)
+        above = int(np.argmax(t >= self._quantile)) if t.max() >= self._quantile else len(t) - 1
+        a, b = max(above - 1, 0), max(above, 1)
         slope = (t[b] - t[a]) / (distance[b] - distance[a])
-        return float(distance[a] + (quantile - t[a]) / slope) if slope > 0 else np.inf
+        return float(distance[a] + (self._quantile - t[a]) / slope) if slope > 0 else np.inf
 
-    def _next(self, side: _Side, quantile: float, inside: float, outside: float) -> float:
+    def _next(self) -> float:
         """A distance at which t is nearer to the quantile."""
-        guess = self._crossing(side, quantile)
-        if np.isinf(outside):
+        if len(self.t) == 1:
+            return 0.5 * self._outside
+        guess = self._crossing()
+        inside = self._inside
+        if np.isinf(self._outside):
             return float(np.clip(guess, 1.05 * inside, STRETCH * inside))
-        width = outside - inside
-        return float(np.clip(guess, inside + 0.05 * width, outside - 0.05 * width))
+        width = self._outside - inside
+        return float(np.clip(guess, inside + 0.05 * width, self._outside - 0.05 * width))

@@ -142,7 +142,8 @@ class LeastSquaresResult(OptimizeResult):
         Examples
         --------
         >>> from gradiator_np import least_squares
-        >>> fit = least_squares(lambda x: [x[0] - 3, x[0] * x[1] - 6], [1.0, 1.0], sigma=0.1)
+        >>> fit = least_squares(lambda x: [x[0] - 3, x[0] * x[1] - 6], [1.0, 1.0], sigma=0.1,
+        ...                     absolute_sigma=True)
         >>> low, high = fit.confidence_interval(0.9)
         >>> bool((low <= [3, 2]).all() and ([3, 2] <= high).all())
         True
