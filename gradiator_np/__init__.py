@@ -21,8 +21,10 @@ from gradiator_np._structure import Layout
 
 if TYPE_CHECKING:
     from gradiator_np._calibration import (
+        FitReport,
         LeastSquares,
         LeastSquaresResult,
+        Prediction,
         ScipyObjective,
         least_squares,
     )
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         gradiator,
     )
     from gradiator_np._operators import JacobianOperator
+    from gradiator_np._propagation import Propagation, Sensitivities, propagate, sensitivities
     from gradiator_np._recurrence import Recurrence, StepCounts
     from gradiator_np._streaming import StreamingJacobian
     from gradiator_np.solvers._operator_norm.consistent import ConsistentSet
@@ -65,6 +68,7 @@ _ON_USE = {
     "ConsistentSet": "solvers._operator_norm.consistent",
     "Counts": "_differentiable",
     "DifferentiablePoint": "_differentiable",
+    "FitReport": "_calibration",
     "Gradiator": "_differentiable",
     "JacobianCheck": "_diagnose",
     "JacobianOperator": "_operators",
@@ -73,9 +77,12 @@ _ON_USE = {
     "LinearizedChain": "_chain",
     "NoiseEstimate": "_diagnose",
     "Operation": "_chain",
+    "Prediction": "_calibration",
+    "Propagation": "_propagation",
     "Recurrence": "_recurrence",
     "Reuse": "_differentiable",
     "ScipyObjective": "_calibration",
+    "Sensitivities": "_propagation",
     "StageCosts": "_chain",
     "StepCounts": "_recurrence",
     "StepEstimate": "_diagnose",
@@ -86,6 +93,8 @@ _ON_USE = {
     "least_squares": "_calibration",
     "optimal_step": "_diagnose",
     "plan_chain": "_chain",
+    "propagate": "_propagation",
+    "sensitivities": "_propagation",
 }
 _PACKAGES = ("adapters", "designs", "solvers")
 
@@ -114,6 +123,7 @@ __all__ = [
     "Covariance",
     "DifferentiablePoint",
     "EvaluationError",
+    "FitReport",
     "Frame",
     "Gradiator",
     "GradiatorWarning",
@@ -128,14 +138,17 @@ __all__ = [
     "LinearizedChain",
     "NoiseEstimate",
     "Operation",
+    "Prediction",
     "Prepared",
     "ProductEstimate",
+    "Propagation",
     "Recurrence",
     "Reuse",
     "Run",
     "SampleError",
     "Samples",
     "ScipyObjective",
+    "Sensitivities",
     "StageCosts",
     "Status",
     "StepCounts",
@@ -155,5 +168,7 @@ __all__ = [
     "optimal_step",
     "plan_chain",
     "prepare",
+    "propagate",
+    "sensitivities",
     "vjp",
 ]

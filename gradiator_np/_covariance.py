@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
@@ -206,6 +206,24 @@ class Covariance:
             var = var + np.einsum("...nm,...m->...n", np.ldexp(self.extra, 2 * self.octave), u * u)
         return np.where(self.undetermined_along(u[..., None, :]), np.inf, var)
 
+    def rows(self) -> Iterator[Row]:
+        """The covariance of each row of J by itself, without batch axes."""
+        with np.errstate(all="ignore"):
+            cov, x, y = self._scaled()
+            for i in range(len(y)):
+                at = i if cov.per_output else 0
+                s2, diag = np.square(cov.scale[i]), np.zeros(1)
+                factor = np.zeros((1, 0))
+                if cov.diag is not None:
+                    diag = s2 * cov._rows(cov.diag, 1)[at]
+                if cov.factor is not None:
+                    factor = cov.scale[i] * cov._rows(cov.factor, 2)[at]
+                    if cov.loading is not None:
+                        factor = factor * cov.loading[i]
+                if cov.extra is not None:
+                    diag = diag + cov.extra[i]
+                yield Row(diag, factor, x * y[i])
+
     # -- what no sample determines -----------------------------------------------------------
 
     @property
@@ -326,6 +344,18 @@ def has_part(u: NDArray[Any], null: Array) -> Mask:
     terms = null * u[..., None]
     # Free of units: a sum that cancels to rounding is orthogonal.
     return np.asarray((np.abs(terms.sum(-2)) > NULL_TOL * np.abs(terms).sum(-2)).any(-1))
+
+
+class Row(NamedTuple):
+    """Covariance diag(d) + F F^T of the derivatives of one output, times unit unit^T.
+
+    ``diag`` (m,) or (1,), ``factor`` (m, r) or (1, 0), ``unit`` (m,) or (1,): what is of length 1
+    is the same for all inputs. Entries that no sample determines hold any finite number.
+    """
+
+    diag: Array
+    factor: Array
+    unit: Array
 
 
 class ConfidenceInterval(NamedTuple):

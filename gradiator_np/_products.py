@@ -97,6 +97,11 @@ class ProductEstimate:
         )
 
     @property
+    def by_input(self) -> bool:
+        """Whether this is v^T J, which has an entry for each input, and not J u."""
+        return self._view.axis == -2
+
+    @property
     def nfev(self) -> int:
         """Evaluations of ``fun``."""
         return self.estimate.nfev
@@ -121,7 +126,7 @@ class ProductEstimate:
 
     def __repr__(self) -> str:
         view, coef = self._view, self.estimate.solution.coef
-        what, letter = ("v^T J", "x") if view.axis == -2 else ("J u", "y")
+        what, letter = ("v^T J", "x") if self.by_input else ("J u", "y")
         names = view.layout.names
 
         def label(i: tuple[int, ...]) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def _table(
     value: NDArray[Any], stderr: Array, words: Words, which: Iterable[tuple[int, ...]]
 ) -> list[str]:
     rows = [(*words.label(i), number(value[i], stderr[i]), error(stderr[i])) for i in which]
-    return _columns([words.columns, *rows])
+    return aligned([words.columns, *rows])
 
 
 def _overview(value: NDArray[Any], stderr: Array, words: Words) -> list[str]:
@@ -139,7 +139,7 @@ def listing(result: Any, columns: Mapping[str, Sequence[str]], where: str) -> st
     rows = list(zip(*columns.values()))
     more = [f"... {len(rows) - MOST_ROWS} more: {where}"] if len(rows) > MOST_ROWS else []
     head = f"{type(result).__name__} ({result.nfev} evaluations)"
-    table = _columns([tuple(columns), *rows[:MOST_ROWS]])
+    table = aligned([tuple(columns), *rows[:MOST_ROWS]])
     return "\n".join([head, *table, *more, verdict(result)])
 
 
@@ -160,7 +160,7 @@ def leaves(value: Any) -> NDArray[Any]:
     return np.ravel(value)
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines, the cells of each column right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in rows]
@@ -180,4 +180,4 @@ def _corners(value: NDArray[Any], stderr: Array, words: Words) -> list[str]:
         return "..." if k is None else words.label((0, k) if axis else (k, 0))[axis]
 
     head = ["", *(name(1, j) for j in ends[1])]
-    return _columns([head, *([name(0, i), *(cell(i, j) for j in ends[1])] for i in ends[0])])
+    return aligned([head, *([name(0, i), *(cell(i, j) for j in ends[1])] for i in ends[0])])

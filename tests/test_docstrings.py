@@ -59,13 +59,16 @@ def test_no_public_object_prints_its_address(name, value):
 
 @pytest.mark.prints
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
-@pytest.mark.parametrize("name", ["README.md", "docs/noise.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/noise.md", "docs/propagation.md", "docs/calibration.md"]
+)
 def test_documents_show_what_their_examples_print(name, capsys):
     text = (Path(__file__).parents[1] / name).read_text()
     shown = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
     assert shown, f"{name} has no example with its output below"
+    names = {}  # as a reader goes on who types one block after the other
     for code, output in shown:
-        exec(code, {})
+        exec(code, names)
         assert capsys.readouterr().out == output
 
 

@@ -24,6 +24,8 @@ from gradiator_np import (
     linearize,
     plan_chain,
     prepare,
+    propagate,
+    sensitivities,
     solvers,
     vjp,
 )
@@ -41,6 +43,8 @@ def asks(**options):
     est.ask()
     return est
 
+
+FIT = least_squares(lambda x: np.array([x[0], x[1], x[0] + x[1]]) - [1.0, 2.0, 4.0], [1.0, 1.0])
 
 # A call, the error, and words that its message holds.
 MISTAKES = {
@@ -152,6 +156,53 @@ MISTAKES = {
         lambda: prepare(fun, X, **STENCIL)([1.0]), ValueError, "was prepared for (3,)",
     ),
     "a product of another shape": (lambda: linearize(fun, X)[1].vjp(X), ValueError, "v has shape"),
+    # -- propagation
+    "a function to propagate": (lambda: propagate(fun, std_x=1), TypeError, "must be numbers"),
+    "a J of blocks to propagate": (
+        lambda: propagate({"a": 1.0}, std_x=1), TypeError, "give what jacobian returns",
+    ),
+    "a gradient as an array": (lambda: propagate([1.0, 2.0], std_x=1), ValueError, "J[None, :]"),
+    "no uncertainty": (lambda: propagate(np.ones((1, 3))), ValueError, "one of the two"),
+    "deviations as a covariance": (
+        lambda: propagate(np.ones((1, 3)), [1, 2, 3]), ValueError,
+        "give standard deviations as std_x=",
+    ),
+    "a covariance of others": (
+        lambda: propagate(np.ones((1, 3)), np.eye(2)), ValueError, "cov_x has shape (2, 2)",
+    ),
+    "a covariance that is none": (
+        lambda: propagate(np.ones((1, 2)), [[1, 2], [2, 1]]), ValueError, "negative variance",
+    ),
+    "a covariance that is uneven": (
+        lambda: propagate(np.ones((1, 2)), [[1, 0.5], [0.2, 1]]), ValueError, "cov_x symmetric",
+    ),
+    "a variance below 0": (
+        lambda: propagate(np.ones((1, 2)), [[1, 0], [0, -1]]), ValueError, "see the row of x[1]",
+    ),
+    "a covariance without variance": (
+        lambda: propagate(np.ones((1, 2)), [[1, 0.5], [0.5, 0]]), ValueError, "has variance 0",
+    ),
+    "a deviation below 0": (
+        lambda: propagate(np.ones((1, 2)), std_x=[1, -1]), ValueError, "got -1.0 for x[1]",
+    ),
+    "a covariance in words": (
+        lambda: propagate(np.ones((1, 2)), "a"), TypeError, "cov_x must be numbers",
+    ),
+    "propagation of a batch": (
+        lambda: propagate(jacobian(np.sin, np.ones((2, 3)), batch_dims=1, **STENCIL), std_x=1),
+        ValueError, "take one of the batch",
+    ),
+    "propagation of a complex J": (
+        lambda: propagate(np.ones((1, 2)) * 1j, std_x=1), TypeError, "real and imaginary parts",
+    ),
+    "a J of nan": (lambda: propagate([[np.nan]], std_x=1), ValueError, "must be finite"),
+    "elasticities of an array": (lambda: sensitivities(np.ones((1, 2))), ValueError, "give std_x="),
+    "only a unit of y": (
+        lambda: sensitivities(np.ones((1, 2)), std_y=1), ValueError, "std_y goes with std_x",
+    ),
+    "a unit of y of 0": (
+        lambda: sensitivities(np.ones((1, 2)), std_x=1, std_y=0), ValueError, "and positive",
+    ),
     # -- ask and tell
     "an estimate of nothing": (
         lambda: JacobianEstimator(X).estimate(), ValueError, "run the points of ask() first",
@@ -264,6 +315,47 @@ MISTAKES = {
     "c in words": (lambda: solvers.Huber(c="a"), TypeError, "c must be numbers"),
     "eps in words": (
         lambda: solvers.ConsistentSet(np.eye(3), np.eye(3), "a"), TypeError, "norm of the errors",
+    ),
+    # -- reports and forecasts of fits
+    "names of others": (
+        lambda: FIT.report(names=["a"]), ValueError, "names has 1 words for 2 parameters",
+    ),
+    "names twice": (lambda: FIT.report(names=["a", "a"]), ValueError, "'a' more than once"),
+    "names as numbers": (lambda: FIT.report(names=[1, 2]), TypeError, "names must be words"),
+    "units by name": (
+        lambda: FIT.report(units={"a": "m"}), ValueError, "units has the keys ['a'], but the",
+    ),
+    "data of another shape": (
+        lambda: FIT.report(data=[1.0, 2.0]), ValueError, "data has shape (2,)",
+    ),
+    "data all the same": (lambda: FIT.report(data=1.0), ValueError, "data are all the same"),
+    "data with a hole": (
+        lambda: FIT.report(data=[1.0, np.nan, 3.0]), ValueError, "data must be finite",
+    ),
+    "a kind of no covariance": (
+        lambda: FIT.report(kind="white"), ValueError, "kind='white' is unknown",
+    ),
+    "a correlation above 1": (
+        lambda: FIT.report(min_correlation=2), ValueError, "min_correlation must be from 0 to 1",
+    ),
+    "combinations in units of 0": (
+        lambda: FIT.report(x_scale=0), ValueError, "x_scale must be positive",
+    ),
+    "a forecast in words": (lambda: FIT.predict("f"), TypeError, "the matrix of a forecast"),
+    "a forecast by others": (
+        lambda: FIT.predict(np.eye(3)), ValueError, "a finite real matrix of 2 columns",
+    ),
+    "sigma below 0": (
+        lambda: FIT.predict([1.0, 1.0], sigma=-1), ValueError, "sigma must be finite and not neg",
+    ),
+    "a forecast's sigma of another shape": (
+        lambda: FIT.predict(np.eye(2), sigma=np.ones(3)), ValueError, "sigma has shape (3,)",
+    ),
+    "a level in percent": (
+        lambda: FIT.predict([1.0, 1.0]).confidence_interval(95), ValueError, "0.95 means 95 %",
+    ),
+    "few draws": (
+        lambda: FIT.predict([1.0, 1.0], sampling=1), ValueError, "whole number of 2 or more",
     ),
 }  # fmt: skip
 

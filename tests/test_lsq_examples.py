@@ -34,6 +34,46 @@ def test_an_ode_is_calibrated_in_fewer_runs_than_scipy_takes():
     assert fewer >= 4
 
 
+def test_forecasts_of_an_ode_hold_the_truth():
+    module = example("calibrate_ode")
+    fit, _, _ = module.fits(module.measured())
+    found = module.forecast(fit)
+    truth = module.populations(module.TRUTH, module.LATER, rtol=1e-10)
+    # 240 forecasts by four parameters of one seed, so four numbers: beyond 4 standard errors
+    # (Student's t, 44 degrees of freedom) one of them in 1000 such fits.
+    assert np.all(np.abs(found.value - truth) <= 4 * found.stderr)
+    low, high = found.prediction_interval()
+    mean_low, mean_high = found.confidence_interval()
+    assert np.all((low < mean_low) & (mean_high < high))
+    assert found.success
+    report = fit.report(names=module.NAMES)
+    assert "more runs will not help" in " ".join(str(report).split())
+    assert np.all(np.abs(fit.x - module.TRUTH) <= 4 * fit.stderr)
+
+
+def test_a_prior_closes_what_the_data_leave_open():
+    module = example("fit_with_prior")
+    alone, informed = module.fits(module.measured())
+    assert alone.report().state == ("undetermined", "undetermined", "")
+    later = np.array([0.5, 1.0])
+    at_350, at_370 = (
+        [fit.predict(module.concentrations, args=(kelvin, later)) for fit in (alone, informed)]
+        for kelvin in (350.0, 370.0)
+    )
+    # What was measured needs no prior: the same forecasts and errors, to those of J.
+    np.testing.assert_allclose(at_350[0].value, at_350[1].value, rtol=1e-3)
+    np.testing.assert_allclose(at_350[0].stderr, at_350[1].stderr, rtol=0.05)
+    assert np.all(np.isinf(at_370[0].stderr))
+    truth = module.concentrations(module.TRUTH, 370.0, later)
+    assert np.all(np.abs(at_370[1].value - truth) <= 4 * at_370[1].stderr)
+    # The error of E and nothing else: dk/k = 8 / R (1/350 - 1/370) = 0.149, times c k t.
+    k = np.log(1 / truth * module.TRUTH["c_0"]) / later
+    np.testing.assert_allclose(at_370[1].stderr, truth * k * later * 0.149, rtol=0.25)
+    report = informed.report()
+    assert report.prior_share[1] > 0.99
+    assert "The data determine 2.00 of 3 parameters" in " ".join(str(report).split())
+
+
 def test_a_monte_carlo_simulator_is_fitted_to_the_width_wanted():
     module = example("fit_monte_carlo")
     _, short, long = module.fits()

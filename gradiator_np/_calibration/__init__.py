@@ -2,7 +2,16 @@
 
 from gradiator_np._calibration.ask_tell import LeastSquares
 from gradiator_np._calibration.driver import least_squares
+from gradiator_np._calibration.prediction import Prediction
+from gradiator_np._calibration.report import FitReport
 from gradiator_np._calibration.result import LeastSquaresResult
 from gradiator_np._calibration.scipy_objective import ScipyObjective
 
-__all__ = ["LeastSquares", "LeastSquaresResult", "ScipyObjective", "least_squares"]
+__all__ = [
+    "FitReport",
+    "LeastSquares",
+    "LeastSquaresResult",
+    "Prediction",
+    "ScipyObjective",
+    "least_squares",
+]

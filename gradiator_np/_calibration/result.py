@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from textwrap import fill
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, nnls
-from scipy.special import stdtrit
 
 from gradiator_np import _checks as checks
-from gradiator_np._calibration.constraints import Coordinates
+from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
+from gradiator_np._calibration.fit_statistics import residual_sd
 from gradiator_np._calibration.local_model import LocalModel
-from gradiator_np._calibration.objective import Objective
-from gradiator_np._calibration.parameter_covariance import (
-    HETEROSCEDASTIC,
-    KINDS,
-    DataErrors,
-    data_errors,
-    second_order,
-)
+from gradiator_np._calibration.parameter_covariance import data_errors, second_order
+from gradiator_np._calibration.predict import predict
+from gradiator_np._calibration.prediction import Prediction
 from gradiator_np._calibration.profile import ConditionalFit, Profile, Profiler
+from gradiator_np._calibration.report import FitReport, report_of
 from gradiator_np._calibration.search import Search
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
 from gradiator_np._covariance import ConfidenceInterval
+from gradiator_np._options import Options, takes
 from gradiator_np._samples import EvaluationError, Samples, last_line
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout
@@ -36,8 +33,8 @@ from gradiator_np._text import MOST_ROWS, between, error, leaves, number
 from gradiator_np._typing import Array, Mask
 
 MESSAGES = {
-    Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; average runs, or set "
-    "x_half_width for narrower intervals of the parameters",
+    Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; where it makes much of "
+    "stderr (report() says how much), average runs or set x_half_width",
     Status.CONVERGED: "no run can lower the sum of squares by more than 1e-8 of it",
     Status.BUDGET: "max_nfev runs are used; raise it to go on from here",
     Status.NO_SIGNAL: "the residuals do not answer to the parameters beyond their noise, however "
@@ -50,97 +47,6 @@ PRINTED = {"message", "success", "status", "reason", "x", "stderr", "run_stderr"
            "optimality", "run_noise", "nfev", "rounds"}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class FitRecord:
-    """What a result keeps beside its fields: what more of it is computed from when asked.
-
-    Attributes
-    ----------
-    x, low, high : array, shape (m,)
-        The parameters and their bounds.
-    free, undetermined : array of bool, shape (m,)
-        Those that are fitted, and those that nothing determines.
-    x_layout : Layout
-    coordinates : Coordinates
-        From the k parameters that were searched to all.
-    unit : array, shape (k,)
-        The unit of the covariances below.
-    y_unit : float
-        The unit of ``data``.
-    data : DataErrors
-    runs : array, shape (k, k)
-        Covariance by the noise of the runs.
-    objective : Objective
-    """
-
-    x: Array
-    low: Array
-    high: Array
-    free: Mask
-    undetermined: Mask
-    x_layout: Layout
-    coordinates: Coordinates
-    unit: Array
-    y_unit: float
-    data: DataErrors
-    runs: Array
-    objective: Objective
-
-    def index(self, parameter: int | str) -> int:
-        """Of a parameter that is fitted, in flat x.
-
-        Raises
-        ------
-        ValueError
-            For another one.
-        """
-        names = self.x_layout.names
-        if isinstance(parameter, str):
-            by_name = {name.lstrip("."): j for j, name in enumerate(names)}
-            j = by_name.get(parameter.lstrip("."), -1)
-        else:
-            j = checks.integer(parameter, "parameter", 0)
-        if not 0 <= j < len(names):
-            known = self.x_layout.listed("x", range(len(names)))
-            raise ValueError(
-                f"there is no parameter {parameter!r}; they are {known}, or 0 to {len(names) - 1}"
-            )
-        if not self.free[j] or self.undetermined[j]:
-            what = "undetermined" if self.free[j] else "fixed"
-            raise ValueError(f"x{names[j]} is {what}: it has no interval")
-        return j
-
-    def _scaled(self, kind: str) -> Array:
-        """A covariance in units of ``unit``, what the noise of the runs leaves open included."""
-        checks.choice(kind, (*KINDS, "runs"), "kind")
-        return self.runs if kind == "runs" else self.data.covariance(kind) + self.runs
-
-    def covariance(self, kind: str) -> Array:
-        """Of one kind, of all parameters, in units of x."""
-        covariance = self._scaled(kind) * np.outer(self.unit, self.unit)
-        basis = self.coordinates.basis
-        return covariance if self.coordinates.trivial else basis @ covariance @ basis.T
-
-    def stderr(self, kind: str) -> Array:
-        """0 for fixed parameters, inf for undetermined ones, nan where nothing tells it."""
-        with np.errstate(invalid="ignore"):
-            if self.coordinates.trivial:  # squares may under- and overflow
-                error = np.sqrt(np.diagonal(self._scaled(kind))) * self.unit
-            else:
-                error = np.sqrt(np.diagonal(self.covariance(kind)))
-        error = np.where(self.free, error, 0.0)
-        return np.where(self.undetermined, np.inf, error)
-
-    def quantile(self, level: float, kind: str) -> float:
-        """Half the width of an interval in standard errors."""
-        dof = np.inf if kind == "runs" else self.data.quantile_dof
-        if kind in HETEROSCEDASTIC:
-            dof = float(max(len(self.data.jac) - int(self.data.free.sum()), 0))
-        if not dof:
-            return np.nan
-        return float(stdtrit(min(dof, 1e9), 0.5 + level / 2))
-
-
 class LeastSquaresResult(OptimizeResult):
     """SciPy's ``OptimizeResult`` with standard errors; `least_squares` says what its fields are.
 
@@ -151,7 +57,7 @@ class LeastSquaresResult(OptimizeResult):
     >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
     >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
     >>> fit.x.round(3), fit.stderr.round(3), str(fit.reason)
-    (array([2.062, 1.969]), array([0.115, 0.038]), 'converged')
+    (array([2.048, 1.974]), array([0.134, 0.044]), 'converged')
     """
 
     x: Any
@@ -236,20 +142,136 @@ class LeastSquaresResult(OptimizeResult):
         Examples
         --------
         >>> from gradiator_np import least_squares
-        >>> fit = least_squares(lambda x: [x[0] - 3, x[0] * x[1] - 6], [1.0, 1.0], sigma=0.1)
+        >>> fit = least_squares(lambda x: [x[0] - 3, x[0] * x[1] - 6], [1.0, 1.0], sigma=0.1,
+        ...                     absolute_sigma=True)
         >>> low, high = fit.confidence_interval(0.9)
         >>> bool((low <= [3, 2]).all() and ([3, 2] <= high).all())
         True
         """
-        record = self._record
-        z = record.quantile(checks.level(confidence_level), kind)
-        half = z * record.stderr(kind)
-        half = np.where(record.free, half, 0.0)
-        like_x = record.x_layout.unflatten
-        return ConfidenceInterval(
-            like_x(np.maximum(record.x - half, record.low)),
-            like_x(np.minimum(record.x + half, record.high)),
-        )
+        low, high = self._record.interval(checks.level(confidence_level), kind)
+        like_x = self._record.x_layout.unflatten
+        return ConfidenceInterval(like_x(low), like_x(high))
+
+    def report(
+        self, *, names: Any = None, units: Any = None, data: Any = None,
+        kind: str = "gauss-newton", min_correlation: float = 0.1, x_scale: Any = None,
+    ) -> FitReport:  # fmt: skip
+        """What was found and how well, ready for a paper: print it, or show it in a notebook.
+
+        Parameters
+        ----------
+        names, units : sequence of str, or dict like x, optional
+            What the parameters are called, by default ".a" for entries of a dict and "x[0]" for
+            others, and their units.
+        data : float or like the residuals, optional
+            The observed values, for R-squared.
+        kind : str
+            Of standard errors and correlations, as in `covariance`.
+        min_correlation : float
+            Smaller correlations are not listed.
+        x_scale : float or like x, optional
+            What combinations of parameters are counted in; by default the size of each.
+
+        Returns
+        -------
+        FitReport
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arguments of another shape, or out of range.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from gradiator_np import least_squares
+        >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
+        >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
+        >>> report = fit.report(names=["offset", "slope"], units=["m", "m/s"], data=y)
+        >>> first, second, correlation = report.correlations[0]
+        >>> first, second, round(correlation, 3)
+        ('offset', 'slope', -0.826)
+        """
+        return report_of(self, names=names, units=units, data=data, kind=kind,
+                         min_correlation=min_correlation, x_scale=x_scale)  # fmt: skip
+
+    @takes(Options)
+    def predict(
+        self, forecast: Any, *, kind: str = "gauss-newton", sigma: Any = None,
+        sampling: int | None = None, **options: Unpack[Options],
+    ) -> Prediction:  # fmt: skip
+        """Forecasts from the fitted parameters, with what their errors leave open.
+
+        To first order g C g', g the slopes of a forecast and C the covariance of the parameters,
+        and the noise of one run of the forecast; or, with ``sampling``, by forecasts at parameters
+        that are drawn.
+
+        Parameters
+        ----------
+        forecast : callable, array_like of shape (..., m), or JacobianEstimate
+            ``forecast(x, *args, **kwargs)``, any numbers by parameters like x; a matrix for linear
+            ones; or what `jacobian` returned for it at the fit's x.
+        kind : str
+            Of covariance, as in `covariance`.
+        sigma : float or like the forecasts, or "residuals", optional
+            Standard deviation of one new observation, for ``prediction_interval``; "residuals":
+            that of the residuals, where the fit found it.
+        sampling : int, optional
+            So many draws from the normal law of the parameters, or Student's t where intervals
+            have it, within their bounds: for forecasts that bend within the errors of the
+            parameters. Each takes a run.
+        **options : Options
+
+            By default ``x_scale`` are the standard errors, ``min_step`` a tenth of them, and
+            ``bounds`` those of the fit.
+
+        Returns
+        -------
+        Prediction
+            ``value``, ``stderr``, ``confidence_interval(level)``, ``prediction_interval(level)``.
+
+        Raises
+        ------
+        EvaluationError
+            Where the forecast fails at x, or at every draw.
+        TypeError, ValueError
+            For arguments of another shape or kind, and draws that cannot be made.
+
+        Warns
+        -----
+        GradiatorWarning
+            Where the Jacobian of the forecasts may be wrong.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from gradiator_np import least_squares
+        >>> t, y = np.arange(6.0), np.array([2.1, 3.8, 6.2, 7.9, 10.1, 11.8])
+        >>> fit = least_squares(lambda x: x[0] + x[1] * t - y, [1.0, 1.0])
+        >>> forecast = fit.predict(lambda x: x[0] + 9 * x[1], sigma="residuals")
+        >>> low, high = forecast.prediction_interval()
+        >>> float(round(low, 2)), float(round(high, 2))
+        (18.86, 20.79)
+        """
+        return predict(self._record, forecast, kind, sigma, residual_sd(self.fun, self._record),
+                       sampling, options)  # fmt: skip
+
+    def to_dataframe(self) -> Any:
+        """One row for each parameter: that of `report`.
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Raises
+        ------
+        ImportError
+            Where pandas is not installed.
+        """
+        return self.report().to_dataframe()
+
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_() if self else ""
 
     def profile(self, parameter: int | str, confidence_level: float = 0.95) -> Profile:
         """The profile interval of one parameter, by fits of the others with more runs.
@@ -403,6 +425,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         coordinates.expand(x), *problem.bounds, movable,
         movable & (np.abs(coordinates.basis) @ data.undetermined > 0), problem.x_layout,
         coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
+        _facts(search, model),
     )  # fmt: skip
     output = objective.output(model.residuals[:n] * y_unit)
     by_output = objective.slope(output)[:, None] / y_unit
@@ -443,6 +466,15 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     )
     object.__setattr__(found, "_record", record)
     return found
+
+
+def _facts(search: Search, model: LocalModel) -> ModelFacts:
+    by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
+    problem = search.problem
+    start = problem.coordinates.expand(problem.x0)
+    return ModelFacts(
+        start, problem.x_scale, problem.rows, problem.limits, len(model.samples), by_runs
+    )
 
 
 def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,28 @@ from gradiator_np._typing import Array, Mask
 STDERR_FACTOR = 1.2
 #: Standard deviations of its noise by which J'J has to exceed it for a direction to be determined.
 DETERMINED_SDS = 4.0
+#: A vector has a part in another one, or in a space, from this cosine on.
+LEAST_PART = 0.05
 #: Noise that is so small beside what a step of one radius changes is none.
 QUIET = 1e-6
+
+
+class Determined(NamedTuple):
+    """What the runs determine of the parameters (in u), and what they do not.
+
+    Attributes
+    ----------
+    inverse : array, shape (m, m)
+        (J'J)^-1 over what is determined, 0 elsewhere.
+    undetermined : array of bool, shape (m,)
+        Inputs with a part in what is not.
+    lost : array, shape (m, q)
+        Unit vectors along which nothing tells x.
+    """
+
+    inverse: Array
+    undetermined: Mask
+    lost: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +90,7 @@ def gauss_newton_decrease(model: LocalModel, free: Array) -> float:
 
 def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """Covariance of the minimiser (in u), and which inputs the runs do not determine."""
-    inverse, undetermined = determined_inverse(model, active)
+    inverse, undetermined, _ = determined_inverse(model, active)
     middle = model.summed_covariance(model.residuals**2)[1:, 1:]
     middle = middle + (model.jac.T * model.covariances[model.group, 0, 0]) @ model.jac
     return STDERR_FACTOR**2 * (inverse @ middle @ inverse), undetermined
@@ -81,14 +102,14 @@ def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     What a Gauss-Newton step from x would still move counts as an error, however far it leads: a
     search that noise, failed runs or its budget ended early is not at the minimum.
     """
-    inverse, undetermined = determined_inverse(model, active)
+    inverse, undetermined, _ = determined_inverse(model, active)
     cov, _ = minimiser_covariance(model, active)
     err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + np.square(inverse @ model.gradient))
     return np.where(undetermined, np.inf, err), undetermined
 
 
-def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
-    """(J'J)^-1 over what the runs determine of inputs outside of the active set, 0 elsewhere.
+def determined_inverse(model: LocalModel, active: Mask) -> Determined:
+    """What the runs determine of inputs outside of the active set.
 
     Noise in J adds the sum of the outputs' P_JJ to J'J (errors in variables): weak directions
     look determined. It is subtracted; where J'J v < (1 + 4 sqrt(2/n)) sum P_JJ v (n = 1 where
@@ -99,7 +120,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     inverse = np.zeros((m, m))
     undetermined = np.zeros(m, bool)
     if not free.any():
-        return inverse, undetermined
+        return Determined(inverse, undetermined, np.zeros((m, 0)))
     jac = model.jac[:, free]
     gram = jac.T @ jac
     noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
@@ -112,10 +133,39 @@ def determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
     sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
     sure[: max(len(mu) - n, 0)] = False  # n residuals tell n directions
-    inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T
-    if not sure.all():
-        # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the
-        # part that is determined.
-        unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
-        undetermined[free] = (np.abs(unsure) > 0.05).any(1)
-    return inverse, undetermined
+    # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
+    # that is determined.
+    unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
+    told, rest = _told_by_prior(jac[~model.covariances.any((1, 2))[model.group]], unsure)
+    inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T + told
+    lost = np.zeros((m, rest.shape[1]))
+    lost[free] = rest
+    undetermined[free] = (np.abs(rest) > LEAST_PART).any(1)
+    return Determined(inverse, undetermined, lost)
+
+
+def _told_by_prior(rows: Array, unsure: Array) -> tuple[Array, Array]:
+    """What rows of J without errors tell of directions (m, q) that the runs do not determine.
+
+    Noise in J hides what the runs say there, not what a prior does: its information is the least
+    that there is. (Of 30 fits that know two parameters by their product, with a prior of one of
+    them, runs with a twentieth and with half of the errors of the data left 9 and 30 undetermined
+    without it, 0 and 6 with it, and 95 % intervals held 0.92 to 1.)
+
+    Returns
+    -------
+    inverse : array, shape (m, m)
+    lost : array, shape (m, r)
+        Directions without a part in what the rows tell.
+    """
+    m, q = unsure.shape
+    if not q or not len(rows):
+        return np.zeros((m, m)), unsure
+    _, s, vt = np.linalg.svd(rows, full_matrices=False)
+    basis, _ = np.linalg.qr(unsure)
+    _, cosines, turn = np.linalg.svd(vt[s > 1e-10 * s[0]] @ basis)
+    within = basis @ turn.T
+    known = int((cosines > LEAST_PART).sum())
+    told = within[:, :known]
+    gram = (rows @ told).T @ (rows @ told)
+    return np.asarray(told @ np.linalg.solve(gram, told.T)), within[:, known:]
