@@ -62,13 +62,15 @@ class Run:
 class Outcome:
     """What came back: ``values`` (k, ..., n), nan where failed; ``errors`` by row.
 
-    ``done`` rows of ``values`` are filled: fewer than k where it stopped early.
+    ``done`` rows of ``values`` are filled: fewer than k where it stopped early. ``reshaped`` is
+    the first row whose value has another shape than that at x.
     """
 
     values: NDArray[Any] = field(default_factory=lambda: np.empty(0))
     errors: dict[int, str] = field(default_factory=dict)
     done: int = 0
     cause: BaseException | None = None
+    reshaped: int | None = None
 
 
 class Evaluator:
@@ -305,6 +307,7 @@ class Evaluator:
             return
         if not same:
             out.errors[i] = f"fun returned shape {layout.shapes}, at x {self.y_layout.shapes}"
+            out.reshaped = i if out.reshaped is None else out.reshaped
         elif self._complex_step and flat.dtype.kind != "c":
             out.errors[i] = (
                 "fun returned real values for a complex input (float(), abs(), .real or a real "

@@ -156,8 +156,14 @@ class FitOptions(TypedDict, total=False):
     x_half_width, x_rel_half_width : like x, optional
         Go on until what the noise of the runs leaves open, as the half width of every parameter's
         95 % interval, is at most ``x_half_width + x_rel_half_width |x|``, with runs where they
-        determine most. inf where any width will do. (SciPy's ``xtol`` ends a search by the size
-        of its steps; here a search ends by itself, and these ask for more than that.)
+        determine most. inf where any width will do.
+    ftol, xtol, gtol : float or None, optional
+        Tolerances, as SciPy's; None: not by that. ``ftol`` (1e-8) ends the search: no run may be
+        expected to lower ``cost`` by more than ``ftol`` of it, beyond what noise hides. Where runs
+        have no noise J is made afresh then, by a run along each parameter, and Gauss-Newton steps
+        follow until they change each parameter by less than ``xtol (xtol + |x|)`` (1e-8), or the
+        residuals are orthogonal to each column of J to ``gtol`` (1e-8; the cosine of MINPACK and of
+        SciPy's "lm", which no unit changes), or rounding ends them.
     max_nfev : int, optional
         Runs that may be made; default 100 (m + 1).
     samples : Samples, optional
@@ -183,6 +189,9 @@ class FitOptions(TypedDict, total=False):
     run_noise: Annotated[Any, None]
     x_half_width: Annotated[Any, None]
     x_rel_half_width: Annotated[Any, None]
+    ftol: Annotated[float | None, 1e-8]
+    xtol: Annotated[float | None, 1e-8]
+    gtol: Annotated[float | None, 1e-8]
     max_nfev: Annotated[int | None, None]
     samples: Annotated[Samples | None, None]
     jac0: Annotated[Any, None]

@@ -265,6 +265,10 @@ MISTAKES = {
         lambda: least_squares(
             fun, X, fixed=True, constraints=LinearConstraint([1, 1, 1], sum(X), sum(X))),
         ValueError, "only fixed parameters"),
+    "residuals of changing length": (
+        lambda: least_squares(lambda x: np.ones(5 if x[0] == 1 else 4) * x[0], X),
+        ValueError, "fun returned shape (4,), at x (5,)",
+    ),
     "samples as a list": (lambda: least_squares(fun, X, samples=[1]), TypeError, "as results hold"),
     "samples that do not pair": (lambda: Samples([[1.0]], [[1.0], [2.0]]), ValueError, "1 points"),
     "a sample of words": (

@@ -105,6 +105,8 @@ def least_squares(
 
     Raises
     ------
+    ValueError
+        Where residuals change their shape from one run to another.
     EvaluationError
         Where no run succeeds, or the first failure with ``on_error="raise"``. Like any exception
         that passes through, it carries the runs made before it as ``samples``.
@@ -157,7 +159,7 @@ def least_squares(
 
 def _refit(
     fun: Callable[..., Any], problem: FitProblem, on_error: str, options: dict[str, Any],
-    start: Array, j: int, samples: Samples,
+    start: Array, j: int, samples: Samples, ftol: float,
 ) -> LeastSquaresResult:  # fmt: skip
     """The same fit from a start at which parameter j stays, with the runs made so far."""
     fixed = problem.fixed.copy()
@@ -166,7 +168,7 @@ def _refit(
     again = {
         **options, "fixed": like_x(fixed), "samples": samples, "jac0": None,
         "x_half_width": None, "x_rel_half_width": None,
-        "max_nfev": CONDITIONAL_BUDGET * len(start),
+        "ftol": ftol, "xtol": 1e-3, "gtol": None, "max_nfev": CONDITIONAL_BUDGET * len(start),
     }  # fmt: skip
     return least_squares(fun, like_x(start), on_error=on_error, **again)
 
@@ -190,6 +192,11 @@ def _drive(search: Search, evaluate: Evaluator, most: int, strict: bool) -> None
                 )
         finally:
             _tell(search, ids, out)
+        if out.reshaped is not None:
+            raise ValueError(
+                f"{out.errors[out.reshaped]}: a sum of squares compares the same residuals at all "
+                "points; return as many everywhere, and raise an exception where a run has failed"
+            )
         if strict and not np.isfinite(out.values[: out.done]).all():
             raise EvaluationError(
                 f"a run failed: {next(iter(out.errors.values()), 'it returned nan or inf')}; "

@@ -49,6 +49,8 @@ class FitLog:
         Sum of squares of the first run (that is not 0), in ``unit``; inf before.
     rounding : float
         Error of one residual of that run by rounding, in ``unit``.
+    triple : tuple of int, or None
+        The last three runs on a line, at equal distances, in its order.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class FitLog:
         self.reference, self.rounding = np.inf, 0.0
         self.objective = objective or Objective()
         self._coordinates = coordinates
+        self.triple: tuple[int, int, int] | None = None
         self._noise, self._max_growth = noise, max_growth
         self._outputs: list[Array | None] = []  # as returned
         self._errors: dict[int, str] = {}
@@ -147,6 +150,16 @@ class FitLog:
         if self._noise is None:
             return None
         return np.asarray(self._noise.reshape(-1) * self.objective.slope(output))
+
+    @property
+    def second_difference(self) -> Array | None:
+        """Of the last three runs on a line that were made for it."""
+        if self.triple is None:
+            return None
+        one, middle, other = (self.residuals[i] for i in self.triple)
+        if one is None or middle is None or other is None:
+            return None
+        return (one - 2.0 * middle + other)[: self.n_data]
 
     def output(self, i: int) -> Array | None:
         """What came back from a point, as returned."""

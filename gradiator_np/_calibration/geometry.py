@@ -151,3 +151,14 @@ def confirming_step(
     direction = np.zeros(len(it.x))
     direction[region.movable] = np.linalg.svd(it.model.jac[:, region.movable])[2][-1]
     return step_along(side * direction, length, *region.box(it.x))
+
+
+def releasing_steps(it: Iterate, region: TrustRegion, parameters: Mask) -> list[Array]:
+    """Steps off the bounds of these parameters, one at a time, as far as tells most of J."""
+    length = region.in_radii(region.difference_step)
+    steps = []
+    for j in np.flatnonzero(parameters & region.movable):
+        axis = np.zeros(len(it.x))
+        axis[j] = 1.0
+        steps.append(step_along(axis, length, *region.box(it.x)))
+    return steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import null_space
 
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.subproblem import solve_subproblem
@@ -14,12 +15,20 @@ from gradiator_np._calibration.uncertainty import (
     expected_loss,
     gauss_newton_decrease,
 )
+from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
 
 #: Decrease, in standard deviations of the noise of the sum of squares, that is worth a run.
 WORTHWHILE_SD = 0.25
-#: Decrease, relative to the sum of squares, that is worth a run.
-WORTHWHILE_SHARE = 1e-8
+#: Standard errors by which a slope has to point outside for a bound to hold a parameter.
+SURE_SLOPE = 3.0
+#: A run tells that slope where it lies so near, in radii, and leaves the bound by this share of it.
+NEAR, OFF_BOUND = 2.0, 0.1
+#: A step that ends so near to a half-space, in radii, is held by it.
+HELD = 1e-9
+#: Noise of so many times what rounding of the parameters and of the residuals comes to is rounding
+#: too: a few additions in fun lose a digit.
+ROUNDING_NOISE = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +43,39 @@ class Iterate:
         Solution of the trust-region subproblem.
     active : array of bool, shape (m,)
         Parameters that a bound holds there.
-    constrained : bool
-        Whether half-spaces hold the step.
+    free : array, shape (m, f)
+        Orthonormal directions that neither bounds nor half-spaces hold there.
     predicted_decrease : float
         Of the sum of squares by that step.
     loss : ExpectedLoss
+    rounding : float
+        What rounding of residuals and of x comes to in one residual.
+    ftol : float
+        Decrease, relative to the sum of squares, that is not worth a run.
     """
 
     x: Array
     model: LocalModel
     step: Array
     active: Mask
-    constrained: bool
+    free: Array
     predicted_decrease: float
     loss: ExpectedLoss
+    rounding: float
+    ftol: float
 
     @classmethod
-    def at(cls, x: Array, model: LocalModel, region: TrustRegion) -> Iterate:
+    def at(
+        cls, x: Array, model: LocalModel, region: TrustRegion, rounding: float, ftol: float
+    ) -> Iterate:
         limits = region.box(x)
         step, active = solve_subproblem(model.residuals, model.jac, *limits)
-        _, _, rows, room = limits
-        constrained = bool((rows @ step >= room - 1e-9 * np.linalg.norm(rows, axis=1)).any())
+        free = _free_directions(active, step, *limits[2:])
         ahead = model.residuals + model.jac @ step
         predicted = model.sum_of_squares - float(ahead @ ahead)
-        return cls(x, model, step, active, constrained, predicted, expected_loss(model, active))
+        loss = expected_loss(model, free)
+        of_x = EPS * float(np.sqrt(np.mean(np.square(np.abs(model.jac) @ np.abs(x / region.unit)))))
+        return cls(x, model, step, active, free, predicted, loss, rounding + of_x, ftol)
 
     @property
     def length(self) -> float:
@@ -72,9 +90,7 @@ class Iterate:
         a corner of the box leaves none free. (Without its own part, 0.72 of 264 noise-free fits in
         tight boxes were solved to 1e-3, and most of the others called converged; with it 0.97.)
         """
-        if self.constrained:
-            return self.local_decrease
-        anywhere = gauss_newton_decrease(self.model, self.active)
+        anywhere = gauss_newton_decrease(self.model, self.free)
         return max(anywhere + self.loss.jac, self.local_decrease)
 
     @property
@@ -88,12 +104,52 @@ class Iterate:
     @property
     def negligible_decrease(self) -> float:
         """What is not worth a run."""
-        return (
-            WORTHWHILE_SD * self.model.sum_of_squares_sd
-            + WORTHWHILE_SHARE * self.model.sum_of_squares
-        )
+        return WORTHWHILE_SD * self.model.sum_of_squares_sd + self.ftol * self.model.sum_of_squares
+
+    def is_negligible(self, decrease: float) -> bool:
+        """Whether a decrease of the sum of squares is not worth a run."""
+        return decrease <= self.negligible_decrease
 
     @property
     def limited_by_noise(self) -> bool:
-        """Whether noise, not the relative tolerance, is what makes a decrease negligible."""
-        return 0.5 * self.model.sum_of_squares_sd > WORTHWHILE_SHARE * self.model.sum_of_squares
+        """Whether noise of the runs, not the relative tolerance, makes a decrease negligible."""
+        noise = float(np.sqrt(np.mean(self.model.noise**2)))
+        hidden = WORTHWHILE_SD * self.model.sum_of_squares_sd
+        share = self.ftol * self.model.sum_of_squares
+        return noise > ROUNDING_NOISE * self.rounding and hidden > share
+
+    @property
+    def is_held(self) -> bool:
+        """Whether bounds hold every parameter."""
+        return not self.free.size and (self.length < 1e-9 or self.predicted_decrease <= 0)
+
+    @property
+    def doubtful_bounds(self) -> Mask:
+        """Parameters on their bounds whose slope is not sure to point outside.
+
+        By its error, or since no run nearby has them elsewhere: the error is that of the curvature
+        along what has been moved.
+        """
+        model, samples = self.model, self.model.samples
+        errors = np.sqrt(np.diagonal(model.summed_covariance(model.residuals**2))[1:])
+        distance = np.linalg.norm(samples, axis=1)[:, None]
+        tells = (np.abs(samples) > OFF_BOUND * distance) & (distance <= NEAR)
+        sure = (np.abs(model.gradient) > SURE_SLOPE * errors) & tells.any(0)
+        return np.asarray(self.active & ~sure)
+
+    @property
+    def cosine(self) -> float:
+        """Largest cosine of the angle between the residuals and a free column of J."""
+        free = self.model.jac @ self.free
+        sizes = np.linalg.norm(free, axis=0) * np.sqrt(self.model.sum_of_squares)
+        slopes = np.abs(free.T @ self.model.residuals)
+        return float(np.max(slopes / np.maximum(sizes, 1e-300), initial=0.0))
+
+
+def _free_directions(active: Mask, step: Array, rows: Array, room: Array) -> Array:
+    """Orthonormal directions (m, f) that no bound and no half-space holds at a step."""
+    free = np.eye(len(active))[:, ~active]
+    holding = rows @ step >= room - HELD * np.linalg.norm(rows, axis=1)
+    if not holding.any() or not free.size:
+        return free
+    return np.asarray(free @ null_space(rows[holding] @ free))

@@ -132,9 +132,14 @@ def default_samples(m: int) -> int:
 
 
 def model_about(
-    x: Array, log: FitLog, region: TrustRegion, most: int, rounding: float,
+    x: Array,
+    log: FitLog,
+    region: TrustRegion,
+    most: int,
+    rounding: float,
+    among: Index | None = None,
     noise_is_known: bool = True,
-) -> LocalModel:  # fmt: skip
+) -> LocalModel:
     """The model about x, from the samples around it, in units of the log.
 
     Parameters
@@ -148,12 +153,12 @@ def model_about(
     noise_is_known : bool
         Whether the noise that the log was given, if any, is believed.
     """
-    rows = samples_about(x, log, region, most)
+    rows = samples_about(x, log, region, most) if among is None else among
     u = (np.array([log.points[i] for i in rows]) - x) / region.unit
     y = np.array([log.residuals[i] for i in rows])
     nearest = int(rows[np.square(u).sum(1).argmin()])
     noise = log.noise(nearest) if noise_is_known else None
-    model = fit(u, y[:, : log.n_data], noise, rounding)
+    model = fit(u, y[:, : log.n_data], noise, rounding, region.shrinkage**2, log.second_difference)
     prior = log.objective.prior
     return model if prior is None else _with_prior(model, prior, x, region.unit, log.unit)
 
@@ -174,7 +179,14 @@ def _with_prior(
     )
 
 
-def fit(u: Array, y: Array, noise: Array | None = None, rounding: float = 0.0) -> LocalModel:
+def fit(
+    u: Array,
+    y: Array,
+    noise: Array | None = None,
+    rounding: float = 0.0,
+    prior_curvature: float = 1.0,
+    second_difference: Array | None = None,
+) -> LocalModel:
     """Restricted likelihood of one curvature and one noise for all residuals.
 
     A few samples are left out where that lets the leave-one-out residuals of the others collapse.
@@ -187,8 +199,10 @@ def fit(u: Array, y: Array, noise: Array | None = None, rounding: float = 0.0) -
         Standard deviation of one evaluation where it is known.
     rounding : float
         Error of one value by rounding: J is known no better, be it ever so repeatable.
+    prior_curvature : float
+        What curvature is expected, in root mean squares of the values.
     """
-    found = trial = _Kriging(u, y, noise)
+    found = trial = _Kriging(u, y, noise, prior_curvature, second_difference)
     for dropped in range(MAX_OUTLIERS):
         if trial.dof < 4:
             break
@@ -197,7 +211,8 @@ def fit(u: Array, y: Array, noise: Array | None = None, rounding: float = 0.0) -
         others = share.sum() - share[suspect]
         if not dropped and share[suspect] * (trial.dof - 1) <= SUSPECT_RATIO * others:
             break
-        trial = _Kriging(np.delete(trial.u, suspect, 0), np.delete(trial.y, suspect, 0), noise)
+        rest = np.delete(trial.u, suspect, 0), np.delete(trial.y, suspect, 0)
+        trial = _Kriging(*rest, noise, prior_curvature, second_difference)
         if trial.leave_one_out() < found.leave_one_out() / OUTLIER_DROP:
             found = trial
             break
@@ -207,16 +222,18 @@ def fit(u: Array, y: Array, noise: Array | None = None, rounding: float = 0.0) -
 class _Kriging:
     """Contrasts of some samples at their likeliest curvature and noise."""
 
-    def __init__(self, u: Array, y: Array, noise: Array | None) -> None:
+    def __init__(
+        self, u: Array, y: Array, noise: Array | None, prior_curvature: float, second_difference
+    ) -> None:
         self.u, self.y = u, y
         self.trend = factor_trend(np.hstack([np.ones((len(u), 1)), u]))
         self.kernel = psi(u @ u.T)
         levels, self.group = None, np.zeros(y.shape[1], np.intp)
         if noise is not None:
             levels, self.group = np.unique(noise, return_inverse=True)
-        most = _most_noise(u, y) if noise is None else np.inf
-        eigenvalues, self.contrasts, self.ratio, self.kappa2 = _likeliest(
-            self.trend, self.kernel, y, levels, self.group, most
+        most = _most_noise(u, y, second_difference) if noise is None else np.inf
+        eigenvalues, self.contrasts, self.ratio, self.floor, self.kappa2 = _likeliest(
+            self.trend, self.kernel, y, levels, self.group, most, prior_curvature
         )
         self.inverse = 1.0 / (eigenvalues + self.ratio[:, None])
         self.weights = self.contrasts @ (self.inverse[self.group].T * (self.contrasts.T @ y))
@@ -250,12 +267,13 @@ class _Kriging:
         covariances = self.kappa2 * spread + rounding**2 * (trend.back @ trend.back.T)
         return LocalModel(
             beta[0], beta[1:].T, covariances, self.group,
-            np.sqrt(self.ratio * self.kappa2)[self.group], float(np.sqrt(self.kappa2)),
+            np.sqrt((self.ratio - self.floor) * self.kappa2)[self.group],
+            float(np.sqrt(self.kappa2)),
             self.u, self.weights,
         )  # fmt: skip
 
 
-def _most_noise(u: Array, y: Array) -> float:
+def _most_noise(u: Array, y: Array, second_difference) -> float:
     """Largest noise variance that the values of neighbours allow.
 
     What two runs differ by has a mean square of 2 sigma^2 and more. The smaller ones among the
@@ -272,12 +290,22 @@ def _most_noise(u: Array, y: Array) -> float:
     if not len(pairs):
         return np.inf
     differences = np.square(y[pairs] - y[apart[pairs].argmin(1)]).mean(1)
-    return float(np.quantile(differences, NEIGHBOUR_QUANTILE) / (2.0 * lowest))
+    least = np.quantile(differences, NEIGHBOUR_QUANTILE)
+    most = float(least / (2.0 * lowest))
+    if second_difference is not None:
+        most = min(most, np.mean(np.square(second_difference)) / (6.0 * lowest))
+    return most
 
 
 def _likeliest(
-    trend: TrendFactors, kernel: Array, y: Array, levels: Array | None, group: Index, most: float
-) -> tuple[Array, Array, Array, float]:
+    trend: TrendFactors,
+    kernel: Array,
+    y: Array,
+    levels: Array | None,
+    group: Index,
+    most: float,
+    prior_curvature: float,
+) -> tuple[Array, Array, Array, float, float]:
     """Contrasts in which the kernel is diagonal, its eigenvalues, and the likeliest parameters.
 
     Returns
@@ -285,7 +313,9 @@ def _likeliest(
     eigenvalues : array, shape (d,)
     contrasts : array, shape (k, d)
     ratio : array, shape (g,)
-        sigma^2 / kappa^2, for each level of noise.
+        sigma^2 / kappa^2, for each level of noise, and ...
+    floor : float
+        ... what rounding of the kernel adds to each, which is no noise of the runs.
     kappa2 : float
     """
     k, n = y.shape
@@ -293,11 +323,11 @@ def _likeliest(
     lam, vec = np.linalg.eigh(trend.z.T @ kernel @ trend.z)
     lam = np.maximum(lam, 0.0)
     t = trend.z @ vec
-    size = max(float(np.mean(np.square(y))), 1e-300)
+    size = max(float(np.mean(np.square(y))) * prior_curvature**2, 1e-300)
     floor = 8 * EPS * max(float(lam[-1]) if d else 1.0, 1e-300)
     if d == 0:
         known = np.zeros(1) if levels is None else levels
-        return lam, t, np.maximum(known**2 / size, floor), size
+        return lam, t, known**2 / size + floor, floor, size
     if levels is None:
         r = RATIOS[:, None] + floor
     else:
@@ -322,7 +352,7 @@ def _likeliest(
         # Less noise is slightly likelier, so that nothing wins a tie.
         value -= 0.05 * np.log10(np.maximum(r[:, 0] * kappa2 / size, 1e-26))
     best = int(np.argmax(value))
-    return lam, t, r[best], float(kappa2[best])
+    return lam, t, r[best], floor, float(kappa2[best])
 
 
 # -- which samples it is made from -----------------------------------------------------------

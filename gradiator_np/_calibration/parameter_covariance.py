@@ -153,14 +153,17 @@ class DataErrors:
 
 
 def data_errors(
-    model: LocalModel, objective: Objective, y_unit: float, free: Mask, absolute: bool
-) -> DataErrors:
+    model: LocalModel, bends: Array, objective: Objective, y_unit: float, free: Mask,
+    absolute: bool,
+) -> DataErrors:  # fmt: skip
     """Gather it from the model at the minimum.
 
     Parameters
     ----------
     model : LocalModel
         In radii and in ``y_unit``.
+    bends : array, shape (m, m)
+        Sum of the residuals times their second derivatives, in the same units.
     free : array of bool, shape (m,)
         Parameters that are fitted.
     absolute : bool
@@ -183,10 +186,11 @@ def data_errors(
     bread, undetermined, lost = determined_inverse(weighted, ~free)
     jac, prior = model.jac[:n] * by_root[:, None], model.jac[n:]
     gram = jac.T @ jac
+    curvature = bends + model.jac[:n].T @ model.jac[:n] - share * gram
     added = weighted.summed_covariance(np.ones(n + p))[1:, 1:] / share
     return DataErrors(
         jac, scaled * loss.weight(r) / y_unit, influence_slope, bread, gram - added,
-        prior.T @ prior, _curvature(model, share * gram, n), free, undetermined, lost, share, p,
+        prior.T @ prior, curvature, free, undetermined, lost, share, p,
         y_unit**-2.0 if absolute else None, robust, model.sum_of_squares,
     )  # fmt: skip
 
@@ -203,11 +207,10 @@ def _reweighted(model: LocalModel, weight: Array) -> LocalModel:
     )
 
 
-def _curvature(model: LocalModel, gauss_newton: Array, n: int) -> Array:
-    """What the second derivatives of the cost by u have beyond J'J of the residuals.
+def second_order(model: LocalModel, residuals: Array) -> Array:
+    """Sum of residuals (n,) times their second derivatives by u, by the curvature of a model.
 
-    The kernel psi(t) = t^2/2 + t^3/6 of the model, t = u.v, has the second derivative v v' at 0.
+    The kernel psi(t) = t^2/2 + t^3/6, t = u.v, has the second derivative v v' at 0.
     """
-    along = model.weights[:, :n] @ model.residuals[:n]
-    bends = (model.samples.T * along) @ model.samples
-    return np.asarray(bends + model.jac[:n].T @ model.jac[:n] - gauss_newton)
+    along = model.weights[:, : len(residuals)] @ residuals
+    return np.asarray((model.samples.T * along) @ model.samples)

@@ -38,6 +38,15 @@ class HalfWidths:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerances:
+    """When a search ends, as SciPy's; None: not by that."""
+
+    ftol: float | None
+    xtol: float | None
+    gtol: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class FitProblem:
     """A fit as its search sees it.
 
@@ -66,6 +75,7 @@ class FitProblem:
     samples : Samples or None
         Earlier runs, points (k, m) and outputs (k, n).
     max_nfev : int
+    tolerances : Tolerances
     """
 
     x0: Array
@@ -86,6 +96,7 @@ class FitProblem:
     jac0: Array | None
     samples: Samples | None
     max_nfev: int
+    tolerances: Tolerances
 
     @classmethod
     def of(cls, x0: Any, options: Mapping[str, Any]) -> FitProblem:
@@ -133,6 +144,7 @@ class FitProblem:
             widths, None if jac0 is None else jac0 @ coordinates.basis,
             None if samples is None else _flat(samples, coordinates, scale),
             DEFAULT_BUDGET * (m + 1) if max_nfev is None else checks.integer(max_nfev, "max_nfev"),
+            Tolerances(*(_tolerance(options[k], k) for k in ("ftol", "xtol", "gtol"))),
         )  # fmt: skip
 
     @property
@@ -251,6 +263,12 @@ def _prior(mean: Any, std: Any, cov: Any, layout: Layout) -> Prior | None:
     factor = np.linalg.cholesky(scaled)
     whitening = np.linalg.inv(factor) / size
     return Prior(whitening, whitening @ center)
+
+
+def _tolerance(value: Any, name: str) -> float | None:
+    return (
+        None if value is None else checks.fraction(value, name, "1e-8 means 8 digits, None never")
+    )
 
 
 def check_real(dtype: np.dtype[Any]) -> None:

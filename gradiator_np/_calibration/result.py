@@ -16,7 +16,7 @@ from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
 from gradiator_np._calibration.fit_statistics import residual_sd
 from gradiator_np._calibration.local_model import LocalModel
-from gradiator_np._calibration.parameter_covariance import data_errors
+from gradiator_np._calibration.parameter_covariance import data_errors, second_order
 from gradiator_np._calibration.predict import predict
 from gradiator_np._calibration.prediction import Prediction
 from gradiator_np._calibration.profile import ConditionalFit, Profile, Profiler
@@ -319,11 +319,15 @@ class LeastSquaresResult(OptimizeResult):
                 "profile() of what it returns"
             )
         samples = [self.samples]
+        quantile = record.quantile(level, "gauss-newton")
+        variance = record.data.cost_variance * record.y_unit**2
+        # a hundredth of what the sum of squares rises by at an end
+        ftol = float(np.clip(0.01 * quantile**2 * variance / (2.0 * self.cost), 1e-8, 1e-2))
 
         def fit(start: Array, j: int) -> ConditionalFit:
             before = len(samples[0])
             try:
-                found = refit(start, j, samples[0])
+                found = refit(start, j, samples[0], ftol)
             except EvaluationError as exc:
                 samples[0] = exc.samples or samples[0]
                 return ConditionalFit(start, np.inf, len(samples[0]) - before)
@@ -332,9 +336,8 @@ class LeastSquaresResult(OptimizeResult):
 
         profiler = Profiler(
             record.x, record.covariance("gauss-newton"), 2.0 * self.cost,
-            record.data.cost_variance * record.y_unit**2, record.low, record.high, fit,
+            variance, record.low, record.high, fit,
         )  # fmt: skip
-        quantile = record.quantile(level, "gauss-newton")
         return profiler.profile(j, record.x_layout.names[j], level, quantile)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -413,7 +416,9 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     free = problem.high > problem.low
     run_stderr, undetermined = parameter_errors(model, active)
     objective, n = problem.objective, log.n_data
-    data = data_errors(model, objective, y_unit, free, problem.absolute_sigma)
+    wide, wide_unit = search.wide_model(x)
+    bends = second_order(wide, model.residuals[:n]) * np.outer(unit / wide_unit, unit / wide_unit)
+    data = data_errors(model, bends, objective, y_unit, free, problem.absolute_sigma)
     data = replace(data, undetermined=data.undetermined | undetermined)
     coordinates, movable = problem.coordinates, problem.movable
     record = FitRecord(

@@ -280,7 +280,7 @@ class ScipyObjective:
             if np.trace(p) <= MOST_VARIANCE * float(np.square(model.jac).sum()):
                 return None
             return np.asarray(np.linalg.eigh(p)[1][:, -1])
-        it = Iterate.at(x, model, self._region)
+        it = Iterate.at(x, model, self._region, self._log.rounding, 1e-8)
         loss = it.loss
         if loss.jac <= MOST_LOSS * it.predicted_decrease or not len(loss.directions):
             return None

@@ -15,6 +15,7 @@ from gradiator_np._calibration.geometry import (
     confirming_step,
     downhill_steps,
     narrowing_steps,
+    releasing_steps,
     step_along,
 )
 from gradiator_np._calibration.iterate import Iterate
@@ -25,9 +26,11 @@ from gradiator_np._calibration.local_model import (
     samples_about,
 )
 from gradiator_np._calibration.problem import FitProblem
+from gradiator_np._calibration.refinement import LastPhase, refining_steps
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import parameter_errors
+from gradiator_np._checks import EPS
 from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
 from gradiator_np._typing import Array, Index, Mask
@@ -111,6 +114,7 @@ class Search:
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._geometry_rounds = 0  # in a row
         self._downhill_steps = 0
+        self._last: LastPhase | None = None  # of a fit without noise
         if problem.samples is not None:
             self._start_from_given()
 
@@ -268,39 +272,104 @@ class Search:
 
     def _model(self, x: Array) -> LocalModel:
         """The model about x, in units of the trust radius."""
-        return model_about(
-            x, self.log, self.region, self._most_samples, self.log.rounding, self._noise_is_known
-        )
+        log, most = self.log, self._most_samples
+        among = None if self._last is None else self._last.samples(log, self.center, most)
+        return model_about(x, log, self.region, most, log.rounding, among, self._noise_is_known)
+
+    def wide_model(self, x: Array, noise_is_known: bool = True) -> tuple[LocalModel, Array]:
+        """The model about x in units of the first region, which sees more runs; and these units."""
+        region = self.region.with_radius(self._first_radius).with_difference_step(1.0)
+        believed = noise_is_known and self._noise_is_known
+        most, rounding = self._most_samples, self.log.rounding
+        return model_about(x, self.log, region, most, rounding, None, believed), region.unit
+
+    def _at(self, x: Array) -> Iterate:
+        ftol = self.problem.tolerances.ftol or EPS
+        return Iterate.at(x, self._model(x), self.region, self.log.rounding, ftol)
 
     def _iterate(self, most: int) -> Proposal | None:
         """The next points, at most so many; None where the search ends."""
         self.iterations += 1
-        it = Iterate.at(self._x, self._model(self._x), self.region)
+        it = self._at(self._x)
+        if self._last is not None:
+            return self._last_step(it)
         at_once = max(1, len(self._proposal.ids))
         self._stopping = self._stopping.after(it, len(self.log.points), at_once)
-        share = self._act(it, most)
-        if self._ended is not None:
-            return None
-        self.region = self.region.with_difference_step(it.model.difference_step)
-        confirming = [confirming_step(it, self.region, share, self._rng)] if share else []
-        steps, trial = self._steps(it, most - len(confirming))
-        steps += confirming
-        if not steps:  # bounds hold every parameter
-            self._ended = _reason(it)
-            return None
-        unit = self.region.unit
-        return Proposal(self._request([it.x + unit * u for u in steps]), trial=trial)
-
-    def _act(self, it: Iterate, most: int) -> float:
-        """Follow the stopping test; how far a confirming run goes, in difference steps, or 0."""
         decision = self._stopping.decide(it, self.log, self.region)
-        ends = decision in (Decision.STOP, Decision.CONVERGED, Decision.ENLARGE)
+        ends = decision in (Decision.STOP, Decision.CONVERGED, Decision.ENLARGE, Decision.REFINE)
         if ends and self._noise_is_contradicted(it):
             # What was done under it may have shrunk the region to where only noise is seen.
             self._noise_is_known = False
             self.region = self.region.with_radius(self._first_radius)
             self._stopping = self._stopping.restarted(len(self.log.points))
             decision = Decision.CONTINUE
+        if decision is Decision.REFINE:
+            return self._refine(it)
+        share = self._act(it, decision, most)
+        if self._ended is not None:
+            return None
+        self.region = self.region.with_difference_step(it.model.difference_step)
+        if decision is Decision.CONFIRM_BOUNDS:
+            return self._together(it, releasing_steps(it, self.region, it.doubtful_bounds))
+        confirming = self._confirm(it, share) if share else []
+        steps, trial = self._steps(it, max(0, most - len(confirming)))
+        steps += confirming
+        if not steps:  # bounds hold every parameter
+            self._ended = _reason(it)
+            return None
+        ids = self._request([it.x + self.region.unit * u for u in steps])
+        if len(confirming) == 2:
+            one, other = ids[-2:]
+            middle = np.array_equal(confirming[1], -confirming[0])
+            self.log.triple = (one, self.center, other) if middle else (self.center, one, other)
+        return Proposal(ids, trial=trial)
+
+    def _confirm(self, it: Iterate, share: float) -> list[Array]:
+        """A run that confirms the end; next to the centre one on either side of it."""
+        step = confirming_step(it, self.region, share, self._rng)
+        if share != NEXT_TO_CENTER:
+            return [step]
+        unit = self.region.unit
+        inside = [u for u in (-step, 2.0 * step) if self.region.contains(it.x + unit * u)]
+        left = self.problem.max_nfev - self.nfev
+        return [step, *inside[:1]][:left]
+
+    def _together(self, it: Iterate, steps: list[Array]) -> Proposal:
+        """Steps that improve the model, as many as the budget allows."""
+        left = self.problem.max_nfev - self.nfev
+        return Proposal(self._request([it.x + self.region.unit * u for u in steps[:left]]))
+
+    # -- the last phase of a fit without noise -----------------------------------------------
+
+    def _refine(self, it: Iterate) -> Proposal | None:
+        """Begin the last phase: J afresh, as far as it is not sure."""
+        log = self.log
+        radius = self.region.radius
+        self.region, steps = refining_steps(it, self.region)
+        first = len(log.points) if steps else None
+        self._last = LastPhase(self.center, first, it.model.sum_of_squares, radius)
+        if not steps:
+            return self._last_step(it)
+        return self._together(it, steps)
+
+    def _last_step(self, it: Iterate) -> Proposal | None:
+        """A Gauss-Newton step, or the end."""
+        assert self._last is not None
+        last = self._last = self._last.after(it)
+        if last.was_early(it, self.log) and not self.region.has_vanished:
+            self._last, self.region = None, self.region.with_radius(last.radius)
+            self._stopping = self._stopping.restarted(len(self.log.points))
+            return self._iterate(1)
+        if last.has_ended(it, self.region, self.problem.tolerances):
+            if last.is_due_again(it):
+                return self._refine(it)
+            self._ended = Status.CONVERGED
+            return None
+        trial = TrialStep(it.predicted_decrease, it.length, 0.0)
+        return Proposal(self._request([it.x + self.region.unit * it.step]), trial=trial)
+
+    def _act(self, it: Iterate, decision: Decision, most: int) -> float:
+        """Follow the stopping test; how far a confirming run goes, in difference steps, or 0."""
         match decision:
             case Decision.CONVERGED:
                 self._ended = Status.CONVERGED
@@ -315,6 +384,8 @@ class Search:
                 self.region = self.region.after_no_response()
                 if self.region.is_boundless:
                     self._ended = Status.NO_SIGNAL
+            case Decision.CONFIRM_BOUNDS:
+                self._stopping = replace(self._stopping, confirmed_bounds=True)
             case Decision.CONFIRM_FARTHER:
                 self._stopping = replace(self._stopping, confirmed_farther=True)
                 return 1.0
@@ -333,9 +404,8 @@ class Search:
         """
         if not self._noise_is_known:
             return False
-        log, data = self.log, slice(self.log.n_data)
-        region = self.region.with_radius(self._first_radius).with_difference_step(1.0)
-        found = model_about(it.x, log, region, self._most_samples, log.rounding, False)
+        data = slice(self.log.n_data)
+        found, _ = self.wide_model(it.x, noise_is_known=False)
         if len(found.samples) - 1 - len(it.x) < LEAST_CONTRASTS:
             return False
         given = float(np.linalg.norm(it.model.noise[data]))
@@ -412,7 +482,7 @@ class Search:
         """
         no_signal = self._ended is Status.NO_SIGNAL
         x = self.log.points[self.log.usable[0]] if no_signal else self._x
-        it = Iterate.at(x, self._model(x), self.region)
+        it = self._at(x)
         worth_it = it.length < 0.5 and 0 < it.predicted_decrease > it.loss.jac
         if it.limited_by_noise and not no_signal and worth_it:
             x = self.region.clip(x + self.region.unit * it.step)

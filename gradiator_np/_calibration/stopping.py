@@ -27,9 +27,11 @@ class Decision(Enum):
     """What an iteration comes to."""
 
     CONTINUE = auto()
-    CONFIRM_NEARBY = auto()  # a run next to the centre, before the search ends
+    CONFIRM_NEARBY = auto()  # runs next to the centre, before the search ends
+    CONFIRM_BOUNDS = auto()  # runs inside of bounds that may not hold their parameters
     CONFIRM_FARTHER = auto()  # a run at the difference step
     ENLARGE = auto()  # nothing answers: look farther away
+    REFINE = auto()  # runs have no noise: J afresh, and the last digits
     STOP = auto()  # nothing more is to be gained, because of noise or not
     CONVERGED = auto()  # the sum of squares is 0, or nothing can move
 
@@ -50,8 +52,10 @@ class StoppingTest:
     best_at : int
         ... the number of runs when it was reached.
     confirmed_nearby : bool
-        A run next to the centre has been asked for since: it finds curvature that passed for
+        Runs next to the centre have been asked for since: they find curvature that passed for
         noise.
+    confirmed_bounds : bool
+        Runs have been asked for since that tell the slope along parameters on their bounds.
     confirmed_farther : bool
         A run along what J answers to least has been asked for since: it finds inputs that do
         nothing.
@@ -63,6 +67,7 @@ class StoppingTest:
     best: float = np.inf
     best_at: int = 0
     confirmed_nearby: bool = False
+    confirmed_bounds: bool = False
     confirmed_farther: bool = False
 
     def after(self, it: Iterate, runs: int, at_once: int) -> StoppingTest:
@@ -90,7 +95,7 @@ class StoppingTest:
 
     def decide(self, it: Iterate, log: FitLog, region: TrustRegion) -> Decision:
         """What to do at an iterate."""
-        exhausted = self.is_exhausted(it.model, len(log.points))
+        exhausted = it.is_held or self.is_exhausted(it.model, len(log.points))
         fixed = not region.movable.any()
         zero = it.model.sum_of_squares <= ZERO_SUM_OF_SQUARES * log.reference
         done = zero or region.has_vanished or fixed
@@ -99,12 +104,16 @@ class StoppingTest:
             and not has_improved(it.model, log)
             and (exhausted or is_undetermined(it))
         )
+        if not fixed and not it.limited_by_noise and (done or exhausted or self.without_decrease):
+            return Decision.REFINE
         if done and (self.confirmed_nearby or fixed):
             return Decision.CONVERGED
         if not done and (unanswered or no_change(log)):
             return Decision.ENLARGE
         if (done or exhausted) and not self.confirmed_nearby:
             return Decision.CONFIRM_NEARBY
+        if exhausted and not self.confirmed_bounds and it.doubtful_bounds.any():
+            return Decision.CONFIRM_BOUNDS
         if exhausted and it.limited_by_noise and not self.confirmed_farther:
             return Decision.CONFIRM_FARTHER
         return Decision.STOP if exhausted else Decision.CONTINUE

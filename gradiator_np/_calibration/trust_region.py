@@ -46,11 +46,21 @@ class TrustRegion:
     difference_step: float = 0.0
     rows: Array | None = None
     limits: Array | None = None
+    first_radius: float = np.nan
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.first_radius):
+            object.__setattr__(self, "first_radius", self.radius)
 
     @property
     def unit(self) -> Array:
         """Length of u = 1, in units of x, shape (m,)."""
         return self.radius * self.scale
+
+    @property
+    def shrinkage(self) -> float:
+        """Radius over that at the start."""
+        return self.radius / self.first_radius
 
     @property
     def movable(self) -> Mask:

@@ -57,32 +57,30 @@ class ExpectedLoss:
     directions: Array
 
 
-def expected_loss(model: LocalModel, active: Mask) -> ExpectedLoss:
+def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     """tr[(J'J + lam I)^-1 P], P = Cov(J' r) by errors of J, lam^2 its largest eigenvalue; m P_rr.
 
-    Over the inputs outside of the active set.
+    Over the free directions (m, f), which are orthonormal.
     """
-    m, free = len(active), np.flatnonzero(~active)
-    if not len(free):
-        return ExpectedLoss(0.0, 0.0, np.zeros((0, m)))
-    p = model.summed_covariance(model.residuals**2)[1:, 1:][np.ix_(free, free)]
-    jac = model.jac[:, free]
+    if not free.size:
+        return ExpectedLoss(0.0, 0.0, np.zeros((0, len(free))))
+    p = free.T @ model.summed_covariance(model.residuals**2)[1:, 1:] @ free
+    jac = model.jac @ free
     lam = np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
     vals, vecs = np.linalg.eigh(jac.T @ jac + max(lam, 1e-300) * np.eye(len(p)))
     half = vecs / np.sqrt(np.maximum(vals, 1e-300))
     each, modes = np.linalg.eigh(half.T @ p @ half)
     # Back to u: the direction of P that the damped Gauss-Newton matrix amplifies most.
-    directions = np.zeros((len(p), m))
-    directions[:, free] = (half @ modes)[:, ::-1].T
+    directions = (free @ half @ modes)[:, ::-1].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     n = len(model.residuals)
     value = float(model.summed_covariance(np.ones(n))[0, 0]) / n
     return ExpectedLoss(float(each.sum()), len(p) * value, directions)
 
 
-def gauss_newton_decrease(model: LocalModel, active: Mask) -> float:
-    """|r|^2 less the least |r + J u|^2 over inputs outside of the active set."""
-    jac = model.jac[:, ~active]
+def gauss_newton_decrease(model: LocalModel, free: Array) -> float:
+    """|r|^2 less the least |r + J u|^2 over free directions (m, f)."""
+    jac = model.jac @ free
     if not jac.size:
         return 0.0
     left, s, _ = np.linalg.svd(jac, full_matrices=False)

@@ -1,0 +1,128 @@
+"""The last phase of a fit without noise: J afresh close by, and Gauss-Newton steps on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.geometry import reflected
+from gradiator_np._calibration.iterate import Iterate
+from gradiator_np._calibration.problem import Tolerances
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._checks import EPS
+from gradiator_np._typing import Array, Index
+
+#: A column of J is sure where its error is this share of it.
+SURE = 1e-6
+#: Differences stand out of rounding by this factor, in norm.
+ABOVE_ROUNDING = 1e5
+#: Displacements, in radii of the smaller region.
+CLOSE = 0.01
+#: Radii of the smaller region per length of the step that is due.
+ROOM = 4.0
+#: Steps in a row that do not halve what is left to gain before the phase ends.
+STAGNANT = 4
+#: J is made afresh again where the phase began with so much to gain of the sum of squares, and
+#: gained it: J has changed on the way. (54 fits of NIST's: 52 in place of 51 to 4 digits.)
+AGAIN = 1e-9
+#: A decrease of so much of the first sum of squares is a matter of the search, not of last digits.
+NOT_THE_LAST = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class LastPhase:
+    """Runs of the last phase, and how its steps go.
+
+    Attributes
+    ----------
+    base : int
+        Id of its centre at the start.
+    first : int or None
+        Id of its first run; None where J was sure and none was made.
+    start, radius : float
+        Sum of squares at ``base``, and radius of the region there.
+    promised, least : float
+        Predicted decrease of the first step, and the least one so far.
+    stagnant : int
+        Steps in a row that did not halve it.
+    """
+
+    base: int
+    first: int | None
+    start: float
+    radius: float
+    promised: float = np.inf
+    least: float = np.inf
+    stagnant: int = 0
+
+    def samples(self, log: FitLog, center: int, most: int) -> Index | None:
+        """Ids of the runs that J was made of, of later ones the latest, and the centre.
+
+        Others are too far away: with them rounding of the kernel costs J all but four digits.
+        """
+        if self.first is None:
+            return None
+        usable = log.usable[log.usable >= self.first]
+        made_of = usable[usable < self.first + len(log.points[center])]
+        return np.unique(np.r_[self.base, made_of, usable[-most:], center])
+
+    def after(self, it: Iterate) -> LastPhase:
+        """One step more."""
+        predicted = it.predicted_decrease
+        halved = predicted < 0.5 * self.least
+        return replace(
+            self,
+            promised=min(self.promised, predicted) if np.isinf(self.promised) else self.promised,
+            least=min(self.least, predicted),
+            stagnant=0 if halved else self.stagnant + 1,
+        )
+
+    def has_ended(self, it: Iterate, region: TrustRegion, tolerances: Tolerances) -> bool:
+        """Whether a tolerance holds, or steps gain nothing beyond rounding any more."""
+        xtol, gtol = tolerances.xtol, tolerances.gtol
+        step, size = np.abs(it.step * region.unit), np.abs(it.x)
+        return (
+            it.predicted_decrease <= 4.0 * EPS * it.model.sum_of_squares
+            or self.stagnant >= STAGNANT
+            or region.has_vanished
+            or (xtol is not None and bool((step <= xtol * (xtol + size)).all()))
+            or (gtol is not None and it.cosine <= gtol)
+        )
+
+    def is_due_again(self, it: Iterate) -> bool:
+        """Whether J has to be made afresh once more."""
+        gained = self.start - it.model.sum_of_squares
+        return self.promised > AGAIN * self.start and gained > 0.25 * self.promised
+
+    def was_early(self, it: Iterate, log: FitLog) -> bool:
+        """Whether the search has to go on: there was much to gain, or steps do not reach it."""
+        gain = max(self.start - it.model.sum_of_squares, it.predicted_decrease)
+        stuck = self.stagnant >= STAGNANT and not it.is_negligible(it.predicted_decrease)
+        return stuck or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
+
+
+def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[Array]]:
+    """A smaller region, and a step along each parameter in it; none where J is sure.
+
+    Forward differences, as far as rounding and curvature cost the same (Moré and Wild, ACM Trans.
+    Math. Softw. 38 (2012) 19), and farther along what J answers to little. On a bound they go
+    inside: whether it holds the parameter is known then.
+    """
+    model, n = it.model, len(it.model.residuals)
+    errors = np.sqrt(np.diagonal(model.summed_covariance(np.ones(n)))[1:])
+    sizes = np.linalg.norm(model.jac, axis=0)
+    if not ((errors > SURE * sizes) | it.active)[region.movable].any():
+        return region, []
+    step = (8.0 * (it.rounding / max(model.curvature, 1e-300)) ** 2) ** 0.25
+    step = max(min(step, CLOSE), float(np.sqrt(EPS)) / region.radius)
+    shrinkage = min(1.0, max(step / CLOSE, ROOM * it.length))
+    closer = region.resized(max(shrinkage, step))
+    steps = []
+    for j in np.flatnonzero(region.movable):
+        answer = ABOVE_ROUNDING * it.rounding * np.sqrt(n) / max(sizes[j], 1e-300)
+        u = np.zeros(len(it.x))
+        u[j] = -np.copysign(max(step, min(answer, 1.0)), model.gradient[j])
+        steps.append(reflected(u * (region.radius / closer.radius), *closer.box(it.x)))
+    return closer, steps
