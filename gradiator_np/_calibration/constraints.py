@@ -162,7 +162,7 @@ def reduced(rows: Rows, x0: Array, scale: Array, fixed: Any) -> Coordinates:
     if rank == 0:
         raise ValueError("constraints tie only fixed parameters: leave them out")
     dependent = np.sort(pivots[:rank])
-    independent = np.setdiff1d(np.arange(m), dependent)
+    independent = np.setdiff1d(np.arange(m), dependent).astype(np.intp)
     base, basis = np.zeros(m), np.zeros((m, len(independent)))
     # a_d x_d = b - a_i x_i, consistent since x0 holds it
     base[dependent] = np.linalg.lstsq(a[:, dependent], b)[0]

@@ -84,14 +84,16 @@ class DataErrors:
         B M B of an M-estimate, B the inverse of the second derivative of the cost, M the
         covariance of its gradient.
         """
-        bread = self.bread
+        bread: Array = self.bread
         if kind == "gauss-newton":
             # B J'J B = (B - B P B) / share, which rounding along weak directions does not leave
             # indefinite: J'J itself did in 1 of 40 fits that know two parameters by their product
             by_data = bread - bread @ self.prior @ bread if self.p else bread
             return np.asarray(self.cost_variance * by_data + self.by_prior)
         if kind == "hessian":
-            bread = np.linalg.solve(np.eye(len(bread)) + bread @ self.curvature, bread)
+            bread = np.asarray(
+                np.linalg.solve(np.eye(len(bread)) + bread @ self.curvature, bread), np.float64
+            )
             if not self.robust:  # the observed information
                 return self._scale() * bread
         elif kind in HETEROSCEDASTIC:

@@ -251,7 +251,7 @@ class LeastSquaresResult(OptimizeResult):
         >>> forecast = fit.predict(lambda x: x[0] + 9 * x[1], sigma="residuals")
         >>> low, high = forecast.prediction_interval()
         >>> float(round(low, 2)), float(round(high, 2))
-        (18.86, 20.79)
+        (18.84, 20.79)
         """
         return predict(self._record, forecast, kind, sigma, residual_sd(self.fun, self._record),
                        sampling, options)  # fmt: skip

@@ -131,7 +131,8 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     modes = back @ vec  # modes' noise modes = 1, modes' gram modes = mu
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
-    sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
+    least = 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
+    sure: Mask = np.array(mu > least, np.bool_, ndmin=1)
     sure[: max(len(mu) - n, 0)] = False  # n residuals tell n directions
     # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
     # that is determined.
