@@ -143,8 +143,8 @@ def confirming_step(
     return step_along(side * direction, length, *region.box(it.x))
 
 
-def releasing_steps(it: Iterate, region: TrustRegion, parameters: Mask) -> list[Array]:
-    """Steps off the bounds of these parameters, one at a time, as far as tells most of J."""
+def single_steps(it: Iterate, region: TrustRegion, parameters: Mask) -> list[Array]:
+    """A step along each of these parameters, off its bound, as far as tells most of J."""
     length = region.in_radii(region.difference_step)
     steps = []
     for j in np.flatnonzero(parameters & region.movable):

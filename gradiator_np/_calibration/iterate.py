@@ -60,7 +60,12 @@ class Iterate:
 
     @classmethod
     def at(
-        cls, x: Array, model: LocalModel, region: TrustRegion, rounding: float, ftol: float
+        cls,
+        x: Array,
+        model: LocalModel,
+        region: TrustRegion,
+        rounding: float = 0.0,
+        ftol: float = 0.0,
     ) -> Iterate:
         step, active = solve_subproblem(model.residuals, model.jac, *region.box(x))
         ahead = model.residuals + model.jac @ step

@@ -15,7 +15,7 @@ from gradiator_np._calibration.geometry import (
     confirming_step,
     downhill_steps,
     narrowing_steps,
-    releasing_steps,
+    single_steps,
     step_along,
 )
 from gradiator_np._calibration.iterate import Iterate
@@ -29,7 +29,7 @@ from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.refinement import LastPhase, refining_steps
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import parameter_errors
+from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
 from gradiator_np._checks import EPS
 from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
@@ -272,7 +272,11 @@ class Search:
             return None
         self.region = self.region.with_difference_step(it.model.difference_step)
         if decision is Decision.CONFIRM_BOUNDS:
-            return self._together(it, releasing_steps(it, self.region, it.doubtful_bounds))
+            return self._together(it, single_steps(it, self.region, it.doubtful_bounds))
+        if decision is Decision.CONFIRM_FARTHER:
+            weak = weakly_determined(it.model, it.active)
+            farther = [confirming_step(it, self.region, share, self._rng)]
+            return self._together(it, farther + single_steps(it, self.region, weak))
         confirming = self._confirm(it, share) if share else []
         steps, trial = self._steps(it, max(0, most - len(confirming)))
         steps += confirming

@@ -15,6 +15,8 @@ from gradiator_np._typing import Array, Mask
 STDERR_FACTOR = 1.2
 #: Standard deviations of its noise by which J'J has to exceed it for a direction to be determined.
 DETERMINED_SDS = 4.0
+#: A column of J whose square exceeds that of its error by less is weakly determined.
+WEAK_RATIO = 30.0
 #: Noise that is so small beside what a step of one radius changes is none.
 QUIET = 1e-6
 
@@ -89,6 +91,19 @@ def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     return np.where(undetermined, np.inf, err), undetermined
 
 
+def triangle(jac: Array) -> Array:
+    """R of J = QR, whose products are J's, at most m rows."""
+    return np.asarray(np.linalg.qr(jac, mode="r")) if len(jac) > jac.shape[1] else jac
+
+
+def weakly_determined(model: LocalModel, active: Mask) -> Mask:
+    """Inputs that count as determined, but whose column of J is not far above its error."""
+    _, undetermined = _determined_inverse(model, active)
+    errors = np.diagonal(model.summed_covariance(np.ones(len(model.residuals))))[1:]
+    weak = np.square(model.jac).sum(0) < WEAK_RATIO * errors
+    return np.asarray(weak & ~undetermined & ~active)
+
+
 def _determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """(J'J)^-1 over what the runs determine of inputs outside of the active set, 0 elsewhere.
 
@@ -102,14 +117,15 @@ def _determined_inverse(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     undetermined = np.zeros(m, bool)
     if not free.any():
         return inverse, undetermined
-    jac = model.jac[:, free]
-    gram = jac.T @ jac
     noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
     vals, vecs = np.linalg.eigh(noise)
     vals = np.maximum(vals, max(1e-14 * vals[-1], 1e-300))
     back = vecs / np.sqrt(vals)
-    mu, vec = np.linalg.eigh(back.T @ gram @ back)
-    modes = back @ vec  # modes' noise modes = 1, modes' gram modes = mu
+    # By singular values: of J'J rounding leaves eps of its largest eigenvalue, which is more than
+    # what an input that does nothing has where the error of J is that of rounding.
+    _, roots, vec = np.linalg.svd(triangle(model.jac[:, free]) @ back)
+    mu = np.square(np.pad(roots, (0, len(vec) - len(roots))))
+    modes = back @ vec.T  # modes' noise modes = 1, modes' J'J modes = mu
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
     sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
