@@ -69,7 +69,9 @@ def least_squares(
         status : int
             4: the noise of the runs hides what is left to gain. 3: no run can lower the sum of
             squares any further. 0: ``max_nfev`` runs are used. -5: the residuals do not answer to
-            the parameters beyond their noise. -2: runs are still wanted (`LeastSquares` only).
+            the parameters beyond their noise. -1: they determine no parameter, or do not answer any
+            more to one that they answered to at the start. -2: runs are still wanted
+            (`LeastSquares` only).
         success : bool
             Whether ``status`` is positive.
         message : str
@@ -79,7 +81,8 @@ def least_squares(
         and its own,
 
         reason : Status
-            The word for ``status``: NOISE_LIMIT, CONVERGED, BUDGET, NO_SIGNAL or INCOMPLETE.
+            The word for ``status``: NOISE_LIMIT, CONVERGED, BUDGET, NO_SIGNAL, UNDETERMINED or
+            INCOMPLETE.
         x_stderr : like x0
             Standard errors of ``x`` as the minimiser of the noise-free sum of squares: what the
             noise of the runs leaves open, not what errors of data do. inf where ``undetermined``.

@@ -24,10 +24,13 @@ from gradiator_np._typing import Array, Mask
 MESSAGES = {
     Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; average runs, or set "
     "x_half_width for narrower intervals of the parameters",
-    Status.CONVERGED: "no run can lower the sum of squares by more than 1e-8 of it",
+    Status.CONVERGED: "no run can lower the sum of squares by more than ftol of it",
     Status.BUDGET: "max_nfev runs are used; raise it to go on from here",
     Status.NO_SIGNAL: "the residuals do not answer to the parameters beyond their noise, however "
     "far these are moved; check x0, x_scale and which parameters fun reads",
+    Status.UNDETERMINED: "the runs determine no parameter, or the search ran off to where the "
+    "residuals do not answer any more to one that they answered to at the start; start closer, or "
+    "give bounds or x_scale",
     Status.INCOMPLETE: "runs are still wanted",
 }
 
@@ -160,6 +163,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     x, model, active = search.answer()
     unit, y_unit = search.region.unit, log.unit
     errors, undetermined = parameter_errors(model, active)
+    undetermined |= search.lost
+    errors[search.lost] = np.inf
     jac = model.jac / unit
     jac_variance = np.diagonal(model.covariances, axis1=1, axis2=2)[model.group, 1:]
     grad = jac.T @ model.residuals

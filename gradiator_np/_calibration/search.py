@@ -27,9 +27,14 @@ from gradiator_np._calibration.local_model import (
 )
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.refinement import LastPhase, refining_steps
-from gradiator_np._calibration.stopping import Decision, StoppingTest
+from gradiator_np._calibration.stopping import ZERO_SUM_OF_SQUARES, Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
+from gradiator_np._calibration.uncertainty import (
+    has_lost_its_answer,
+    is_out_of_reach,
+    parameter_errors,
+    weakly_determined,
+)
 from gradiator_np._checks import EPS
 from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
@@ -41,6 +46,8 @@ RADIUS = 0.3
 MAX_GROWTH = 1e4
 #: A run improves J where the expected loss by its errors exceeds this many predicted decreases.
 MOST_LOSS = 10.0
+#: A minimum so many times farther away than x is long is out of the local model's reach.
+FAR = 1e3
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
 
@@ -84,6 +91,8 @@ class Search:
         Id of the point that the region is about; -1 before a run has succeeded.
     rounds, iterations : int
         Proposals, and models that were made for them.
+    lost : array of bool, shape (m,)
+        Parameters that the residuals answered to at the start and do not at the end.
     """
 
     def __init__(self, problem: FitProblem, rng: np.random.Generator) -> None:
@@ -105,6 +114,7 @@ class Search:
         self._geometry_rounds = 0  # in a row
         self._downhill_steps = 0
         self._last: LastPhase | None = None  # of a fit without noise
+        self.lost: Mask = np.zeros(m, bool)
         if problem.samples is not None:
             self._start_from_given()
 
@@ -281,7 +291,7 @@ class Search:
         steps, trial = self._steps(it, max(0, most - len(confirming)))
         steps += confirming
         if not steps:  # bounds hold every parameter
-            self._ended = _reason(it)
+            self._end(_reason(it))
             return None
         ids = self._request([it.x + self.region.unit * u for u in steps])
         if len(confirming) == 2:
@@ -329,7 +339,7 @@ class Search:
         if last.has_ended(it, self.region, self.problem.tolerances):
             if last.is_due_again(it):
                 return self._refine(it)
-            self._ended = Status.CONVERGED
+            self._end(Status.CONVERGED)
             return None
         trial = TrialStep(it.predicted_decrease, it.length, 0.0)
         return Proposal(self._request([it.x + self.region.unit * it.step]), trial=trial)
@@ -338,9 +348,9 @@ class Search:
         """Follow the stopping test; how far a confirming run goes, in difference steps, or 0."""
         match decision:
             case Decision.CONVERGED:
-                self._ended = Status.CONVERGED
+                self._end(Status.CONVERGED)
             case Decision.STOP if self._is_narrow_enough():
-                self._ended = _reason(it)
+                self._end(_reason(it))
             case Decision.STOP:
                 self._narrowing = True
                 if it.model.noise_dominates:
@@ -424,6 +434,23 @@ class Search:
             )
 
     # -- the answer --------------------------------------------------------------------------
+
+    def _end(self, reason: Status) -> None:
+        """End, and not as a success where nothing that is free is determined."""
+        self._ended = reason
+        x, model, active = self.answer()
+        _, undetermined = parameter_errors(model, active)
+        free = self.region.movable & ~active
+        first = next(r for r in self.log.residuals if r is not None)
+        self.lost = has_lost_its_answer(self.log, x, model.jac / self.region.unit) & free
+        if (
+            reason is Status.CONVERGED
+            and model.sum_of_squares > ZERO_SUM_OF_SQUARES * self.log.reference
+        ):
+            far = FAR * np.maximum(np.abs(x), self.region.scale) / self.region.unit
+            self.lost |= is_out_of_reach(model, active, far, self.problem.tolerances.ftol or EPS)
+        if self.lost.any() or (free.any() and first.any() and undetermined[free].all()):
+            self._ended = Status.UNDETERMINED
 
     def answer(self) -> tuple[Array, LocalModel, Mask]:
         """The best point, the model about it (in the log's unit), and what bounds hold.
