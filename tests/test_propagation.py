@@ -393,6 +393,10 @@ def test_gradients_by_many_inputs_need_no_matrix():
     tracemalloc.stop()
     assert peak < 64 << 20
     assert found.std_y[0] == pytest.approx(2 * np.sqrt(m))
+    flat = propagate(estimate_of(np.zeros((1, m)), cov), std_x=np.full(m, 2.0))
+    low, high = flat.confidence_interval()
+    assert low[0] == 0
+    assert high[0] > np.sqrt(flat.bias[0])
     assert "1 outputs x 20000 inputs" in text
 
 
