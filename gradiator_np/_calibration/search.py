@@ -504,7 +504,8 @@ class Search:
             and model.sum_of_squares > ZERO_SUM_OF_SQUARES * self.log.reference
         ):
             far = FAR * np.maximum(np.abs(x), self.region.scale) / self.region.unit
-            self.lost |= is_out_of_reach(model, active, far, self.problem.tolerances.ftol or EPS)
+            ftol = self.problem.tolerances.ftol or EPS
+            self.lost |= is_out_of_reach(model, self._at(x).free, far, ftol)
         if self.lost.any() or (free.any() and first.any() and undetermined[free].all()):
             self._ended = Status.UNDETERMINED
         elif reason.success and self._is_blocked(x, model):

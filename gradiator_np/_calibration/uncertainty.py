@@ -9,6 +9,7 @@ import numpy as np
 
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
 
 #: Standard errors of parameters are this much wider, for one curvature in place of many and
@@ -145,15 +146,17 @@ def has_lost_its_answer(log: FitLog, x: Array, jac: Array) -> Mask:
     return lost
 
 
-def is_out_of_reach(model: LocalModel, active: Mask, far: Array, ftol: float) -> Mask:
+def is_out_of_reach(model: LocalModel, free: Array, far: Array, ftol: float) -> Mask:
     """Parameters that a Gauss-Newton step, which is worth it, would move farther than ``far``.
+
+    In free directions (m, f).
 
     They answer by so little that the slope within reach gains nothing: a gradient of 0, no minimum.
     """
-    step = np.zeros(len(active))
-    jac = model.jac[:, ~active]
-    step[~active] = -np.linalg.lstsq(jac, model.residuals, rcond=1e-10)[0]
-    gain = gauss_newton_decrease(model, np.eye(len(active))[:, ~active])
+    if not free.size:
+        return np.zeros(len(free), bool)
+    step = -free @ np.linalg.lstsq(model.jac @ free, model.residuals, rcond=1e-10)[0]
+    gain = gauss_newton_decrease(model, free)
     return np.asarray((np.abs(step) > far) & (gain > ftol * model.sum_of_squares))
 
 
@@ -171,7 +174,10 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     if not free.any():
         return Determined(inverse, undetermined, np.zeros((m, 0)))
     jac = model.jac[:, free]
+    uncertain = model.covariances.any((1, 2))[model.group]
     noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
+    # no difference quotient knows a column to better than sqrt(eps) of it, whatever its errors say
+    noise += EPS * np.diag(np.square(jac[uncertain]).sum(0))
     vals, vecs = np.linalg.eigh(noise)
     vals = np.maximum(vals, max(1e-14 * vals[-1], 1e-300))
     back = vecs / np.sqrt(vals)
@@ -187,7 +193,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
     # that is determined.
     unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
-    told, rest = _told_by_prior(jac[~model.covariances.any((1, 2))[model.group]], unsure)
+    told, rest = _told_by_prior(jac[~uncertain], unsure)
     inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T + told
     lost = np.zeros((m, rest.shape[1]))
     lost[free] = rest
