@@ -87,7 +87,8 @@ def reflected(step: Array, low: Array, high: Array, rows: Array, room: Array) ->
 def _cut(step: Array, rows: Array, room: Array) -> Array:
     """The part of a step that keeps to half-spaces, in which u = 0 lies."""
     gain = rows @ step
-    share = np.divide(room, gain, out=np.ones_like(gain), where=gain > 0)
+    rounding = 1e-12 * np.linalg.norm(rows, axis=1) * np.linalg.norm(step)  # along what holds
+    share = np.divide(room, gain, out=np.ones_like(gain), where=gain > rounding)
     return np.asarray(step * min(1.0, float(share.min(initial=1.0))))
 
 

@@ -43,6 +43,8 @@ class Iterate:
         Solution of the trust-region subproblem.
     active : array of bool, shape (m,)
         Parameters that a bound holds there.
+    holding : array, shape (q, m)
+        Half-spaces that hold it.
     free : array, shape (m, f)
         Orthonormal directions that neither bounds nor half-spaces hold there.
     predicted_decrease : float
@@ -58,6 +60,7 @@ class Iterate:
     model: LocalModel
     step: Array
     active: Mask
+    holding: Array
     free: Array
     predicted_decrease: float
     loss: ExpectedLoss
@@ -75,12 +78,13 @@ class Iterate:
     ) -> Iterate:
         limits = region.box(x)
         step, active = solve_subproblem(model.residuals, model.jac, *limits)
-        free = _free_directions(active, step, *limits[2:])
+        holding = _holding(step, *limits[2:])
+        free = _free_directions(active, holding)
         ahead = model.residuals + model.jac @ step
         predicted = model.sum_of_squares - float(ahead @ ahead)
         loss = expected_loss(model, free)
         of_x = EPS * float(np.sqrt(np.mean(np.square(np.abs(model.jac) @ np.abs(x / region.unit)))))
-        return cls(x, model, step, active, free, predicted, loss, rounding + of_x, ftol)
+        return cls(x, model, step, active, holding, free, predicted, loss, rounding + of_x, ftol)
 
     @property
     def length(self) -> float:
@@ -124,6 +128,22 @@ class Iterate:
         return noise > ROUNDING_NOISE * self.rounding and hidden > share
 
     @property
+    def spanning_directions(self) -> Array:
+        """Unit vectors (m, m) that runs can go along, either way or back: axes without half-spaces.
+
+        At half-spaces: the free directions, and for each of what holds the step the one that leaves
+        it and keeps to the others. (Along the axes no run can leave some corners: of 200 fits under
+        two constraints 5 knew nothing of J at the end.)
+        """
+        m = len(self.x)
+        if not len(self.holding):
+            return np.eye(m)
+        held = np.vstack([self.holding, np.eye(m)[self.active]])
+        leaving = np.linalg.pinv(held).T
+        every = np.vstack([self.free.T, leaving / np.linalg.norm(leaving, axis=1, keepdims=True)])
+        return every
+
+    @property
     def is_held(self) -> bool:
         """Whether bounds hold every parameter."""
         return not self.free.size and (self.length < 1e-9 or self.predicted_decrease <= 0)
@@ -151,10 +171,14 @@ class Iterate:
         return float(np.max(slopes / np.maximum(sizes, 1e-300), initial=0.0))
 
 
-def _free_directions(active: Mask, step: Array, rows: Array, room: Array) -> Array:
-    """Orthonormal directions (m, f) that no bound and no half-space holds at a step."""
+def _holding(step: Array, rows: Array, room: Array) -> Array:
+    """Half-spaces (q, m) that hold a step."""
+    return np.asarray(rows[rows @ step >= room - HELD * np.linalg.norm(rows, axis=1)])
+
+
+def _free_directions(active: Mask, holding: Array) -> Array:
+    """Orthonormal directions (m, f) that no bound and no half-space holds."""
     free = np.eye(len(active))[:, ~active]
-    holding = rows @ step >= room - HELD * np.linalg.norm(rows, axis=1)
-    if not holding.any() or not free.size:
+    if not len(holding) or not free.size:
         return free
-    return np.asarray(free @ null_space(rows[holding] @ free))
+    return np.asarray(free @ null_space(holding @ free))

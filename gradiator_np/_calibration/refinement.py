@@ -122,9 +122,12 @@ def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[
     shrinkage = min(1.0, max(step / CLOSE, ROOM * it.length))
     closer = region.resized(max(shrinkage, step))
     steps = []
-    for j in np.flatnonzero(region.movable):
-        answer = ABOVE_ROUNDING * level * np.sqrt(n) / max(sizes[j], 1e-300)
-        u = np.zeros(len(it.x))
-        u[j] = -np.copysign(max(step, min(answer, 1.0)), model.gradient[j])
+    for direction in it.spanning_directions:
+        if not direction[region.movable].any():
+            continue
+        size = float(np.linalg.norm(model.jac @ direction))
+        answer = ABOVE_ROUNDING * level * np.sqrt(n) / max(size, 1e-300)
+        downhill = -np.copysign(1.0, float(direction @ model.gradient))
+        u = downhill * max(step, min(answer, 1.0)) * direction
         steps.append(reflected(u * (region.radius / closer.radius), *closer.box(it.x)))
     return closer, steps
