@@ -131,13 +131,13 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     modes = back @ vec  # modes' noise modes = 1, modes' gram modes = mu
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
-    least = 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
-    sure: Mask = np.array(mu > least, np.bool_, ndmin=1)
+    sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
     sure[: max(len(mu) - n, 0)] = False  # n residuals tell n directions
     # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
     # that is determined.
     unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
-    told, rest = _told_by_prior(jac[~model.covariances.any((1, 2))[model.group]], unsure)
+    exact = np.abs(model.covariances).max((1, 2)) == 0
+    told, rest = _told_by_prior(jac[exact[model.group]], unsure)
     inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T + told
     lost = np.zeros((m, rest.shape[1]))
     lost[free] = rest
