@@ -1,13 +1,15 @@
 """Minimisers of a noisy scalar, at equal runs: is one of our own worth having?
 
 Sums of squares of the classical problems (Moré, Garbow and Hillstrom, ACM TOMS 7, 1981, 17) and of
-small fits, as one number with Gaussian noise of a share of f(x0); every third one again with a bound
-half way to its solution. All solvers see inputs in units of x0, so that no one's default radius
-suits the units better than another's. Solved: f without noise fell by 1 - tol of its decrease to
-the least value that any solver reached (data profiles, Moré and Wild, SIAM J. Optim. 20, 2009,
-172), at some run among the first 20, 50, 100 (m + 1), and at the point returned.
+small fits, as one number with Gaussian noise of a share of f(x0); every third one again with a
+bound half way to its solution. All solvers see inputs in units of x0, so that no one's default
+radius suits the units better than another's. Solved: f without noise fell by 1 - tol of its
+decrease to the least value that any solver reached (data profiles, Moré and Wild, SIAM J. Optim.
+20, 2009, 172), at some run among the first 20, 50, 100 (m + 1), and at the point returned.
 
     python -m benchmarks.scalar_minimise [--quick] [--only=name;name] [--seeds=3] [--store=FILE]
+
+Twenty minutes; ``--store`` keeps every run in a file and makes none twice.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from scipy import optimize
 
 from benchmarks._common import quick, table, write
 from benchmarks.lsq_problems import Problem, problems
-from benchmarks.lsq_runs import Ran, Spent, one
+from benchmarks.lsq_runs import Ran, Spent, available, one
 from benchmarks.problems import PROBLEMS as CLASSICAL
 from gradiator_np import ScipyObjective
 from gradiator_np._checks import UNBOUNDED, point
@@ -34,8 +36,10 @@ TOLERANCES = (1e-1, 1e-2, 1e-3)
 #: Inputs at most: the peers' own work takes minutes a run beyond.
 LARGEST = 6
 #: Fits among our own problems whose runs take microseconds.
-CHEAP = {"exp2", "exp2_misfit", "michaelis", "hill", "gompertz", "logistic", "damped", "valley5",
-         "valley2_steep", "banana_sum", "power_law", "rational", "arrhenius", "antoine"}  # fmt: skip
+CHEAP = {
+    "exp2", "exp2_misfit", "michaelis", "hill", "gompertz", "logistic", "damped", "valley5",
+    "valley2_steep", "banana_sum", "power_law", "rational", "arrhenius", "antoine",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -213,16 +217,16 @@ def collect(group, levels, seeds, solvers, path):
 
 def shares(runs, group, solver, level, tol, best):
     """Share solved among the first runs, for each budget, and at the point returned."""
-    ends = {p.name: float(np.sum(p.fun(p.x0) ** 2)) for p in group}
+    named = {p.name: p for p in group}
     hits, final = [], []
     for ran in runs.values():
-        if (ran.solver, ran.level) != (solver, level) or ran.problem not in ends:
+        if (ran.solver, ran.level) != (solver, level) or ran.problem not in named:
             continue
-        start = ends[ran.problem]
-        target = start - (1 - tol) * (start - best[ran.problem])
-        size = next(p for p in group if p.name == ran.problem).x0.size + 1
+        problem = named[ran.problem]
+        start = float(np.square(problem.fun(problem.x0)).sum())
+        target = start - (1 - tol) * (start - best[problem.name])
         hit = ran.needed(target)
-        hits.append(np.inf if hit is None else hit / size)
+        hits.append(np.inf if hit is None else hit / (problem.x0.size + 1))
         final.append(ran.final <= target)
     return [float(np.mean(np.array(hits) <= b)) for b in BUDGETS] + [float(np.mean(final))]
 
@@ -230,7 +234,7 @@ def shares(runs, group, solver, level, tol, best):
 def main():
     given = dict(arg[2:].split("=", 1) for arg in sys.argv[1:] if "=" in arg)
     seeds, levels, group = int(given.get("seeds", 3)), LEVELS, everything()
-    solvers = given["only"].split(";") if "only" in given else list(SOLVERS)
+    solvers = available(given["only"].split(";") if "only" in given else SOLVERS)
     if quick():
         group, seeds, levels = group[:2] + group[-1:], 1, ("0", "1e-2")
     path = Path(given["store"]) if "store" in given else None
@@ -239,22 +243,20 @@ def main():
     for ran in runs.values():
         least = min([ran.final] + [value for _, value in ran.best])
         best[ran.problem] = min(best.get(ran.problem, np.inf), least)
+    bounded = [p for p in group if p.name.endswith("bounded")]
     results = {}
-    for name, part in (
-        ("all", group),
-        ("bounded", [p for p in group if p.name.endswith("bounded")]),
-    ):
+    for name, part in (("all", group), ("bounded", bounded)):
         for tol in TOLERANCES:
-            rows = []
-            for level in levels:
-                for solver in solvers:
-                    row = shares(runs, part, solver, level, tol, best)
-                    results.setdefault(name, {}).setdefault(f"{tol:g}", {})[
-                        f"{level}, {solver}"
-                    ] = row
-                    rows.append([level, solver, *(f"{v:.2f}" for v in row)])
+            cells = {
+                (level, solver): shares(runs, part, solver, level, tol, best)
+                for level in levels
+                for solver in solvers
+            }
+            results[f"{name}, {tol:g}"] = {", ".join(key): row for key, row in cells.items()}
             print(f"\n{len(part)} problems ({name}), solved to {tol:g}\n")
-            print(table(["noise", "solver", *(f"{b} (m + 1)" for b in BUDGETS), "returned"], rows))
+            columns = ["noise", "solver", *(f"{b} (m + 1)" for b in BUDGETS), "returned"]
+            rows = [[*key, *(f"{v:.2f}" for v in row)] for key, row in cells.items()]
+            print(table(columns, rows))
     print(write("scalar_minimise", results))
 
 

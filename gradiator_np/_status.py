@@ -77,6 +77,10 @@ class Status(StrEnum):
         "unresolved", -8, "The function changes within steps too small for x.",
         "Give x_scale, the distance over which each input changes something, or move the origin.",
     )  # fmt: skip
+    FAILING_REGION = (
+        "failing_region", -10, "Runs fail on the way to where the sum of squares is lower.",
+        "Look at samples.errors; make fun run there, or give bounds that leave it out.",
+    )  # fmt: skip
     NO_RESPONSE = (
         "no_response", -9, "No run differed from that at x in any bit.",
         "Check that fun reads its argument and returns new numbers; else give a larger min_step.",

@@ -11,7 +11,7 @@ from scipy.optimize import LinearConstraint, curve_fit, minimize
 from scipy.optimize import least_squares as scipy_least_squares
 from scipy.special import stdtrit
 
-from gradiator_np import GradiatorWarning, LeastSquares, least_squares
+from gradiator_np import GradiatorWarning, LeastSquares, Status, least_squares
 from gradiator_np._calibration.constraints import least_distance
 from gradiator_np._calibration.objective import LOSSES
 
@@ -372,6 +372,28 @@ def test_the_right_noise_of_the_runs_is_believed():
 def test_noise_has_two_names_in_fits():
     with pytest.raises(TypeError, match=r"run_noise= .*or sigma= \(errors of the data\)"):
         least_squares(lambda x: x, [1.0], noise=0.1)
+
+
+# -- never a false success -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1.2, 1.5])
+@pytest.mark.parametrize("start", [[1.0, 1.0], [0.5, 2.0]])
+def test_a_failing_region_before_the_minimum_is_named(limit, start):
+    def fun(x):
+        if x[0] > limit:
+            raise RuntimeError("solver diverged")
+        return np.array([x[0] - 2, 10 * (x[1] - x[0] ** 2), 0.1 * x[1]])
+
+    r = least_squares(fun, start)
+    assert r.reason is Status.FAILING_REGION
+    assert not r.success
+    assert "runs failed: RuntimeError: solver diverged" in r.message
+    # a bound that leaves it out makes the same point a minimum
+    bounded = least_squares(fun, start, bounds=(-np.inf, [limit, np.inf]))
+    assert bounded.success
+    assert bounded.x[0] == limit
+    assert bounded.cost <= r.cost * (1 + 1e-9)
 
 
 # -- profiles --------------------------------------------------------------------------------

@@ -188,6 +188,13 @@ MISTAKES = {
     "a covariance in words": (
         lambda: propagate(np.ones((1, 2)), "a"), TypeError, "cov_x must be numbers",
     ),
+    "a ragged covariance": (
+        lambda: propagate(np.ones((1, 2)), [[1], [1, 2]]), ValueError, "cov_x is no array",
+    ),
+    "a covariance of one block": (
+        lambda: propagate(jacobian(lambda x: x["a"] * x["b"], {"a": 1.0, "b": 2.0}), {"a": 1.0}),
+        ValueError, "cov_x must be a dict with the keys ['a', 'b']",
+    ),
     "propagation of a batch": (
         lambda: propagate(jacobian(np.sin, np.ones((2, 3)), batch_dims=1, **STENCIL), std_x=1),
         ValueError, "take one of the batch",

@@ -114,6 +114,7 @@ def test_what_is_not_defined_is_nan_and_said():
     assert "x[0] is 0: a relative change of it is none" in found.message
     assert found.rank_interval[0][0].tolist() == [1, 2, 1]
     assert found.rank_interval[1][0].tolist() == [3, 3, 2]
+    assert [ranks[1].tolist() for ranks in found.rank_interval] == [[1, 1, 1], [3, 3, 3]]
     # In units of the caller's nothing is undefined.
     given = sensitivities(jacobian(fun, [0.0, 2.0, 1.0]), std_x=1.0)
     np.testing.assert_allclose(given.value, [[2, 0, 1], [0, 1, 0]], atol=1e-7)
@@ -126,6 +127,8 @@ def test_a_value_that_may_be_zero_leaves_no_bar():
     assert np.isinf(found.stderr[0, 0])
     assert np.isfinite(found.stderr[1, 0])
     assert "y[0] may be 0 within its error" in found.message
+    flat = sensitivities(estimate_of(0 * coef, cov, x=np.ones(1), y=np.array([0.19, 0.21])))
+    assert np.isinf(flat.stderr[0, 0])
 
 
 def test_the_error_of_a_fitted_value_counts():
@@ -135,7 +138,7 @@ def test_the_error_of_a_fitted_value_counts():
     estimate = fit_points(points, values, x=np.array([0.5, 0.5]))
     found = sensitivities(estimate)
     own = estimate.stderr * 0.5 / estimate.y
-    by_y = np.abs(found.value) * estimate.solution.value_stderr / estimate.y
+    by_y = np.hypot(found.value, own) * estimate.solution.value_stderr / estimate.y
     np.testing.assert_allclose(found.stderr, np.hypot(own, by_y), rtol=1e-12)
 
 

@@ -75,7 +75,9 @@ def least_squares(
         status : int
             4: the noise of the runs hides what is left to gain. 3: no run can lower the sum of
             squares any further. 0: ``max_nfev`` runs are used. -5: the residuals do not answer to
-            the parameters beyond their noise. -2: runs are still wanted (`LeastSquares` only).
+            the parameters beyond their noise. -1: they determine no parameter, or do not answer any
+            more to one that they answered to at the start. -10: runs fail on the way to where the
+            sum of squares is lower. -2: runs are still wanted (`LeastSquares` only).
         success : bool
             Whether ``status`` is positive.
         message : str
@@ -85,10 +87,18 @@ def least_squares(
         and its own,
 
         reason : Status
-            The word for ``status``: NOISE_LIMIT, CONVERGED, BUDGET, NO_SIGNAL or INCOMPLETE.
-        x_stderr : like x0
-            Standard errors of ``x`` as the minimiser of the noise-free sum of squares: what the
-            noise of the runs leaves open, not what errors of data do. inf where ``undetermined``.
+            The word for ``status``: NOISE_LIMIT, CONVERGED, BUDGET, NO_SIGNAL, UNDETERMINED,
+            FAILING_REGION or INCOMPLETE.
+        stderr : like x0
+            Standard errors of the parameters as `scipy.optimize.curve_fit` has them: what the
+            errors of the data leave open, by J'J and ``sigma``, and what the noise of the runs
+            does. inf where ``undetermined``, 0 for fixed parameters, nan where there are no more
+            residuals than parameters and nothing else tells the errors of the data.
+        run_stderr : like x0
+            The share of it that the noise of the runs has: standard errors of ``x`` as the
+            minimiser of the noise-free sum of squares. Where it is small, more runs do not help.
+        cov : array, shape (m, m)
+            Covariance of the parameters, whose diagonal is ``stderr`` squared.
         undetermined : like x0
             Whether the runs do not determine a parameter.
         jac_stderr : array, shape (n, m)
@@ -101,7 +111,8 @@ def least_squares(
             Every run, earlier ones included.
 
         ``confidence_interval(0.95)`` gives ``low`` and ``high`` of each parameter,
-        ``covariance(kind)`` other covariances.
+        ``covariance(kind)`` other covariances, ``profile(i)`` likelihood intervals, ``report()``
+        what goes into a paper, ``predict(forecast)`` functions of the parameters.
 
     Raises
     ------

@@ -179,6 +179,11 @@ class FitLog:
         return np.array([i for i, r in enumerate(self.residuals) if r is not None], np.intp)
 
     @property
+    def failed(self) -> list[int]:
+        """Ids of runs that failed, or came back with what says nothing local."""
+        return [i for i, r in enumerate(self.residuals) if r is None and not self.is_pending(i)]
+
+    @property
     def best(self) -> int:
         """Id of the least sum of squares; the first one where none is usable."""
         return min(range(len(self.points)), key=self.sum_of_squares)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradiator_np._calibration.iterate import Iterate
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import minimiser_covariance
+from gradiator_np._calibration.uncertainty import minimiser_covariance, triangle
 from gradiator_np._typing import Array, Mask
 
 #: First displacements, in units of the scale: the steps that follow are this long, and at a noise
@@ -149,12 +149,12 @@ def confirming_step(
     """
     length, side = region.in_radii(share * region.difference_step), rng.choice((-1, 1))
     direction = np.zeros(len(it.x))
-    direction[region.movable] = np.linalg.svd(it.model.jac[:, region.movable])[2][-1]
+    direction[region.movable] = np.linalg.svd(triangle(it.model.jac[:, region.movable]))[2][-1]
     return step_along(side * direction, length, *region.box(it.x))
 
 
-def releasing_steps(it: Iterate, region: TrustRegion, parameters: Mask) -> list[Array]:
-    """Steps off the bounds of these parameters, one at a time, as far as tells most of J."""
+def single_steps(it: Iterate, region: TrustRegion, parameters: Mask) -> list[Array]:
+    """A step along each of these parameters, off its bound, as far as tells most of J."""
     length = region.in_radii(region.difference_step)
     steps = []
     for j in np.flatnonzero(parameters & region.movable):

@@ -66,7 +66,12 @@ class Iterate:
 
     @classmethod
     def at(
-        cls, x: Array, model: LocalModel, region: TrustRegion, rounding: float, ftol: float
+        cls,
+        x: Array,
+        model: LocalModel,
+        region: TrustRegion,
+        rounding: float = 0.0,
+        ftol: float = 0.0,
     ) -> Iterate:
         limits = region.box(x)
         step, active = solve_subproblem(model.residuals, model.jac, *limits)

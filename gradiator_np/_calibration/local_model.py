@@ -223,8 +223,9 @@ class _Kriging:
     """Contrasts of some samples at their likeliest curvature and noise."""
 
     def __init__(
-        self, u: Array, y: Array, noise: Array | None, prior_curvature: float, second_difference
-    ) -> None:
+        self, u: Array, y: Array, noise: Array | None, prior_curvature: float,
+        second_difference: Array | None,
+    ) -> None:  # fmt: skip
         self.u, self.y = u, y
         self.trend = factor_trend(np.hstack([np.ones((len(u), 1)), u]))
         self.kernel = psi(u @ u.T)
@@ -273,7 +274,7 @@ class _Kriging:
         )  # fmt: skip
 
 
-def _most_noise(u: Array, y: Array, second_difference) -> float:
+def _most_noise(u: Array, y: Array, second_difference: Array | None) -> float:
     """Largest noise variance that the values of neighbours allow.
 
     What two runs differ by has a mean square of 2 sigma^2 and more. The smaller ones among the
@@ -293,7 +294,7 @@ def _most_noise(u: Array, y: Array, second_difference) -> float:
     least = np.quantile(differences, NEIGHBOUR_QUANTILE)
     most = float(least / (2.0 * lowest))
     if second_difference is not None:
-        most = min(most, np.mean(np.square(second_difference)) / (6.0 * lowest))
+        most = min(most, float(np.mean(np.square(second_difference))) / (6.0 * lowest))
     return most
 
 

@@ -115,13 +115,15 @@ def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[
     sizes = np.linalg.norm(model.jac, axis=0)
     if not ((errors > SURE * sizes) | it.active)[region.movable].any():
         return region, []
-    step = (8.0 * (it.rounding / max(model.curvature, 1e-300)) ** 2) ** 0.25
+    noise = float(np.sqrt(np.mean(model.noise**2))) if it.limited_by_noise else 0.0
+    level = max(it.rounding, noise)
+    step = (8.0 * (level / max(model.curvature, 1e-300)) ** 2) ** 0.25
     step = max(min(step, CLOSE), float(np.sqrt(EPS)) / region.radius)
     shrinkage = min(1.0, max(step / CLOSE, ROOM * it.length))
     closer = region.resized(max(shrinkage, step))
     steps = []
     for j in np.flatnonzero(region.movable):
-        answer = ABOVE_ROUNDING * it.rounding * np.sqrt(n) / max(sizes[j], 1e-300)
+        answer = ABOVE_ROUNDING * level * np.sqrt(n) / max(sizes[j], 1e-300)
         u = np.zeros(len(it.x))
         u[j] = -np.copysign(max(step, min(answer, 1.0)), model.gradient[j])
         steps.append(reflected(u * (region.radius / closer.radius), *closer.box(it.x)))

@@ -35,10 +35,15 @@ from gradiator_np._typing import Array, Mask
 MESSAGES = {
     Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; where it makes much of "
     "stderr (report() says how much), average runs or set x_half_width",
-    Status.CONVERGED: "no run can lower the sum of squares by more than 1e-8 of it",
+    Status.CONVERGED: "no run can lower the sum of squares by more than ftol of it",
     Status.BUDGET: "max_nfev runs are used; raise it to go on from here",
     Status.NO_SIGNAL: "the residuals do not answer to the parameters beyond their noise, however "
     "far these are moved; check x0, x_scale and which parameters fun reads",
+    Status.UNDETERMINED: "the runs determine no parameter, or the search ran off to where the "
+    "residuals do not answer any more to one that they answered to at the start; start closer, or "
+    "give bounds or x_scale",
+    Status.FAILING_REGION: "runs fail between x and where the model expects a lower sum of "
+    "squares; make fun run there, or give bounds that leave it out",
     Status.INCOMPLETE: "runs are still wanted",
 }
 
@@ -419,6 +424,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     wide, wide_unit = search.wide_model(x)
     bends = second_order(wide, model.residuals[:n]) * np.outer(unit / wide_unit, unit / wide_unit)
     data = data_errors(model, bends, objective, y_unit, free, problem.absolute_sigma)
+    undetermined |= search.lost
+    run_stderr[search.lost] = np.inf
     data = replace(data, undetermined=data.undetermined | undetermined)
     coordinates, movable = problem.coordinates, problem.movable
     record = FitRecord(

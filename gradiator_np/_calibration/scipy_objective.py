@@ -85,7 +85,9 @@ class ScipyObjective:
     - `root` (hybr, five systems): 0.8, 0.8, 0.8, 1.0, 0.6; own differences 1.0, 0.6, 0, 0, 0.
 
     So without noise SciPy's own differences are the better choice, and above 1e-3 this is of use
-    for residuals only.
+    for residuals only. For a noisy scalar Py-BOBYQA in its noise mode is the better choice from
+    1e-6 on: at 1e-4 of the first value it solves 0.93 of 44 problems in 100 (m + 1) runs, this
+    0.72 (``benchmarks/scalar_minimise.py``).
 
     Examples
     --------

@@ -15,7 +15,7 @@ from gradiator_np._calibration.geometry import (
     confirming_step,
     downhill_steps,
     narrowing_steps,
-    releasing_steps,
+    single_steps,
     step_along,
 )
 from gradiator_np._calibration.iterate import Iterate
@@ -27,9 +27,15 @@ from gradiator_np._calibration.local_model import (
 )
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.refinement import LastPhase, refining_steps
-from gradiator_np._calibration.stopping import Decision, StoppingTest
+from gradiator_np._calibration.stopping import ZERO_SUM_OF_SQUARES, Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import parameter_errors
+from gradiator_np._calibration.uncertainty import (
+    gauss_newton_decrease,
+    has_lost_its_answer,
+    is_out_of_reach,
+    parameter_errors,
+    weakly_determined,
+)
 from gradiator_np._checks import EPS
 from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
@@ -45,6 +51,10 @@ MOST_LOSS = 10.0
 #: it, as so many contrasts of points tell (of 450 fits with the right noise the factor was 0.50 to
 #: 3.2); fewer do not tell noise from curvature.
 NOISE_FACTOR, LEAST_CONTRASTS = 10.0, 5
+#: A minimum so many times farther away than x is long is out of the local model's reach.
+FAR = 1e3
+#: A decrease of this share of the sum of squares is one that a search misses.
+BLOCKED_SHARE = 1e-4
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
 
@@ -88,6 +98,8 @@ class Search:
         Id of the point that the region is about; -1 before a run has succeeded.
     rounds, iterations : int
         Proposals, and models that were made for them.
+    lost : array of bool, shape (m,)
+        Parameters that the residuals answered to at the start and do not at the end.
     """
 
     def __init__(self, problem: FitProblem, rng: np.random.Generator) -> None:
@@ -115,6 +127,7 @@ class Search:
         self._geometry_rounds = 0  # in a row
         self._downhill_steps = 0
         self._last: LastPhase | None = None  # of a fit without noise
+        self.lost: Mask = np.zeros(m, bool)
         if problem.samples is not None:
             self._start_from_given()
 
@@ -310,12 +323,16 @@ class Search:
             return None
         self.region = self.region.with_difference_step(it.model.difference_step)
         if decision is Decision.CONFIRM_BOUNDS:
-            return self._together(it, releasing_steps(it, self.region, it.doubtful_bounds))
+            return self._together(it, single_steps(it, self.region, it.doubtful_bounds))
+        if decision is Decision.CONFIRM_FARTHER:
+            weak = weakly_determined(it.model, it.active)
+            farther = [confirming_step(it, self.region, share, self._rng)]
+            return self._together(it, farther + single_steps(it, self.region, weak))
         confirming = self._confirm(it, share) if share else []
         steps, trial = self._steps(it, max(0, most - len(confirming)))
         steps += confirming
         if not steps:  # bounds hold every parameter
-            self._ended = _reason(it)
+            self._end(_reason(it))
             return None
         ids = self._request([it.x + self.region.unit * u for u in steps])
         if len(confirming) == 2:
@@ -363,7 +380,7 @@ class Search:
         if last.has_ended(it, self.region, self.problem.tolerances):
             if last.is_due_again(it):
                 return self._refine(it)
-            self._ended = Status.CONVERGED
+            self._end(Status.CONVERGED)
             return None
         trial = TrialStep(it.predicted_decrease, it.length, 0.0)
         return Proposal(self._request([it.x + self.region.unit * it.step]), trial=trial)
@@ -372,9 +389,9 @@ class Search:
         """Follow the stopping test; how far a confirming run goes, in difference steps, or 0."""
         match decision:
             case Decision.CONVERGED:
-                self._ended = Status.CONVERGED
+                self._end(Status.CONVERGED)
             case Decision.STOP if self._is_narrow_enough():
-                self._ended = _reason(it)
+                self._end(_reason(it))
             case Decision.STOP:
                 self._narrowing = True
                 if it.model.noise_dominates:
@@ -473,6 +490,41 @@ class Search:
             )
 
     # -- the answer --------------------------------------------------------------------------
+
+    def _end(self, reason: Status) -> None:
+        """End, and not as a success where nothing that is free is determined."""
+        self._ended = reason
+        x, model, active = self.answer()
+        _, undetermined = parameter_errors(model, active)
+        free = self.region.movable & ~active
+        first = next(r for r in self.log.residuals if r is not None)
+        self.lost = has_lost_its_answer(self.log, x, model.jac / self.region.unit) & free
+        if (
+            reason is Status.CONVERGED
+            and model.sum_of_squares > ZERO_SUM_OF_SQUARES * self.log.reference
+        ):
+            far = FAR * np.maximum(np.abs(x), self.region.scale) / self.region.unit
+            ftol = self.problem.tolerances.ftol or EPS
+            self.lost |= is_out_of_reach(model, self._at(x).free, far, ftol)
+        if self.lost.any() or (free.any() and first.any() and undetermined[free].all()):
+            self._ended = Status.UNDETERMINED
+        elif reason.success and self._is_blocked(x, model):
+            self._ended = Status.FAILING_REGION
+
+    def _is_blocked(self, x: Array, model: LocalModel) -> bool:
+        """Whether runs failed on the way to a sum of squares that is clearly lower by the model."""
+        log, unit = self.log, self.region.unit
+        failed = [log.points[i] for i in log.failed]
+        free = self._at(x).free
+        if not failed or not free.size:
+            return False
+        least = BLOCKED_SHARE * model.sum_of_squares + 4.0 * model.sum_of_squares_sd
+        if gauss_newton_decrease(model, free) <= least:
+            return False
+        step = -free @ np.linalg.lstsq(model.jac @ free, model.residuals, rcond=1e-10)[0]
+        away = (np.array(failed) - x) / unit
+        distance, length = np.linalg.norm(away, axis=1), float(np.linalg.norm(step))
+        return bool(((distance <= length) & (away @ step > 0.5 * distance * length)).any())
 
     def answer(self) -> tuple[Array, LocalModel, Mask]:
         """The best point, the model about it (in the log's unit), and what bounds hold.

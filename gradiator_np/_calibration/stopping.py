@@ -104,7 +104,8 @@ class StoppingTest:
             and not has_improved(it.model, log)
             and (exhausted or is_undetermined(it))
         )
-        if not fixed and not it.limited_by_noise and (done or exhausted or self.without_decrease):
+        quiet = not it.limited_by_noise and bool(done or exhausted or self.without_decrease)
+        if not fixed and (zero or quiet):
             return Decision.REFINE
         if done and (self.confirmed_nearby or fixed):
             return Decision.CONVERGED

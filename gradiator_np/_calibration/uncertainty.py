@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
@@ -19,6 +20,10 @@ STDERR_FACTOR = 1.2
 DETERMINED_SDS = 4.0
 #: A vector has a part in another one, or in a space, from this cosine on.
 LEAST_PART = 0.05
+#: A column of J whose square exceeds that of its error by less is weakly determined.
+WEAK_RATIO = 30.0
+#: The residuals do not answer any more where they did by so many times as much at the start.
+LOST = 1e-6
 #: Noise that is so small beside what a step of one radius changes is none.
 QUIET = 1e-6
 
@@ -109,6 +114,52 @@ def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     return np.where(undetermined, np.inf, err), undetermined
 
 
+def triangle(jac: Array) -> Array:
+    """R of J = QR, whose products are J's, at most m rows."""
+    return np.asarray(np.linalg.qr(jac, mode="r")) if len(jac) > jac.shape[1] else jac
+
+
+def weakly_determined(model: LocalModel, active: Mask) -> Mask:
+    """Inputs that count as determined, but whose column of J is not far above its error."""
+    undetermined = determined_inverse(model, active).undetermined
+    errors = np.diagonal(model.summed_covariance(np.ones(len(model.residuals))))[1:]
+    weak = np.square(model.jac).sum(0) < WEAK_RATIO * errors
+    return np.asarray(weak & ~undetermined & ~active)
+
+
+def has_lost_its_answer(log: FitLog, x: Array, jac: Array) -> Mask:
+    """Parameters that the first displaced runs moved the residuals by, and that do not at x.
+
+    A search that ran off to where the residuals are flat (an exponential that is 0 everywhere) ends
+    there with a gradient of 0, and is at no minimum.
+    """
+    start, *others = log.usable[: len(x) + 1]
+    lost = np.zeros(len(x), bool)
+    for i in others:
+        moved = np.abs(log.points[i] - log.points[start])
+        if np.count_nonzero(moved) != 1:
+            continue
+        j = int(np.argmax(moved))
+        at_first = np.linalg.norm(log.residuals[i] - log.residuals[start])
+        reach = max(moved[j], abs(x[j]))
+        lost[j] = np.linalg.norm(jac[:, j]) * reach < LOST * at_first
+    return lost
+
+
+def is_out_of_reach(model: LocalModel, free: Array, far: Array, ftol: float) -> Mask:
+    """Parameters that a Gauss-Newton step, which is worth it, would move farther than ``far``.
+
+    In free directions (m, f).
+
+    They answer by so little that the slope within reach gains nothing: a gradient of 0, no minimum.
+    """
+    if not free.size:
+        return np.zeros(len(free), bool)
+    step = -free @ np.linalg.lstsq(model.jac @ free, model.residuals, rcond=1e-10)[0]
+    gain = gauss_newton_decrease(model, free)
+    return np.asarray((np.abs(step) > far) & (gain > ftol * model.sum_of_squares))
+
+
 def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     """What the runs determine of inputs outside of the active set.
 
@@ -123,26 +174,26 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     if not free.any():
         return Determined(inverse, undetermined, np.zeros((m, 0)))
     jac = model.jac[:, free]
-    gram = jac.T @ jac
+    uncertain = (np.abs(model.covariances).max((1, 2)) > 0)[model.group]
     noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
+    # no difference quotient knows a column to better than sqrt(eps) of it, whatever its errors say
+    noise += EPS * np.diag(np.square(jac[uncertain]).sum(0))
     vals, vecs = np.linalg.eigh(noise)
     vals = np.maximum(vals, max(1e-14 * vals[-1], 1e-300))
     back = vecs / np.sqrt(vals)
-    mu, vec = np.linalg.eigh(back.T @ gram @ back)
-    modes = back @ vec  # modes' noise modes = 1, modes' gram modes = mu
+    # By singular values: of J'J rounding leaves eps of its largest eigenvalue, which is more than
+    # what an input that does nothing has where the error of J is that of rounding.
+    _, roots, vec = np.linalg.svd(triangle(jac) @ back)
+    mu = np.square(np.pad(roots, (0, len(vec) - len(roots))))
+    modes = back @ vec.T  # modes' noise modes = 1, modes' J'J modes = mu
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
-    sure = mu > 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
-    sure[: max(len(mu) - n, 0)] = False  # n residuals tell n directions
-    # What is below the rounding of J'J tells nothing: of 15 fits without noise that know two
-    # parameters by a combination only, 4 had standard errors of 1e4 x in place of inf.
-    along = mu / np.square(modes).sum(0)
-    sure &= along > max(n, m) * EPS * np.trace(gram)
+    least = 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
+    sure = mu > least
     # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
     # that is determined.
     unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
-    exact = np.abs(model.covariances).max((1, 2)) == 0
-    told, rest = _told_by_prior(jac[exact[model.group]], unsure)
+    told, rest = _told_by_prior(jac[~uncertain], unsure)
     inverse[np.ix_(free, free)] = modes[:, sure] / (mu[sure] - 1.0) @ modes[:, sure].T + told
     lost = np.zeros((m, rest.shape[1]))
     lost[free] = rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,24 +69,25 @@ def deviations(value: Any, layout: Layout, what: str, positive: bool = False) ->
 
 def _matrix(cov_x: Any, x: Layout) -> Array:
     """The covariance as (m, m)."""
-    if np.ndim(cov_x) == 1 and not isinstance(cov_x, dict) and x.shape != ():
-        raise ValueError(
-            f"cov_x has one axis, {np.shape(cov_x)}; it is a matrix, {(x.size, x.size)}: give "
-            "standard deviations as std_x=, variances as std_x=np.sqrt(variances)"
-        )
-    if isinstance(cov_x, dict):
-        cov_x = {
-            key: {k: checks.numeric(v, f"cov_x[{key!r}][{k!r}]") for k, v in row.items()}
-            if isinstance(row, dict)
-            else checks.numeric(row, f"cov_x[{key!r}]")
-            for key, row in cov_x.items()
-        }
-    elif not hasattr(cov_x, "toarray"):
-        cov_x = checks.numeric(cov_x, "cov_x")
-    a = matrix_of(cov_x, x, x, "cov_x")
+    a = matrix_of(_numbers(cov_x, "cov_x"), x, x, "cov_x")
     if a.dtype.kind == "c":
         raise TypeError("cov_x must be real, got complex numbers")
     return a.astype(np.float64)
+
+
+def _numbers(value: Any, what: str) -> Any:
+    """An array, or dicts of them, of numbers; a sparse matrix as it is."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(item, f"{what}[{key!r}]") for key, item in value.items()}
+    if hasattr(value, "toarray"):
+        return value
+    a = checks.numeric(value, what)
+    if a.ndim == 1 and what == "cov_x":
+        raise ValueError(
+            f"cov_x has one axis, {a.shape}; it is a matrix, {2 * a.shape}: give standard "
+            "deviations as std_x=, variances as std_x=np.sqrt(variances)"
+        )
+    return a
 
 
 def _decomposed(cov: Array, x: Layout) -> tuple[Array, Array | None]:

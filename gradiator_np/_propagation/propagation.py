@@ -284,10 +284,12 @@ def propagate(estimate: Any, cov_x: Any = None, *, std_x: Any = None) -> Propaga
     and half of what it shares with each other input. Shares add up to 1; for correlated inputs
     one may be negative, or above 1.
 
-    Errors of the estimated J, of covariance S_i for output i and independent between outputs, raise
-    its variance by :math:`\mathrm{tr}(C S_i)` on average, ``bias``, which ``shares`` and intervals
-    allow for and ``cov_y`` does not (so that it stays positive semi-definite). Its variance is
-    :math:`4 J_i C S_i C J_i + 2\,\mathrm{tr}(C S_i C S_i)`.
+    Errors of the estimated J, of covariance S_i for output i, raise its variance by
+    :math:`\mathrm{tr}(C S_i)` on average, ``bias``, which ``shares`` and intervals allow for and
+    ``cov_y`` does not (so that it stays positive semi-definite). Its variance is
+    :math:`4 J_i C S_i C J_i + 2\,\mathrm{tr}(C S_i C S_i)`. Covariances between outputs have no
+    bias where the noise of these is independent, which it is not for several cotangents of one
+    `vjp`.
 
     Examples
     --------

@@ -12,17 +12,19 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import chdtri, ndtri
 
+from gradiator_np._checks import EPS
 from gradiator_np._covariance import Row
 from gradiator_np._propagation.input_errors import InputErrors
 from gradiator_np._typing import Array
 
 #: Degrees of freedom from which a chi-squared is normal to rounding of its quantiles.
 NORMAL = 1e8
-#: Bisections of an end of an interval, over this range of a logarithm: down to rounding.
-HALVINGS = 60
+#: How far g is moved for an end of an interval, as a logarithm; down to this share of that way.
 LOG_RANGE = 40.0
+ENOUGH = 1e-10
 #: What is taken as seen along the noisiest direction at least, in its errors.
 UNSEEN = 1e-9
 #: Inputs up to which a covariance that they share is diagonalised for an interval (2 s at 1500);
@@ -146,8 +148,8 @@ class QuadraticForm:
         if self.bias == 0:
             return self.plug_in, self.plug_in
         h, s = self._spectrum()
-        low = 0.0 if self.hidden(tail) else self._end(h, s, self.plug_in, 1 - tail)
-        return low, self._end(h, s, max(self.plug_in, self.bias), tail)
+        low = 0.0 if self.hidden(tail) else self._end(h, s, 1 - tail)
+        return low, self._end(h, s, tail)
 
     @cached_property
     def _along(self) -> float:
@@ -163,7 +165,7 @@ class QuadraticForm:
             return self.g, self.d
         if len(self.g) > LARGEST:
             size = np.sqrt(self.plug_in)
-            return np.array([size]), np.array([self._along / self.plug_in if size else 0.0])
+            return np.array([size]), np.array([self._along / self.plug_in if size else self.bias])
         s, h = np.diag(self.d) + self.f @ self.f.T, self.g
         if self.correlations is not None:
             values, vectors = np.linalg.eigh(self.correlations)
@@ -172,8 +174,8 @@ class QuadraticForm:
         values, vectors = np.linalg.eigh(s)
         return h @ vectors, np.maximum(values, 0.0)
 
-    def _end(self, h: Array, s: Array, seen: float, p: float) -> float:
-        """The true value at which ``seen`` is the quantile p of what is estimated."""
+    def _end(self, h: Array, s: Array, p: float) -> float:
+        """The true value at which what was seen is the quantile p of what is estimated."""
         top = float(s.max())
         # Along the noisiest direction any value can be reached, unless nothing was seen there.
         least = np.where(s == top, UNSEEN * np.sqrt(top), 0.0)
@@ -183,14 +185,20 @@ class QuadraticForm:
             # (1 - z s)^-1 h, with 1 - z top = e^log: z runs from 1 / top to -inf.
             return np.asarray(h / (1 - share + share * np.exp(log)))
 
-        near, far = -LOG_RANGE, LOG_RANGE
-        for _ in range(HALVINGS):
-            middle = 0.5 * (near + far)
-            if self._quantile(moved(middle), s, p) < seen:
-                far = middle
-            else:
-                near = middle
-        return float(np.square(moved(far)).sum())
+        def excess(log: float) -> float:
+            return self._quantile(moved(log), s, p) - seen
+
+        rest = float(np.square(moved(LOG_RANGE)).sum())
+        seen = self.plug_in if p > 0.5 else max(self.plug_in, rest + self.bias)
+        side = 1.0 if excess(0.0) > 0 else -1.0
+        first = np.sqrt(self.variance) / (2 * seen)
+        inner, outer = 0.0, side * float(np.clip(first, EPS, 1.0))
+        while side * excess(outer) > 0:
+            if abs(outer) >= LOG_RANGE:
+                return rest if side > 0 else np.inf
+            inner, outer = outer, side * min(2 * abs(outer), LOG_RANGE)
+        end = brentq(excess, inner, outer, xtol=ENOUGH * abs(outer), rtol=4 * EPS)
+        return float(np.square(moved(end)).sum())
 
     def _quantile(self, h: Array, s: Array, p: float) -> float:
         """Quantile of the estimate of g^T R g where g is ``h`` in the basis of eigenvalues s."""

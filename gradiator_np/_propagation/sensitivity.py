@@ -198,10 +198,13 @@ def sensitivities(
     stderr = np.broadcast_to(solution.cov.stderr(), solution.coef.shape)
     still = np.broadcast_to(units.x == 0, stderr.shape)  # 0 times an unknown derivative is 0
     with np.errstate(invalid="ignore"):
-        value = np.where(np.isinf(stderr) & ~still, np.nan, solution.coef * units.x)
+        unknown = (np.isinf(stderr) & ~still) | np.isnan(units.y)[:, None]
+        value = np.where(unknown, np.nan, solution.coef * units.x)
         own = np.where(still, 0.0, stderr * units.x)
         size = np.abs(units.y)[:, None]
-        by_y = np.where(value == 0, 0.0, np.abs(value) * units.y_error[:, None])
+        # The variance of a product of two that err: J and 1 / y.
+        both = np.hypot(value, own)
+        by_y = np.where(both == 0, 0.0, both * units.y_error[:, None])
         found = _ranked(solution, value, own, units.x, level)
         total = np.hypot(own, by_y) / size
     value = value / units.y[:, None] + 0.0  # no -0
@@ -239,12 +242,9 @@ def _values(estimate: JacobianEstimate) -> Units:
         )
     stderr = solution.cov.scale if solution.value_stderr is None else solution.value_stderr
     y = np.where(frame.y == 0, np.nan, frame.y)
-    relative = np.broadcast_to(stderr, y.shape) / np.abs(y)
-    return Units(
-        np.where(frame.x == 0, np.nan, frame.x),
-        y,
-        np.where(relative * BOUNDED > 1, np.inf, relative),
-    )
+    relative = stderr / np.abs(y)
+    y_error = np.where(relative * BOUNDED > 1, np.inf, relative)
+    return Units(np.where(frame.x == 0, np.nan, frame.x), y, y_error)
 
 
 def _ranked(
