@@ -2,7 +2,7 @@
 
 The solver's step control makes the residuals jump by up to 1e-4. SciPy's differences of 1e-8 would
 see a jump, not the slope, where the sequence of steps changes between two runs. With this model it
-seldom does: SciPy reaches the same fit in 45 runs, ours takes 29. Standard errors are those that
+seldom does: SciPy reaches the same fit in 45 runs, ours takes 35. Standard errors are those that
 the errors of the data make; the report says what the noise of the runs adds, here next to nothing.
 They do not hold that rtol 1e-4 moves the minimum itself, here by 2e-4 (a tenth of a standard
 error), which nobody sees who only runs the program at 1e-4.

@@ -174,7 +174,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     if not free.any():
         return Determined(inverse, undetermined, np.zeros((m, 0)))
     jac = model.jac[:, free]
-    uncertain = model.covariances.any((1, 2))[model.group]
+    uncertain = (np.abs(model.covariances).max((1, 2)) > 0)[model.group]
     noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
     # no difference quotient knows a column to better than sqrt(eps) of it, whatever its errors say
     noise += EPS * np.diag(np.square(jac[uncertain]).sum(0))
@@ -189,7 +189,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
     quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
     least = 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
-    sure: Mask = np.array(mu > least, np.bool_, ndmin=1)
+    sure = mu > least
     # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
     # that is determined.
     unsure = modes[:, ~sure] / np.linalg.norm(modes[:, ~sure], axis=0)
