@@ -373,18 +373,20 @@ def select_samples(u: Array, most: int, difference_step: float) -> Index:
 def general_position(u: Array, order: Index) -> Index:
     """The first of ``order`` and those that span new directions from it, m + 1 at most."""
     m = u.shape[1]
-    basis = np.zeros((m, 0))
+    basis, rank = np.zeros((m, m)), 0  # rows, orthonormal
     chosen = [order[0]]
+    directions = u - u[order[0]]
+    sizes = np.linalg.norm(directions, axis=1)
     for i in order[1:]:
-        if basis.shape[1] == m:
+        if rank == m:
             break
-        direction = u[i] - u[order[0]]
-        size = np.linalg.norm(direction)
-        if size == 0:
+        if sizes[i] == 0:
             continue
-        rest = direction - basis @ (basis.T @ direction)
-        if np.linalg.norm(rest) > LEAST_NEW * size:
-            rest -= basis @ (basis.T @ rest)
-            basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
+        found = basis[:rank]
+        rest = directions[i] - (found @ directions[i]) @ found
+        if np.sqrt(rest @ rest) > LEAST_NEW * sizes[i]:
+            rest -= (found @ rest) @ found
+            basis[rank] = rest / np.sqrt(rest @ rest)
+            rank += 1
             chosen.append(i)
     return np.array(chosen, np.intp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,7 @@ class Search:
         self._geometry_rounds = 0  # in a row
         self._downhill_steps = 0
         self._last: LastPhase | None = None  # of a fit without noise
+        self._kept: tuple[Any, LocalModel | None] = (None, None)
         self.lost: Mask = np.zeros(m, bool)
         if problem.samples is not None:
             self._start_from_given()
@@ -257,10 +259,19 @@ class Search:
         return tuple(self.log.request(self.region.clip(point)) for point in points)
 
     def _model(self, x: Array) -> LocalModel:
-        """The model about x, in units of the trust radius."""
+        """The model about x, in units of the trust radius; the latest is kept."""
         log, most = self.log, self._most_samples
         among = None if self._last is None else self._last.samples(log, self.center, most)
-        return model_about(x, log, self.region, most, log.rounding, among)
+        region = self.region
+        key = (
+            x.tobytes(), region.radius, region.difference_step, len(log.usable), log.triple, most,
+            among is None,
+        )  # fmt: skip
+        known, model = self._kept
+        if model is None or key != known:
+            model = model_about(x, log, region, most, log.rounding, among)
+            self._kept = key, model
+        return model
 
     def _at(self, x: Array) -> Iterate:
         ftol = self.problem.tolerances.ftol or EPS

@@ -64,14 +64,13 @@ def expected_loss(model: LocalModel, active: Mask) -> ExpectedLoss:
     return ExpectedLoss(float(each.sum()), len(p) * value, directions)
 
 
-def gauss_newton_decrease(model: LocalModel, active: Mask) -> float:
-    """|r|^2 less the least |r + J u|^2 over inputs outside of the active set."""
-    jac = model.jac[:, ~active]
+def gauss_newton_decrease(residuals: Array, jac: Array) -> float:
+    """|r|^2 less the least |r + J u|^2."""
     if not jac.size:
         return 0.0
     left, s, _ = np.linalg.svd(jac, full_matrices=False)
     good = s > 1e-10 * s[0]
-    return float(np.square(left[:, good].T @ model.residuals).sum())
+    return float(np.square(left[:, good].T @ residuals).sum())
 
 
 def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
@@ -132,9 +131,10 @@ def is_out_of_reach(model: LocalModel, active: Mask, far: Array, ftol: float) ->
     They answer by so little that the slope within reach gains nothing: a gradient of 0, no minimum.
     """
     step = np.zeros(len(active))
-    jac = model.jac[:, ~active]
-    step[~active] = -np.linalg.lstsq(jac, model.residuals, rcond=1e-10)[0]
-    gain = gauss_newton_decrease(model, active)
+    reduced = triangle(np.column_stack([model.jac[:, ~active], model.residuals]))
+    jac, residuals = reduced[:, :-1], reduced[:, -1]
+    step[~active] = -np.linalg.lstsq(jac, residuals, rcond=1e-10)[0]
+    gain = gauss_newton_decrease(residuals, jac)
     return np.asarray((np.abs(step) > far) & (gain > ftol * model.sum_of_squares))
 
 
