@@ -87,7 +87,7 @@ class FitLog:
                     output if self._noise is None else np.append(output, self._noise)
                 )
             with np.errstate(over="ignore"):
-                residuals = output / self.unit
+                residuals = output if self.unit == 1.0 else output / self.unit
                 size = float(residuals @ residuals)
             if not np.isfinite(size) or size > self._max_growth * self.reference:
                 continue
