@@ -106,7 +106,8 @@ class FitLog:
                 noise = self._noise_at(output)
                 self.unit = unit_of(residuals if noise is None else np.append(residuals, noise))
             with np.errstate(over="ignore"):
-                residuals = residuals / self.unit
+                if self.unit != 1.0:
+                    residuals = residuals / self.unit
                 size = float(residuals @ residuals)
             if not np.isfinite(size) or size > self._max_growth * self.reference:
                 continue

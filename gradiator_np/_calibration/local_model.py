@@ -201,6 +201,8 @@ def fit(
         Error of one value by rounding: J is known no better, be it ever so repeatable.
     prior_curvature : float
         What curvature is expected, in root mean squares of the values.
+    second_difference : array, shape (n,), or None
+        r(x - d) - 2 r(x) + r(x + d), which bounds the noise.
     """
     found = trial = _Kriging(u, y, noise, prior_curvature, second_difference)
     for dropped in range(MAX_OUTLIERS):
@@ -223,9 +225,13 @@ class _Kriging:
     """Contrasts of some samples at their likeliest curvature and noise."""
 
     def __init__(
-        self, u: Array, y: Array, noise: Array | None, prior_curvature: float,
+        self,
+        u: Array,
+        y: Array,
+        noise: Array | None,
+        prior_curvature: float,
         second_difference: Array | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.u, self.y = u, y
         self.trend = factor_trend(np.hstack([np.ones((len(u), 1)), u]))
         self.kernel = psi(u @ u.T)
@@ -237,9 +243,13 @@ class _Kriging:
             self.trend, self.kernel, y, levels, self.group, most, prior_curvature
         )
         self.inverse = 1.0 / (eigenvalues + self.ratio[:, None])
-        self.weights = self.contrasts @ (self.inverse[self.group].T * (self.contrasts.T @ y))
-        precision = np.maximum(np.square(self.contrasts) @ self.inverse.T, 1e-300)
-        self.precision = precision[:, self.group]
+        self.scaled = self._each(self.inverse.T) * (self.contrasts.T @ y)
+        self.weights = self.contrasts @ self.scaled
+        self.precision = np.maximum(np.square(self.contrasts) @ self.inverse.T, 1e-300)
+
+    def _each(self, of_groups: Array) -> Array:
+        """Columns (.., g) of the groups for each output, or for all where they are of one."""
+        return of_groups if of_groups.shape[1] == 1 else of_groups[:, self.group]
 
     @property
     def dof(self) -> int:
@@ -247,17 +257,19 @@ class _Kriging:
 
     def shares(self) -> Array:
         """What each sample has of the quadratic form: its leave-one-out residual, whitened."""
-        return np.asarray((np.square(self.weights) / self.precision).sum(1))
+        if self.precision.shape[1] == 1:
+            return _row_squares(self.weights) / self.precision[:, 0]
+        return np.asarray((np.square(self.weights) / self._each(self.precision)).sum(1))
 
     def leave_one_out(self) -> float:
         """Mean square of the leave-one-out residuals: Dubrule, Math. Geol. 15 (1983) 687."""
-        return float(np.mean(np.square(self.weights / self.precision)))
+        return float(np.mean(np.square(self.weights / self._each(self.precision))))
 
     def model(self, rounding: float) -> LocalModel:
         trend, ratio = self.trend, self.ratio[:, None]
         pinv = trend.back @ trend.q1.T
         gain = pinv @ (self.kernel @ self.contrasts)
-        beta = pinv @ (self.y - self.kernel @ self.weights)
+        beta = pinv @ self.y - gain @ self.scaled
         spread = pinv @ self.kernel @ pinv.T + ratio[:, None] * (trend.back @ trend.back.T)
         spread -= (gain * self.inverse[:, None]) @ gain.T
         least = ratio * np.square(trend.back).sum(1)
@@ -274,11 +286,18 @@ class _Kriging:
         )  # fmt: skip
 
 
+def _row_squares(rows: Array) -> Array:
+    """Sum of squares of each row, without an array of them."""
+    return np.asarray(np.einsum("kn,kn->k", rows, rows))
+
+
 def _most_noise(u: Array, y: Array, second_difference: Array | None) -> float:
     """Largest noise variance that the values of neighbours allow.
 
     What two runs differ by has a mean square of 2 sigma^2 and more. The smaller ones among the
     differences of nearest neighbours, over an unlikely quantile of their chi-squared, bound sigma.
+    A second difference of three runs on a line has one of 6 sigma^2 and more, and hardly a slope:
+    where curvature of many inputs passes for noise it bounds it a hundred times lower.
     """
     from scipy.special import gammaincinv
 
@@ -290,7 +309,10 @@ def _most_noise(u: Array, y: Array, second_difference: Array | None) -> float:
     pairs = np.flatnonzero(np.isfinite(apart.min(1)))
     if not len(pairs):
         return np.inf
-    differences = np.square(y[pairs] - y[apart[pairs].argmin(1)]).mean(1)
+    # One at a time: all at once take as much memory as the runs do.
+    nearest = apart[pairs].argmin(1)
+    gaps = (y[i] - y[j] for i, j in zip(pairs, nearest))
+    differences = np.array([gap @ gap for gap in gaps]) / n
     least = np.quantile(differences, NEIGHBOUR_QUANTILE)
     most = float(least / (2.0 * lowest))
     if second_difference is not None:
@@ -324,7 +346,7 @@ def _likeliest(
     lam, vec = np.linalg.eigh(trend.z.T @ kernel @ trend.z)
     lam = np.maximum(lam, 0.0)
     t = trend.z @ vec
-    size = max(float(np.mean(np.square(y))) * prior_curvature**2, 1e-300)
+    size = max(float(np.mean(_row_squares(y))) / n * prior_curvature**2, 1e-300)
     floor = 8 * EPS * max(float(lam[-1]) if d else 1.0, 1e-300)
     if d == 0:
         known = np.zeros(1) if levels is None else levels
@@ -336,8 +358,11 @@ def _likeliest(
         r = levels**2 / kappa2[:, None] + floor
     inverse = 1.0 / (lam + r[:, :, None])
     counts = np.bincount(group)
-    squares = np.square(t.T @ y)
-    power = np.stack([squares[:, group == g].sum(1) for g in range(len(counts))])
+    along = t.T @ y
+    one = len(counts) == 1
+    power = np.stack(
+        [_row_squares(along if one else along[:, group == g]) for g in range(len(counts))]
+    )
     quad = (inverse * power).sum((1, 2))
     logdet = -(np.log(inverse).sum(2) @ counts)
     if levels is None:
@@ -396,18 +421,20 @@ def select_samples(u: Array, most: int, difference_step: float) -> Index:
 def general_position(u: Array, order: Index) -> Index:
     """The first of ``order`` and those that span new directions from it, m + 1 at most."""
     m = u.shape[1]
-    basis = np.zeros((m, 0))
+    basis, rank = np.zeros((m, m)), 0  # rows, orthonormal
     chosen = [order[0]]
+    directions = u - u[order[0]]
+    sizes = np.linalg.norm(directions, axis=1)
     for i in order[1:]:
-        if basis.shape[1] == m:
+        if rank == m:
             break
-        direction = u[i] - u[order[0]]
-        size = np.linalg.norm(direction)
-        if size == 0:
+        if sizes[i] == 0:
             continue
-        rest = direction - basis @ (basis.T @ direction)
-        if np.linalg.norm(rest) > LEAST_NEW * size:
-            rest -= basis @ (basis.T @ rest)
-            basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
+        found = basis[:rank]
+        rest = directions[i] - (found @ directions[i]) @ found
+        if np.sqrt(rest @ rest) > LEAST_NEW * sizes[i]:
+            rest -= (found @ rest) @ found
+            basis[rank] = rest / np.sqrt(rest @ rest)
+            rank += 1
             chosen.append(i)
     return np.array(chosen, np.intp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -127,6 +128,7 @@ class Search:
         self._geometry_rounds = 0  # in a row
         self._downhill_steps = 0
         self._last: LastPhase | None = None  # of a fit without noise
+        self._kept: tuple[Any, LocalModel | None] = (None, None)
         self.lost: Mask = np.zeros(m, bool)
         if problem.samples is not None:
             self._start_from_given()
@@ -284,10 +286,20 @@ class Search:
         return tuple(self.log.request(self.region.clip(point)) for point in points)
 
     def _model(self, x: Array) -> LocalModel:
-        """The model about x, in units of the trust radius."""
+        """The model about x, in units of the trust radius; the latest is kept."""
         log, most = self.log, self._most_samples
         among = None if self._last is None else self._last.samples(log, self.center, most)
-        return model_about(x, log, self.region, most, log.rounding, among, self._noise_is_known)
+        region = self.region
+        key = (
+            x.tobytes(), region.radius, region.difference_step, len(log.usable), log.triple, most,
+            among is None, self._noise_is_known,
+        )  # fmt: skip
+        known, model = self._kept
+        if model is None or key != known:
+            believed = self._noise_is_known
+            model = model_about(x, log, region, most, log.rounding, among, believed)
+            self._kept = key, model
+        return model
 
     def wide_model(self, x: Array, noise_is_known: bool = True) -> tuple[LocalModel, Array]:
         """The model about x in units of the first region, which sees more runs; and these units."""
@@ -519,9 +531,10 @@ class Search:
         if not failed or not free.size:
             return False
         least = BLOCKED_SHARE * model.sum_of_squares + 4.0 * model.sum_of_squares_sd
-        if gauss_newton_decrease(model, free) <= least:
+        jac = model.jac @ free
+        if gauss_newton_decrease(model.residuals, jac) <= least:
             return False
-        step = -free @ np.linalg.lstsq(model.jac @ free, model.residuals, rcond=1e-10)[0]
+        step = -free @ np.linalg.lstsq(jac, model.residuals, rcond=1e-10)[0]
         away = (np.array(failed) - x) / unit
         distance, length = np.linalg.norm(away, axis=1), float(np.linalg.norm(step))
         return bool(((distance <= length) & (away @ step > 0.5 * distance * length)).any())

@@ -84,14 +84,13 @@ def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     return ExpectedLoss(float(each.sum()), len(p) * value, directions)
 
 
-def gauss_newton_decrease(model: LocalModel, free: Array) -> float:
-    """|r|^2 less the least |r + J u|^2 over free directions (m, f)."""
-    jac = model.jac @ free
+def gauss_newton_decrease(residuals: Array, jac: Array) -> float:
+    """|r|^2 less the least |r + J u|^2."""
     if not jac.size:
         return 0.0
     left, s, _ = np.linalg.svd(jac, full_matrices=False)
     good = s > 1e-10 * s[0]
-    return float(np.square(left[:, good].T @ model.residuals).sum())
+    return float(np.square(left[:, good].T @ residuals).sum())
 
 
 def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
@@ -155,8 +154,10 @@ def is_out_of_reach(model: LocalModel, free: Array, far: Array, ftol: float) -> 
     """
     if not free.size:
         return np.zeros(len(free), bool)
-    step = -free @ np.linalg.lstsq(model.jac @ free, model.residuals, rcond=1e-10)[0]
-    gain = gauss_newton_decrease(model, free)
+    reduced = triangle(np.column_stack([model.jac @ free, model.residuals]))
+    jac, residuals = reduced[:, :-1], reduced[:, -1]
+    step = -free @ np.linalg.lstsq(jac, residuals, rcond=1e-10)[0]
+    gain = gauss_newton_decrease(residuals, jac)
     return np.asarray((np.abs(step) > far) & (gain > ftol * model.sum_of_squares))
 
 

@@ -21,6 +21,7 @@ from math import factorial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Index, Mask
@@ -67,12 +68,22 @@ def factor_trend(x: Array, tol: float = 1e-11, contrasts: bool = True) -> TrendF
 
     ``z`` costs k^2 numbers and has no columns where ``contrasts`` are not asked for.
     """
-    full = contrasts or len(x) < x.shape[1]
-    q, s, vt = np.linalg.svd(x, full_matrices=full)
+    # The triangle's singular values are those of x, at a tenth of the time where x is tall; their
+    # vectors are needed where it is rank-deficient.
+    p = x.shape[1]
+    mode = "complete" if contrasts else "reduced"
+    q, top = np.linalg.qr(x, mode=mode) if len(x) >= p else (np.eye(len(x)), x)
+    s = np.linalg.svd(top[:p], compute_uv=False)
     rank = int((s > tol * s[0]).sum()) if s.size else 0
     cond = float(s[0] / s[rank - 1]) if rank else np.inf
+    if rank == p == len(top[:p]):
+        back, null = solve_triangular(top[:p], np.eye(p)), np.zeros((p, 0))
+    else:
+        left, s, vt = np.linalg.svd(top[:p])
+        q = np.hstack([q[:, : len(left)] @ left, q[:, len(left) :]])
+        back, null = vt[:rank].T / s[:rank], vt[rank:].T
     z = q[:, rank:] if contrasts else q[:, :0]
-    return TrendFactors(q[:, :rank], z, vt[:rank].T / s[:rank], vt[rank:].T, rank, cond)
+    return TrendFactors(q[:, :rank], z, back, null, rank, cond)
 
 
 @dataclass(frozen=True, slots=True)
