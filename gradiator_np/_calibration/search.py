@@ -375,8 +375,13 @@ class Search:
         log = self.log
         radius = self.region.radius
         self.region, steps = refining_steps(it, self.region)
-        first = len(log.points) if steps else None
-        self._last = LastPhase(self.center, first, it.model.sum_of_squares, radius)
+        base: int = self.center
+        first: int | None = len(log.points)
+        if not steps:  # J is sure by the runs of the phase before, if there was one
+            base, first = (
+                (base, None) if self._last is None else (self._last.base, self._last.first)
+            )
+        self._last = LastPhase(base, first, it.model.sum_of_squares, radius)
         if not steps:
             return self._last_step(it)
         return self._together(it, steps)
