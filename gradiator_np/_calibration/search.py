@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,15 @@ from gradiator_np._calibration.local_model import (
     LocalModel,
     default_samples,
     model_about,
-    samples_about,
 )
 from gradiator_np._calibration.problem import FitProblem
+from gradiator_np._calibration.proposal import Proposal, TrialStep
 from gradiator_np._calibration.refinement import LastPhase, refining_steps
-from gradiator_np._calibration.stopping import ZERO_SUM_OF_SQUARES, Decision, StoppingTest
+from gradiator_np._calibration.selection import samples_about
+from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import (
-    gauss_newton_decrease,
-    has_lost_its_answer,
-    is_out_of_reach,
-    parameter_errors,
-    weakly_determined,
-)
+from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
+from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
 from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
@@ -52,39 +48,8 @@ MOST_LOSS = 10.0
 #: it, as so many contrasts of points tell (of 450 fits with the right noise the factor was 0.50 to
 #: 3.2); fewer do not tell noise from curvature.
 NOISE_FACTOR, LEAST_CONTRASTS = 10.0, 5
-#: A minimum so many times farther away than x is long is out of the local model's reach.
-FAR = 1e3
-#: A decrease of this share of the sum of squares is one that a search misses.
-BLOCKED_SHARE = 1e-4
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
-
-
-@dataclass(frozen=True, slots=True)
-class TrialStep:
-    """What a trial step promised: decrease, length in radii, largest shrinkage if it fails."""
-
-    predicted_decrease: float
-    length: float
-    least_factor: float
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """Points that are run together.
-
-    Attributes
-    ----------
-    ids : tuple of int
-    initial : bool
-        Whether they are of the initial design.
-    trial : TrialStep or None
-        Where the first of them is the step of the model; else they improve the model.
-    """
-
-    ids: tuple[int, ...]
-    initial: bool = False
-    trial: TrialStep | None = None
 
 
 class Search:
@@ -509,40 +474,10 @@ class Search:
     # -- the answer --------------------------------------------------------------------------
 
     def _end(self, reason: Status) -> None:
-        """End, and not as a success where nothing that is free is determined."""
-        self._ended = reason
+        self._ended = reason  # which the answer asks for
         x, model, active = self.answer()
-        _, undetermined = parameter_errors(model, active)
-        free = self.region.movable & ~active
-        first = next(r for r in self.log.residuals if r is not None)
-        self.lost = has_lost_its_answer(self.log, x, model.jac / self.region.unit) & free
-        if (
-            reason is Status.CONVERGED
-            and model.sum_of_squares > ZERO_SUM_OF_SQUARES * self.log.reference
-        ):
-            far = FAR * np.maximum(np.abs(x), self.region.scale) / self.region.unit
-            ftol = self.problem.tolerances.ftol or EPS
-            self.lost |= is_out_of_reach(model, self._at(x).free, far, ftol)
-        if self.lost.any() or (free.any() and first.any() and undetermined[free].all()):
-            self._ended = Status.UNDETERMINED
-        elif reason.success and self._is_blocked(x, model):
-            self._ended = Status.FAILING_REGION
-
-    def _is_blocked(self, x: Array, model: LocalModel) -> bool:
-        """Whether runs failed on the way to a sum of squares that is clearly lower by the model."""
-        log, unit = self.log, self.region.unit
-        failed = [log.points[i] for i in log.failed]
-        free = self._at(x).free
-        if not failed or not free.size:
-            return False
-        least = BLOCKED_SHARE * model.sum_of_squares + 4.0 * model.sum_of_squares_sd
-        jac = model.jac @ free
-        if gauss_newton_decrease(model.residuals, jac) <= least:
-            return False
-        step = -free @ np.linalg.lstsq(jac, model.residuals, rcond=1e-10)[0]
-        away = (np.array(failed) - x) / unit
-        distance, length = np.linalg.norm(away, axis=1), float(np.linalg.norm(step))
-        return bool(((distance <= length) & (away @ step > 0.5 * distance * length)).any())
+        at = Ending(x, model, active, self._at(x).free, self.region, self.log)
+        self._ended, self.lost = at.verdict(reason, self.problem.tolerances.ftol or EPS)
 
     def answer(self) -> tuple[Array, LocalModel, Mask]:
         """The best point, the model about it (in the log's unit), and what bounds hold.

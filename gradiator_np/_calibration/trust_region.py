@@ -37,6 +37,8 @@ class TrustRegion:
     difference_step : float
         Distance, in units of ``scale``, at which noise and curvature cost a difference the same:
         where a run tells most of J. 0 where it is not known yet.
+    first_radius : float
+        That at the start, of which ``radius`` is a multiple; the same by default.
     """
 
     scale: Array

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
@@ -22,8 +21,6 @@ DETERMINED_SDS = 4.0
 LEAST_PART = 0.05
 #: A column of J whose square exceeds that of its error by less is weakly determined.
 WEAK_RATIO = 30.0
-#: The residuals do not answer any more where they did by so many times as much at the start.
-LOST = 1e-6
 #: Noise that is so small beside what a step of one radius changes is none.
 QUIET = 1e-6
 
@@ -124,41 +121,6 @@ def weakly_determined(model: LocalModel, active: Mask) -> Mask:
     errors = np.diagonal(model.summed_covariance(np.ones(len(model.residuals))))[1:]
     weak = np.square(model.jac).sum(0) < WEAK_RATIO * errors
     return np.asarray(weak & ~undetermined & ~active)
-
-
-def has_lost_its_answer(log: FitLog, x: Array, jac: Array) -> Mask:
-    """Parameters that the first displaced runs moved the residuals by, and that do not at x.
-
-    A search that ran off to where the residuals are flat (an exponential that is 0 everywhere) ends
-    there with a gradient of 0, and is at no minimum.
-    """
-    start, *others = log.usable[: len(x) + 1]
-    lost = np.zeros(len(x), bool)
-    for i in others:
-        moved = np.abs(log.points[i] - log.points[start])
-        if np.count_nonzero(moved) != 1:
-            continue
-        j = int(np.argmax(moved))
-        at_first = np.linalg.norm(log.residuals[i] - log.residuals[start])
-        reach = max(moved[j], abs(x[j]))
-        lost[j] = np.linalg.norm(jac[:, j]) * reach < LOST * at_first
-    return lost
-
-
-def is_out_of_reach(model: LocalModel, free: Array, far: Array, ftol: float) -> Mask:
-    """Parameters that a Gauss-Newton step, which is worth it, would move farther than ``far``.
-
-    In free directions (m, f).
-
-    They answer by so little that the slope within reach gains nothing: a gradient of 0, no minimum.
-    """
-    if not free.size:
-        return np.zeros(len(free), bool)
-    reduced = triangle(np.column_stack([model.jac @ free, model.residuals]))
-    jac, residuals = reduced[:, :-1], reduced[:, -1]
-    step = -free @ np.linalg.lstsq(jac, residuals, rcond=1e-10)[0]
-    gain = gauss_newton_decrease(residuals, jac)
-    return np.asarray((np.abs(step) > far) & (gain > ftol * model.sum_of_squares))
 
 
 def determined_inverse(model: LocalModel, active: Mask) -> Determined:

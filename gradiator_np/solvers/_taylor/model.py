@@ -71,8 +71,10 @@ def factor_trend(x: Array, tol: float = 1e-11, contrasts: bool = True) -> TrendF
     # The triangle's singular values are those of x, at a tenth of the time where x is tall; their
     # vectors are needed where it is rank-deficient.
     p = x.shape[1]
-    mode = "complete" if contrasts else "reduced"
-    q, top = np.linalg.qr(x, mode=mode) if len(x) >= p else (np.eye(len(x)), x)
+    if len(x) < p:
+        q, top = np.eye(len(x)), x
+    else:
+        q, top = np.linalg.qr(x, "complete") if contrasts else np.linalg.qr(x)
     s = np.linalg.svd(top[:p], compute_uv=False)
     rank = int((s > tol * s[0]).sum()) if s.size else 0
     cond = float(s[0] / s[rank - 1]) if rank else np.inf
