@@ -31,7 +31,7 @@ SIGNIFICANT = 3.0
 #: Steps of differences are no shorter, relative to the parameters: rounding costs more below.
 LEAST_STEP = checks.EPS ** (1 / 3)
 #: Steps of the default design are no shorter, in conditional standard errors: slopes count over
-#: their range. Of a solver at rtol 1e-4 the standard errors of 240 forecasts were off by 0.4 at most
+#: their range. Of a solver at rtol 1e-4 standard errors of 240 forecasts were off by 0.4 at most
 #: with steps of any size (lack_of_fit), by 0.13 with this (and by that in ``stderr_error``).
 WIDE_STEP = 0.1
 #: Draws that are made for one within the bounds, at most.
