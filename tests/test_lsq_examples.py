@@ -61,8 +61,7 @@ def test_a_prior_closes_what_the_data_leave_open():
         [fit.predict(module.concentrations, args=(kelvin, later)) for fit in (alone, informed)]
         for kelvin in (350.0, 370.0)
     )
-    # What was measured needs no prior. Errors of J of 1e-3 let a little of the prior's error of E in,
-    # 10 % of it where all of it would be dk/k = 2.7.
+    # What was measured needs no prior; all of the prior's error of E would be dk/k = 2.7.
     truth = module.concentrations(module.TRUTH, 350.0, later)
     for found in at_350:
         assert np.all(np.abs(found.value - truth) <= 4 * found.stderr)

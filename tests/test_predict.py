@@ -216,9 +216,11 @@ def test_noise_of_the_forecast_itself_counts():
     for seed in range(5):
         rng = np.random.default_rng(seed)
         found = fit.predict(lambda x, rng=rng: line(x) + 0.05 * rng.normal(size=2))
-        # Beside 0.018 and 0.056 by the parameters; the noise is found from some 20 runs, and adds
-        # to what errors of J make of the parameters' part, at most as much as the noise itself.
-        assert np.all((found.stderr > 0.025) & (found.stderr < 0.25))
+        # Beside 0.018 and 0.056 by the parameters; the noise is found from some 20 runs. Errors of
+        # J at steps of a standard error add a few times the noise, and are told.
+        assert np.all((found.stderr > 0.025) & (found.stderr < 1.0))
+        wide = found.stderr > 0.15
+        assert not wide.any() or "Errors of the Jacobian" in found.message
 
 
 def test_a_doubtful_jacobian_is_told():

@@ -30,9 +30,9 @@ DEPENDS = 0.1
 SIGNIFICANT = 3.0
 #: Steps of differences are no shorter, relative to the parameters: rounding costs more below.
 LEAST_STEP = checks.EPS ** (1 / 3)
-#: Steps of the default design are no shorter, in standard errors: slopes count over their range. Of
-#: a solver at rtol 1e-4 the standard errors of 240 forecasts were off by 0.4 at most with steps of
-#: any size (lack_of_fit), by 0.04 with this; of a smooth function by 1e-11 with both.
+#: Steps of the default design are no shorter, in conditional standard errors: slopes count over
+#: their range. Of a solver at rtol 1e-4 standard errors of 240 forecasts were off by 0.4 at most
+#: with steps of any size (lack_of_fit), by 0.13 with this (and by that in ``stderr_error``).
 WIDE_STEP = 0.1
 #: Draws that are made for one within the bounds, at most.
 MOST_DRAWS = 1000
@@ -150,6 +150,7 @@ def _differentiated(
     # the last trust region, where nothing tells an error
     region = np.abs(record.coordinates.basis) @ record.unit
     unit = np.where(np.isfinite(stderr) & (stderr > 0), stderr, np.minimum(region, size))
+    unit = np.minimum(unit, _conditional(record.covariance(kind), unit))
     free, like_x = record.free, record.x_layout.unflatten
     low, high = np.where(free, record.low, record.x), np.where(free, record.high, record.x)
     unit = np.maximum(unit, LEAST_STEP * size)
@@ -157,6 +158,22 @@ def _differentiated(
     if options.keys().isdisjoint(("method", "rel_step", "abs_step", "min_step")):
         own["min_step"] = like_x(WIDE_STEP * unit)
     return jacobian(forecast, like_x(record.x.copy()), **{**own, **options})
+
+
+def _conditional(cov: Array, unit: Array) -> Array:
+    """Standard errors of each parameter where the others are known; ``unit`` where none is told.
+
+    How far one may be moved by itself: of two that are known by their product only the standard
+    errors move the product by many of its own (with a prior of one of them, standard errors of
+    forecasts were off by up to 0.7 by steps of that size, by 0.03 with these).
+    """
+    known = np.flatnonzero(np.diagonal(cov) > 0)
+    out = unit.copy()
+    if len(known) and np.isfinite(cov).all():
+        std = np.sqrt(np.diagonal(cov)[known])
+        inverse = np.linalg.pinv(cov[np.ix_(known, known)] / np.outer(std, std), hermitian=True)
+        out[known] = std / np.sqrt(np.maximum(np.diagonal(inverse), 1.0))
+    return out
 
 
 def _of_estimate(estimate: JacobianEstimate) -> Forecast:

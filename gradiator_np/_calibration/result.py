@@ -227,8 +227,8 @@ class LeastSquaresResult(OptimizeResult):
             parameters. Each takes a run.
         **options : Options
 
-            By default ``x_scale`` are the standard errors, ``min_step`` a tenth of them, and
-            ``bounds`` those of the fit.
+            By default ``x_scale`` are the standard errors of each parameter where the others are
+            known, ``min_step`` a tenth of them, and ``bounds`` those of the fit.
 
         Returns
         -------
