@@ -204,6 +204,23 @@ def test_robust_losses_find_what_scipy_does(loss, seed):
     assert np.abs(ours.grad * ours.stderr).max() < 1e-2
 
 
+@pytest.mark.parametrize("f_scale", [0.01, 0.1])
+def test_a_loss_next_to_absolute_values_passes_for_no_noise(f_scale):
+    """Signed roots of it bend by 1 / f_scale where residuals change sign."""
+    for seed in range(6):
+        y = measured(seed)
+        y[[3, 17]] += 1.0
+        options = {"loss": "soft_l1", "f_scale": f_scale}
+        ours = least_squares(lambda x, y=y: decay(T, *x) - y, [1.0, 1.0], sigma=0.05, **options)
+        theirs = scipy_least_squares(
+            lambda x, y=y: (decay(T, *x) - y) / 0.05, [1.0, 1.0], **options,
+            ftol=1e-14, xtol=1e-14, gtol=1e-14,
+        )  # fmt: skip
+        assert ours.reason is Status.CONVERGED
+        assert ours.cost <= theirs.cost * (1 + 1e-7)
+        assert np.isfinite(ours.stderr).all()
+
+
 def test_outliers_cost_a_robust_fit_little():
     """5 % of the data off by 20 sigma: 95 % intervals hold the truth.
 

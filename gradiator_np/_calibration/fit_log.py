@@ -103,12 +103,13 @@ class FitLog:
             residuals = self.objective.residuals(self.points[i], output)
             first = self.reference == np.inf and residuals.any()
             if first:
-                noise = self._noise_at(output)
+                noise = self._noise_over_sigma
                 self.unit = unit_of(residuals if noise is None else np.append(residuals, noise))
             with np.errstate(over="ignore"):
                 if self.unit != 1.0:
                     residuals = residuals / self.unit
-                size = float(residuals @ residuals)
+                roots = self.objective.roots(residuals, self.n_data, self.unit)
+                size = float(roots @ roots)
             if not np.isfinite(size) or size > self._max_growth * self.reference:
                 continue
             if first:
@@ -140,17 +141,25 @@ class FitLog:
 
     # -- what is there -----------------------------------------------------------------------
 
-    def noise(self, i: int) -> Array | None:
-        """The noise that is known of residuals as at sample i, shape (n,), in ``unit``."""
-        output = self._outputs[i]
-        assert output is not None
-        noise = self._noise_at(output)
-        return None if noise is None else noise / self.unit
+    @property
+    def noise(self) -> Array | None:
+        """The noise that is known of residuals over sigma, shape (n,), in ``unit``."""
+        noise = self._noise_over_sigma
+        return None if noise is None else np.broadcast_to(noise / self.unit, self.n_data)
 
-    def _noise_at(self, output: Array) -> Array | None:
+    @property
+    def _noise_over_sigma(self) -> Array | None:
         if self._noise is None:
             return None
-        return np.asarray(self._noise.reshape(-1) * self.objective.slope(output))
+        sigma = self.objective.sigma
+        noise = self._noise if sigma is None else self._noise / sigma
+        return np.asarray(noise.reshape(-1))
+
+    def roots(self, i: int) -> Array:
+        """What is squared and summed of a usable sample."""
+        residuals = self.residuals[i]
+        assert residuals is not None
+        return self.objective.roots(residuals, self.n_data, self.unit)
 
     @property
     def second_difference(self) -> Array | None:
@@ -191,8 +200,10 @@ class FitLog:
 
     def sum_of_squares(self, i: int) -> float:
         """Of the residuals of sample i, inf where it failed."""
-        residuals = self.residuals[i]
-        return float(residuals @ residuals) if residuals is not None else np.inf
+        if self.residuals[i] is None:
+            return np.inf
+        roots = self.roots(i)
+        return float(roots @ roots)
 
     @property
     def samples(self) -> Samples:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gradiator_np._calibration.fit_log import FitLog
-from gradiator_np._calibration.objective import Prior
+from gradiator_np._calibration.objective import Objective, Prior
 from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._checks import EPS
@@ -48,6 +48,32 @@ def psi(t: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
+class RobustLoss:
+    """What makes signed roots of losses of residuals.
+
+    Attributes
+    ----------
+    residuals, slope : array, shape (n,)
+        The residuals themselves at the centre, and the derivative of the roots there.
+    objective : Objective
+    n_data : int
+        Residuals that have a loss; the others are a prior's.
+    unit : float
+    """
+
+    residuals: Array
+    slope: Array
+    objective: Objective
+    n_data: int
+    unit: float
+
+    def roots(self, residuals: Array) -> Array:
+        """By residuals (q, n)."""
+        every = (self.objective.roots(row, self.n_data, self.unit) for row in residuals)
+        return np.array(list(every))
+
+
+@dataclass(frozen=True, slots=True)
 class LocalModel:
     """Residuals and Jacobian at the centre with their covariances, and the noise.
 
@@ -67,6 +93,11 @@ class LocalModel:
         Where the samples lie, as u.
     weights : array, shape (k, n)
         Of their kernels in the posterior mean.
+    n_prior : int
+        Residuals, the last ones, that are rows of a prior.
+    loss : RobustLoss or None
+        What made signed roots of losses of the residuals; ``covariances``, ``curvature`` and
+        ``weights`` are those of the residuals themselves.
     """
 
     residuals: Array
@@ -77,6 +108,18 @@ class LocalModel:
     curvature: float
     samples: Array
     weights: Array
+    n_prior: int = 0
+    loss: RobustLoss | None = None
+
+    @property
+    def slope(self) -> Array | float:
+        """Of what is squared by the residuals, shape (n,) or 1."""
+        return 1.0 if self.loss is None else self.loss.slope
+
+    @property
+    def value_variances(self) -> Array:
+        """Of ``residuals``, shape (n,)."""
+        return np.asarray(self.covariances[self.group, 0, 0] * np.square(self.slope))
 
     @property
     def difference_step(self) -> float:
@@ -86,7 +129,8 @@ class LocalModel:
         """
         if self.curvature <= 0:
             return np.inf
-        return float((8.0 * (float(np.mean(self.noise**2)) / self.curvature**2)) ** 0.25)
+        noise = self.noise / self.slope
+        return float((8.0 * (float(np.mean(noise**2)) / self.curvature**2)) ** 0.25)
 
     @property
     def noise_dominates(self) -> bool:
@@ -109,12 +153,15 @@ class LocalModel:
 
     def summed_covariance(self, weights: Array) -> Array:
         """Sum of w_i Cov(r_i, J_i) over residuals."""
-        totals = np.bincount(self.group, weights, len(self.covariances))
+        totals = np.bincount(self.group, weights * np.square(self.slope), len(self.covariances))
         return np.asarray(np.tensordot(totals, self.covariances, 1))
 
     def predict(self, u: Array) -> Array:
         """Posterior mean at u (q, m), shape (q, n)."""
-        return self.residuals + u @ self.jac.T + psi(u @ self.samples.T) @ self.weights
+        bends = psi(u @ self.samples.T) @ self.weights
+        if self.loss is None:
+            return self.residuals + u @ self.jac.T + bends
+        return self.loss.roots(self.loss.residuals + u @ (self.jac.T / self.slope) + bends)
 
 
 def sum_of_squares_sd(residuals: Array, noise: Array) -> float:
@@ -153,11 +200,27 @@ def model_about(
     rows = samples_about(x, log, region, most) if among is None else among
     u = (np.array([log.points[i] for i in rows]) - x) / region.unit
     y = np.array([log.residuals[i] for i in rows])
-    nearest = int(rows[np.square(u).sum(1).argmin()])
-    noise = log.noise(nearest) if noise_is_known else None
+    noise = log.noise if noise_is_known else None
     model = fit(u, y[:, : log.n_data], noise, rounding, region.shrinkage**2, log.second_difference)
     prior = log.objective.prior
-    return model if prior is None else _with_prior(model, prior, x, region.unit, log.unit)
+    if prior is not None:
+        model = _with_prior(model, prior, x, region.unit, log.unit)
+    return _with_loss(model, log)
+
+
+def _with_loss(model: LocalModel, log: FitLog) -> LocalModel:
+    """Signed roots of losses in place of residuals, whose squares are summed."""
+    residuals, n, unit = model.residuals, log.n_data, log.unit
+    slope = log.objective.slopes(residuals, n, unit)
+    if slope is None:
+        return model
+    return replace(
+        model,
+        residuals=log.objective.roots(residuals, n, unit),
+        jac=model.jac * slope[:, None],
+        noise=model.noise * slope,
+        loss=RobustLoss(residuals, slope, log.objective, n, unit),
+    )
 
 
 def _with_prior(
@@ -173,6 +236,7 @@ def _with_prior(
         group=np.append(model.group, np.full(len(rows), len(model.covariances))),
         noise=np.append(model.noise, np.zeros(len(rows))),
         weights=np.hstack([model.weights, np.zeros((len(model.weights), len(rows)))]),
+        n_prior=len(rows),
     )
 
 

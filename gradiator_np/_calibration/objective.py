@@ -105,29 +105,33 @@ class Objective:
     prior: Prior | None = None
 
     def residuals(self, x: Array, output: Array) -> Array:
-        """What is squared at x: signed roots of the losses, then rows of the prior."""
+        """What models are made of: residuals over sigma (n,), then rows of the prior (p,)."""
         scaled = self.weighted(output)
-        if self.loss != "linear":
-            scaled = self.f_scale * LOSSES[self.loss].root(scaled / self.f_scale)
         return scaled if self.prior is None else np.append(scaled, self.prior.residuals(x))
 
     def weighted(self, output: Array) -> Array:
-        """Residuals in units of sigma."""
+        """Residuals over sigma."""
         return output if self.sigma is None else output / self.sigma.reshape(-1)
 
-    def output(self, roots: Array) -> Array:
-        """What fun returns where signed roots of the losses are these: back from ``residuals``."""
-        if self.loss != "linear":
-            roots = self.f_scale * LOSSES[self.loss].inverse(roots / self.f_scale)
-        return roots if self.sigma is None else roots * self.sigma.reshape(-1)
+    def output(self, residuals: Array) -> Array:
+        """What fun returns, by its residuals over sigma."""
+        return residuals if self.sigma is None else residuals * self.sigma.reshape(-1)
 
-    def slope(self, output: Array) -> Array:
-        """Derivative of each signed root by what fun returned."""
-        scaled = self.weighted(output)
-        slope = np.ones_like(scaled)
-        if self.loss != "linear":
-            r, loss = scaled / self.f_scale, LOSSES[self.loss]
-            root = loss.root(r)
-            # s^2 = rho: s s' = r rho'; both are 0 at r = 0, where s' = 1
-            np.divide(r * loss.weight(r), root, out=slope, where=root != 0)
-        return slope if self.sigma is None else slope / self.sigma.reshape(-1)
+    def roots(self, residuals: Array, n: int, unit: float) -> Array:
+        """What is squared and summed: signed roots of the losses of the first n, the others as
+        they are; in ``unit``, as the residuals."""
+        if self.loss == "linear":
+            return residuals
+        scale = self.f_scale / unit
+        roots = scale * LOSSES[self.loss].root(residuals[:n] / scale)
+        return np.append(roots, residuals[n:])
+
+    def slopes(self, residuals: Array, n: int, unit: float) -> Array | None:
+        """Derivative of each root by its residual; None where they are the same."""
+        if self.loss == "linear":
+            return None
+        loss, r = LOSSES[self.loss], residuals[:n] * (unit / self.f_scale)
+        root, slope = loss.root(r), np.ones(len(residuals))
+        # s^2 = rho: s s' = r rho'; both are 0 at r = 0, where s' = 1
+        np.divide(r * loss.weight(r), root, out=slope[:n], where=root != 0)
+        return slope

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gradiator_np._calibration.local_model import LocalModel
-from gradiator_np._calibration.objective import LOSSES, Objective
+from gradiator_np._calibration.objective import LOSSES
 from gradiator_np._calibration.uncertainty import determined_inverse
 from gradiator_np._typing import Array, Mask
 
@@ -153,64 +153,58 @@ class DataErrors:
 
 
 def data_errors(
-    model: LocalModel, bends: Array, objective: Objective, y_unit: float, free: Mask,
-    absolute: bool,
-) -> DataErrors:  # fmt: skip
+    model: LocalModel, wide: tuple[LocalModel, Array], y_unit: float, free: Mask, absolute: bool
+) -> DataErrors:
     """Gather it from the model at the minimum.
 
     Parameters
     ----------
     model : LocalModel
         In radii and in ``y_unit``.
-    bends : array, shape (m, m)
-        Sum of the residuals times their second derivatives, in the same units.
+    wide : (LocalModel, array of shape (m,))
+        One that sees the curvature of more runs, and its radii in those of ``model``.
     free : array of bool, shape (m,)
         Parameters that are fitted.
     absolute : bool
         Whether sigma is the error of the data, or proportional to it.
     """
-    p = 0 if objective.prior is None else len(objective.prior.whitening)
+    p = model.n_prior
     n = len(model.residuals) - p
-    output = objective.output(model.residuals[:n] * y_unit)
-    scaled = objective.weighted(output)
-    loss, r = LOSSES[objective.loss], scaled / objective.f_scale
-    robust = objective.loss != "linear"
-    influence_slope = loss.influence_slope(r)
-    # from signed roots of the losses to the residuals over sigma
-    by_root = 1.0 / objective.slope(output)
-    if objective.sigma is not None:
-        by_root = by_root / objective.sigma.reshape(-1)
-    # the mean slope of psi: Huber's matrix, which no single residual makes singular
-    share = max(float(influence_slope.mean()), 1e-3) if robust else 1.0
-    weighted = _reweighted(model, np.append(np.sqrt(share) * by_root, np.ones(p)))
+    loss = model.loss
+    if loss is None:
+        weighted, share = model, 1.0
+        influence, influence_slope = model.residuals[:n], np.ones(n)
+    else:
+        f_scale = loss.objective.f_scale / y_unit
+        of, r = LOSSES[loss.objective.loss], loss.residuals[:n] / f_scale
+        influence, influence_slope = f_scale * r * of.weight(r), of.influence_slope(r)
+        # the mean slope of psi: Huber's matrix, which no single residual makes singular
+        share = max(float(influence_slope.mean()), 1e-3)
+        weight = np.append(np.sqrt(share) / loss.slope[:n], np.ones(p))
+        weighted = replace(
+            model,
+            jac=model.jac * weight[:, None],
+            noise=model.noise * weight,
+            loss=replace(loss, slope=loss.slope * weight),
+        )
     bread, undetermined, lost = determined_inverse(weighted, ~free)
-    jac, prior = model.jac[:n] * by_root[:, None], model.jac[n:]
+    jac, prior = weighted.jac[:n] / np.sqrt(share), model.jac[n:]
     gram = jac.T @ jac
-    curvature = bends + model.jac[:n].T @ model.jac[:n] - share * gram
+    bends = second_order(*wide, influence)
+    curvature = (jac.T * (influence_slope - share)) @ jac + bends
     added = weighted.summed_covariance(np.ones(n + p))[1:, 1:] / share
     return DataErrors(
-        jac, scaled * loss.weight(r) / y_unit, influence_slope, bread, gram - added,
-        prior.T @ prior, curvature, free, undetermined, lost, share, p,
-        y_unit**-2.0 if absolute else None, robust, model.sum_of_squares,
+        jac, influence, influence_slope, bread, gram - added, prior.T @ prior, curvature, free,
+        undetermined, lost, share, p, y_unit**-2.0 if absolute else None, loss is not None,
+        model.sum_of_squares,
     )  # fmt: skip
 
 
-def _reweighted(model: LocalModel, weight: Array) -> LocalModel:
-    """Rows of J, and with them their errors, times weights (n,)."""
-    count = np.maximum(np.bincount(model.group, minlength=len(model.covariances)), 1)
-    each = np.bincount(model.group, weight**2, len(model.covariances)) / count
-    return replace(
-        model,
-        jac=model.jac * weight[:, None],
-        noise=model.noise * weight,
-        covariances=model.covariances * each[:, None, None],
-    )
+def second_order(model: LocalModel, unit: Array, influence: Array) -> Array:
+    """Sum of psi (n,) times the second derivatives of the residuals, by the curvature of a model.
 
-
-def second_order(model: LocalModel, residuals: Array) -> Array:
-    """Sum of residuals (n,) times their second derivatives by u, by the curvature of a model.
-
-    The kernel psi(t) = t^2/2 + t^3/6, t = u.v, has the second derivative v v' at 0.
+    The kernel psi(t) = t^2/2 + t^3/6 of the model, t = u.v, has the second derivative v v' at 0;
+    ``unit`` holds its radii in those that are wanted.
     """
-    along = model.weights[:, : len(residuals)] @ residuals
-    return np.asarray((model.samples.T * along) @ model.samples)
+    along, samples = model.weights[:, : len(influence)] @ influence, model.samples / unit
+    return np.asarray((samples.T * along) @ samples)

@@ -16,7 +16,7 @@ from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
 from gradiator_np._calibration.fit_statistics import residual_sd
 from gradiator_np._calibration.local_model import LocalModel
-from gradiator_np._calibration.parameter_covariance import data_errors, second_order
+from gradiator_np._calibration.parameter_covariance import data_errors
 from gradiator_np._calibration.predict import predict
 from gradiator_np._calibration.prediction import Prediction
 from gradiator_np._calibration.profile import ConditionalFit, Profile, Profiler
@@ -422,8 +422,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     run_stderr, undetermined = parameter_errors(model, active)
     objective, n = problem.objective, log.n_data
     wide, wide_unit = search.wide_model(x)
-    bends = second_order(wide, model.residuals[:n]) * np.outer(unit / wide_unit, unit / wide_unit)
-    data = data_errors(model, bends, objective, y_unit, free, problem.absolute_sigma)
+    data = data_errors(model, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
     undetermined |= search.lost
     run_stderr[search.lost] = np.inf
     data = replace(data, undetermined=data.undetermined | undetermined)
@@ -434,14 +433,16 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
         _facts(search, model),
     )  # fmt: skip
-    output = objective.output(model.residuals[:n] * y_unit)
-    by_output = objective.slope(output)[:, None] / y_unit
+    raw = model if model.loss is None else model.loss
+    output = objective.output(raw.residuals[:n] * y_unit)
+    sigma = objective.output(np.full(n, y_unit))[:, None]  # of the units that J is in
+    slope = np.broadcast_to(model.slope, len(model.residuals))[:n, None]
     # from the parameters that were searched to all: the least J that has these slopes
     back = np.linalg.pinv(coordinates.basis) / unit[:, None]
     jac_variance = np.einsum("gij,ik,jk->gk", model.covariances[:, 1:, 1:], back, back)
-    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[model.group[:n]] / by_output
+    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[model.group[:n]] * sigma
     grad = model.jac.T @ model.residuals / unit
-    run_noise = model.noise[:n] / by_output[:, 0]
+    run_noise = model.noise[:n] * (sigma / slope)[:, 0]
     reason, samples = search.reason, log.samples
     like_x = problem.x_layout.unflatten
     like_y = np.asarray if y_layout is None else y_layout.unflatten
@@ -452,7 +453,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         x=like_x(record.x),
         cost=0.5 * model.sum_of_squares * y_unit * y_unit,
         fun=like_y(output),
-        jac=model.jac[:n] @ back / by_output,
+        jac=model.jac[:n] @ back * (sigma / slope),
         grad=like_x(model.residuals @ model.jac @ back * y_unit * y_unit),
         optimality=_optimality(x, grad, search.region) * y_unit * y_unit,
         active_mask=like_x(_active_mask(record.x, *problem.bounds)),

@@ -122,7 +122,7 @@ class StoppingTest:
 
 def has_improved(model: LocalModel, log: FitLog) -> bool:
     """Whether the sum of squares fell by more than noise since the first run."""
-    first = next(r for r in log.residuals if r is not None)
+    first = log.roots(int(log.usable[0]))
     fell = float(first @ first - model.noise @ model.noise - model.residuals @ model.residuals)
     return fell > 4.0 * sum_of_squares_sd(first, model.noise)
 

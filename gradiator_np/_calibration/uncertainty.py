@@ -94,7 +94,7 @@ def minimiser_covariance(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     """Covariance of the minimiser (in u), and which inputs the runs do not determine."""
     inverse, undetermined, _ = determined_inverse(model, active)
     middle = model.summed_covariance(model.residuals**2)[1:, 1:]
-    middle = middle + (model.jac.T * model.covariances[model.group, 0, 0]) @ model.jac
+    middle = middle + (model.jac.T * model.value_variances) @ model.jac
     return STDERR_FACTOR**2 * (inverse @ middle @ inverse), undetermined
 
 
