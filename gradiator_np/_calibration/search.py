@@ -255,6 +255,7 @@ class Search:
         self._stopping = self._stopping.after(it, len(self.log.points), at_once)
         decision = self._stopping.decide(it, self.log, self.region)
         if decision is Decision.REFINE:
+            self._stopping = replace(self._stopping, refined=True)
             return self._refine(it)
         share = self._act(it, decision, most)
         if self._ended is not None:
@@ -318,7 +319,7 @@ class Search:
         if last.has_ended(it, self.region, self.problem.tolerances):
             if last.is_due_again(it):
                 return self._refine(it)
-            self._end(Status.CONVERGED)
+            self._end(_reason(it))
             return None
         trial = TrialStep(it.predicted_decrease, it.length, 0.0)
         return Proposal(self._request([it.x + self.region.unit * it.step]), trial=trial)

@@ -59,6 +59,8 @@ class StoppingTest:
     confirmed_farther : bool
         A run along what J answers to least has been asked for since: it finds inputs that do
         nothing.
+    refined : bool
+        J has been made afresh, once: what is so little noise may be curvature all the same.
     """
 
     m: int
@@ -69,6 +71,7 @@ class StoppingTest:
     confirmed_nearby: bool = False
     confirmed_bounds: bool = False
     confirmed_farther: bool = False
+    refined: bool = False
 
     def after(self, it: Iterate, runs: int, at_once: int) -> StoppingTest:
         """One iteration more, at so many runs, of which the last round made some at once."""
@@ -76,7 +79,9 @@ class StoppingTest:
         anywhere = self.without_decrease + counted if it.decrease <= negligible else 0
         nearby = self.without_local_decrease + counted if it.local_decrease <= negligible else 0
         if it.model.sum_of_squares < self.best - negligible:
-            return StoppingTest(self.m, anywhere, nearby, it.model.sum_of_squares, runs)
+            return StoppingTest(
+                self.m, anywhere, nearby, it.model.sum_of_squares, runs, refined=self.refined
+            )
         return replace(self, without_decrease=anywhere, without_local_decrease=nearby)
 
     def restarted(self, runs: int) -> StoppingTest:
@@ -117,6 +122,8 @@ class StoppingTest:
             return Decision.CONFIRM_BOUNDS
         if exhausted and it.limited_by_noise and not self.confirmed_farther:
             return Decision.CONFIRM_FARTHER
+        if exhausted and not self.refined and it.is_almost_quiet:
+            return Decision.REFINE
         return Decision.STOP if exhausted else Decision.CONTINUE
 
 
