@@ -343,7 +343,8 @@ class Search:
             case Decision.CONFIRM_BOUNDS:
                 self._stopping = replace(self._stopping, confirmed_bounds=True)
             case Decision.CONFIRM_FARTHER:
-                self._stopping = replace(self._stopping, confirmed_farther=True)
+                count = self._stopping.confirmed_farther + 1
+                self._stopping = replace(self._stopping, confirmed_farther=count)
                 return 1.0
         test = self._stopping
         # Side by side with others it is due as soon as little is expected.
