@@ -222,6 +222,72 @@ def test_no_point_leaves_the_bounds_and_an_active_bound_is_found():
         least_squares(fun, START, bounds=(2, 3))
 
 
+def test_a_bound_holds_a_parameter_only_where_a_run_told_so():
+    """Random problems whose minimum is inside of the box, from starts on its bounds: no success
+    that SciPy, started there, improves. 17 of 800 before, ten of them with a gradient that points
+    inside; none of 800 since: two of 60 have a probability of 1e-4 at the limit of 0.4 %."""
+    misses = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        m = 3 + seed % 3
+        a, b = rng.normal(size=(2, m + 5, m))
+        truth = rng.uniform(0.5, 2, m)
+        low, high = truth - rng.uniform(0.1, 2, m), truth + rng.uniform(0.1, 2, m)
+        side = rng.integers(0, 3, m)
+        start = np.where(side == 1, low, np.where(side == 2, high, rng.uniform(low, high)))
+
+        def fun(x, a=a, b=b, truth=truth):
+            return np.tanh(a @ x / 2) + b @ x - np.tanh(a @ truth / 2) - b @ truth
+
+        r = least_squares(fun, start, bounds=(low, high))
+        again = optimize.least_squares(fun, np.clip(r.x, low, high), bounds=(low, high))
+        first = 0.5 * np.sum(fun(start) ** 2)
+        misses += r.success and r.cost > 1e-6 * first and again.cost < 0.99 * r.cost
+    assert misses <= 1
+
+
+def test_a_search_that_ran_off_is_no_success():
+    """exp(-2900 x) is 0 at every x of the data: the slope is 0, and x[1] was determined at first."""
+    x = np.array([1.0, 2, 3, 5, 7, 10])
+    y = np.array([109.0, 149, 149, 191, 213, 224])
+    r = least_squares(lambda b: b[0] * (1 - np.exp(-b[1] * x)) - y, [200.0, 300.0])
+    assert r.reason in (Status.NO_SIGNAL, Status.UNDETERMINED) or r.undetermined[1]
+    r = least_squares(lambda b: b[0] * (1 - np.exp(-b[1] * x)) - y, [1.0, 1.0])
+    assert r.success == (abs(r.x[1] - 0.547) < 1e-3)
+
+
+@pytest.mark.parametrize("name, worst", [("ftol", 0.0), ("xtol", 2), ("gtol", 1e-8j)])
+def test_tolerances_are_checked(name, worst):
+    for wrong in (worst, -1e-8, "small"):
+        with pytest.raises((TypeError, ValueError), match=name):
+            LeastSquares(START, **{name: wrong})
+
+
+def test_tolerances_ask_for_more_digits_or_less():
+    """Loose ones end sooner; None leaves rounding to end it, and spends a few runs, not the budget.
+
+    Residuals that stay: each Gauss-Newton step gains a digit, so runs and digits are ordered.
+    """
+    data = decay(TRUTH) + 0.1 * np.sin(7 * T)
+    best = optimize.least_squares(
+        lambda x: decay(x) - data, TRUTH, jac="3-point", xtol=1e-15, ftol=1e-15, gtol=1e-15
+    ).x
+    runs, errors = [], []
+    for tolerance in (1e-2, 1e-8, None):
+        r = least_squares(
+            lambda x: decay(x) - data, START, ftol=tolerance, xtol=tolerance, gtol=tolerance
+        )
+        assert r.reason is Status.CONVERGED
+        runs.append(r.nfev)
+        errors.append(np.abs(r.x - best).max())
+    assert runs[0] < runs[1] <= runs[2] < 100
+    # 1e-2 of the sum of squares is a tenth of a standard deviation of x, which is 0.1 / sqrt(30).
+    assert errors[0] < 1e-2
+    # J by forward differences is known to the root of eps, and x to that of residuals of 0.1.
+    assert errors[1] < 1e-6
+    assert errors[2] < 1e-6
+
+
 def test_a_fixed_input_is_never_moved():
     r = least_squares(lambda x: decay(x) - decay(TRUTH), START, bounds=([-9, -9, 1], [9, 9, 1]))
     assert np.all(r.samples.points[:, 2] == 1.0)
@@ -581,11 +647,10 @@ def test_an_interrupt_keeps_what_was_run():
     np.testing.assert_allclose(again.x, TRUTH, atol=1e-4)
 
 
-@pytest.mark.parametrize("sigma, least", [(0.0, 32), (1e-4, 35)])
+@pytest.mark.parametrize("sigma, least", [(0.0, 39), (1e-4, 38)])
 def test_an_input_that_does_nothing_is_named(sigma, least):
-    """From 200 starts in 187 to 190 without noise (five BLAS kernels), in 197 at a noise of 1e-4:
-    fewer than 32 and 35 of 40 have a probability of 1e-3 and less. The others are a fault: a search
-    that ends after a dozen runs takes the curvature of the other two for an answer."""
+    """Missed in none of 1400 starts without noise, and in none of 400 at a noise of 1e-4: the upper
+    limits at 95 % are 0.2 and 0.75 %, of which two and three of 40 have 3e-3 and 3e-3 and less."""
 
     def fun(x):
         return x[0] * np.exp(-x[1] * T)

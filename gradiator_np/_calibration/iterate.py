@@ -27,6 +27,8 @@ SURE_SLOPE = 3.0
 NEAR, OFF_BOUND = 2.0, 0.1
 #: A step that ends so near to a half-space, in radii, is held by it.
 HELD = 1e-9
+#: Noise, relative to the residuals, that may be curvature of many inputs.
+ALMOST_QUIET = 1e-5
 #: Noise of so many times what rounding of the parameters and of the residuals comes to is rounding
 #: too: a few additions in fun lose a digit.
 ROUNDING_NOISE = 16.0
@@ -169,6 +171,12 @@ class Iterate:
         tells = (np.abs(samples) > OFF_BOUND * distance) & (distance <= NEAR)
         sure = (np.abs(model.gradient) > SURE_SLOPE * errors) & tells.any(0)
         return np.asarray(self.active & ~sure)
+
+    @property
+    def is_almost_quiet(self) -> bool:
+        """Whether noise is so little beside the residuals that it may be unmodelled curvature."""
+        noise = float(np.square(self.model.noise).sum())
+        return noise < ALMOST_QUIET**2 * self.model.sum_of_squares
 
     @property
     def cosine(self) -> float:

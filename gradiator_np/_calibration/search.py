@@ -294,6 +294,7 @@ class Search:
             self._stopping = self._stopping.restarted(len(self.log.points))
             decision = Decision.CONTINUE
         if decision is Decision.REFINE:
+            self._stopping = replace(self._stopping, refined=True)
             return self._refine(it)
         share = self._act(it, decision, most)
         if self._ended is not None:
@@ -362,7 +363,7 @@ class Search:
         if last.has_ended(it, self.region, self.problem.tolerances):
             if last.is_due_again(it):
                 return self._refine(it)
-            self._end(Status.CONVERGED)
+            self._end(_reason(it))
             return None
         trial = TrialStep(it.predicted_decrease, it.length, 0.0)
         return Proposal(self._request([it.x + self.region.unit * it.step]), trial=trial)
@@ -386,7 +387,8 @@ class Search:
             case Decision.CONFIRM_BOUNDS:
                 self._stopping = replace(self._stopping, confirmed_bounds=True)
             case Decision.CONFIRM_FARTHER:
-                self._stopping = replace(self._stopping, confirmed_farther=True)
+                count = self._stopping.confirmed_farther + 1
+                self._stopping = replace(self._stopping, confirmed_farther=count)
                 return 1.0
         test = self._stopping
         # Side by side with others it is due as soon as little is expected.
