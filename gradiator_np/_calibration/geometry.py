@@ -151,6 +151,8 @@ def confirming_step(
     length, side = region.in_radii(share * region.difference_step), rng.choice((-1, 1))
     direction = np.zeros(len(it.x))
     direction[region.movable] = np.linalg.svd(triangle(it.model.jac[:, region.movable]))[2][-1]
+    # rounding alone gives singular vectors their sign
+    side *= float(np.sign(direction[np.argmax(np.abs(direction))]) or 1.0)
     return step_along(side * direction, length, *region.box(it.x))
 
 
