@@ -247,7 +247,7 @@ def test_a_bound_holds_a_parameter_only_where_a_run_told_so():
 
 
 def test_a_search_that_ran_off_is_no_success():
-    """exp(-2900 x) is 0 at every x of the data: the slope is 0, though x[1] was determined once."""
+    """exp(-2900 x) is 0 at every x of the data: the slope is 0 that was none at the start."""
     x = np.array([1.0, 2, 3, 5, 7, 10])
     y = np.array([109.0, 149, 149, 191, 213, 224])
     r = least_squares(lambda b: b[0] * (1 - np.exp(-b[1] * x)) - y, [200.0, 300.0])

@@ -152,7 +152,7 @@ def confirming_step(
     direction = np.zeros(len(it.x))
     direction[region.movable] = np.linalg.svd(triangle(it.model.jac[:, region.movable]))[2][-1]
     # rounding alone gives singular vectors their sign
-    side *= float(np.sign(direction[np.argmax(np.abs(direction))]) or 1.0)
+    direction *= np.sign(direction[np.argmax(np.abs(direction))]) or 1.0
     return step_along(side * direction, length, *region.box(it.x))
 
 

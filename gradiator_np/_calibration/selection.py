@@ -37,13 +37,15 @@ def select_samples(u: Array, most: int, difference_step: float) -> Index:
         |u| at which noise equals curvature; 0 where that is not known yet.
     """
     dist = np.linalg.norm(u, axis=1)
-    order = np.argsort(dist, kind="stable")
+    # Runs that were made at one distance are as near as each other, whatever rounding says.
+    away = np.round(np.log(np.maximum(dist, 1e-300)), 9)
+    order = np.argsort(away, kind="stable")
     core = general_position(u, order)
     reach = REACH * max(dist[core[-1]], difference_step)
     near = order[:most]
     chosen = [near[dist[near] <= reach], core]
     if difference_step > 0:
-        off = np.abs(np.log(np.maximum(dist, 1e-300) / difference_step))
+        off = np.round(np.abs(away - np.log(difference_step)), 9)
         chosen.append(general_position(u, np.r_[order[0], np.argsort(off, kind="stable")]))
     return np.unique(np.concatenate(chosen))
 
