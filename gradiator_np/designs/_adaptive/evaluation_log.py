@@ -51,6 +51,14 @@ class LatestPair:
     works: int
 
 
+def _multiples(pair: PairRequest) -> tuple[float, ...]:
+    """How far along their line the runs of a pair go."""
+    if pair.line == CENTRE:
+        return (0.0,)
+    t = pair.t * (pair.side or 1)
+    return (t, -t) if pair.side == 0 else (t, 2 * t)
+
+
 def real_outputs(values: NDArray[Any]) -> Array:
     """Outputs of all points of a batch, (..., B, n), as real numbers (..., N), new memory."""
     if np.iscomplexobj(values):
@@ -114,7 +122,13 @@ class EvaluationLog:
             self._shorten((max_step / self.unit).min(axis=0))
         self.direction = np.zeros((self.batch, self.m))
         self.n_rows = 0
+        #: Every row as it was told, repetitions of failed runs among them.
+        self.told: Rows | None = None
         self._rows: Rows | None = None
+        # the row that each repetition, by its place among all that was told, stands in for
+        self._repeats: dict[int, int] = {}
+        #: Whether a run that failed has worked when it was repeated.
+        self.mended = False
         self._pairs: list[PairRequest] = []
         self._first: list[int] = []
         self._excluded: set[int] = set()
@@ -144,7 +158,7 @@ class EvaluationLog:
     @property
     def nfev(self) -> int:
         """Evaluations asked for so far, the one at x included."""
-        return self.n_rows + 1
+        return self.n_rows + len(self._repeats) + 1
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -178,11 +192,9 @@ class EvaluationLog:
         for asked in wanted:
             pair = replace(asked, t=min(asked.t, self.fitting(asked.line, asked.side)))
             self._enter(pair, self.n_rows + row)
-            if pair.line == CENTRE:
-                row += 1
-                continue
-            for multiple in (1.0, -1.0) if pair.side == 0 else (1.0 * pair.side, 2.0 * pair.side):
-                moves.append((row, pair.line, multiple * pair.t))
+            for t in _multiples(pair):
+                if t:
+                    moves.append((row, pair.line, t))
                 row += 1
         self.n_rows += row
         out = np.zeros((row, self.batch, self.m))
@@ -233,6 +245,12 @@ class EvaluationLog:
         """Offsets of another design, which makes an answer of its own of them."""
         self.n_rows += len(offsets)
         return offsets
+
+    def repeat(self, rows: Index) -> Array:
+        """Offsets (k, B, m) of these rows once more: outputs that failed are taken from there."""
+        start = self.n_rows + len(self._repeats)
+        self._repeats.update(zip(range(start, start + rows.size), rows.tolist()))
+        return self.rows.offsets[rows]
 
     def _enter(self, pair: PairRequest, row: int) -> None:
         self._of.setdefault(pair.line, []).append(len(self._pairs))
@@ -293,7 +311,49 @@ class EvaluationLog:
 
     def record(self, rows: Rows) -> None:
         """Take what is known by now."""
-        self._rows = rows
+        self.told = self._rows = rows
+        if not self._repeats:
+            return
+        known = len(rows.done)
+        own = np.array([k for k in range(known) if k not in self._repeats], np.intp)
+        values = rows.values[own]
+        for k, row in self._repeats.items():
+            if k < known:
+                lost = ~np.isfinite(values[row])
+                values[row][lost] = rows.values[k][lost]
+                self.mended |= bool(np.isfinite(values[row][lost]).any())
+        self._rows = Rows(Displacements(rows.offsets[own]), values, rows.done[own], rows.y)
+
+    def failed(self) -> Index:
+        """Rows in which an output failed that has a value at x."""
+        lost = ~np.isfinite(self.values()[:, np.isfinite(self.f0)]).all(axis=1)
+        return np.flatnonzero(lost)
+
+    @property
+    def repeats(self) -> int:
+        """How many failed rows were repeated."""
+        return len(self._repeats)
+
+    @property
+    def share_at_work(self) -> float:
+        """Share of the runs that worked where they fail by chance, else 1."""
+        return 1 - self.repeats / (self.n_rows + self.repeats) if self.mended else 1.0
+
+    @property
+    def erratic(self) -> bool:
+        """Whether a run failed nearer to x than one that worked, to the same side of one line:
+        where a domain ends it is the other way round."""
+        lost, near, far = set(self.failed().tolist()), dict[Any, float](), dict[Any, float]()
+        for i, (pair, first) in enumerate(zip(self._pairs, self._first)):
+            if pair.line == GROUP or (pair.line == PILOT and i < self._aimed):
+                continue
+            for row, multiple in enumerate(_multiples(pair), first):
+                ray, t = (pair.line, multiple > 0), abs(multiple)
+                if row in lost:
+                    near[ray] = min(near.get(ray, np.inf), t)
+                else:
+                    far[ray] = max(far.get(ray, 0.0), t)
+        return any(t < far.get(ray, 0.0) or t == 0 for ray, t in near.items())
 
     def values(self) -> Array:
         """Real outputs (k, N) of the rows so far; nan where not done."""

@@ -206,8 +206,9 @@ def _verdict(
     if inert.size:
         limit = f"inputs {_names(inert)} change nothing; {limit}"
     failed = ~context.log.rows.done | ~np.isfinite(values[:, alive]).all(axis=1)
-    if failed.any():
-        return Status.FAILED_RUNS, f"{int(failed.sum())} runs failed and were replaced; {limit}"
+    n_failed = int(failed.sum()) + context.log.repeats
+    if n_failed:
+        return Status.FAILED_RUNS, f"{n_failed} runs failed and were replaced; {limit}"
     return Status.OK, limit
 
 
