@@ -90,14 +90,16 @@ def _with_contrasts(
     """Noise at the scale that will be used: quiet programs at 1e-8 may be loud at 1e-4."""
     view = line.view
     a, b = view.at(t), view.at(twice)
-    if a == b or line.side:
+    if a == b:
         return noise
     ta, tb = view.t[0, a], view.t[0, b]
-    r2 = (ta / tb) ** 2
+    r2, of_pair = (ta / tb) ** 2, view.noise_factor[0] / (2 * view.t[0] ** 2)
     bend = view.second[0, a] - r2 * view.second[0, b]
-    wider = noise.cleared().add(
-        view.slope[0, a] - view.slope[0, b], 0.5 / ta**2 + 0.5 / tb**2
-    ).add(bend, 2 * (1 + r2**2) + 4 * (1 - r2) ** 2)  # fmt: skip
+    slopes, bends = of_pair[a] + of_pair[b], 2 * (1 + r2**2) + 4 * (1 - r2) ** 2
+    if line.side:
+        # one-sided rules share f0 in their slopes, too; twice the step has the weight 1
+        slopes, bends = slopes - 9 / (ta * tb), 5 * (1 + r2**2) + (1 - r2) ** 2
+    wider = noise.cleared().add(view.slope[0, a] - view.slope[0, b], slopes).add(bend, bends)
     old, new = level_of(line, noise).noise, wider.level().noise
     if not noise.count.any() or np.exp(np.mean(np.log(new / old))) > LOUDER:
         return wider

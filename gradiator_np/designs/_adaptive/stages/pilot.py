@@ -135,7 +135,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
             if tries > TRIES:
                 return None
             line.turn(tries)
-            t = t / 8 if log.pilot == PILOT else t
+            t = t / 8
         elif np.nan_to_num(slope).any() or np.nan_to_num(second).any() or t >= line.max_step:
             if t <= start or line.is_lost(t, before):
                 return 0.0

@@ -160,7 +160,8 @@ class PilotLine:
         if again and not self.repeated:
             repetition = log.values()[row]
             both = np.isfinite(repetition + log.f0)
-            self.repeated, self.random = True, bool((repetition != log.f0)[both].any())
+            # one that failed says nothing
+            self.repeated, self.random = both.any(), bool((repetition != log.f0)[both].any())
             self.repetition = repetition - log.f0
 
     # -- the direction -----------------------------------------------------------------------

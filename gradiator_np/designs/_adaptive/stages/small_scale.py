@@ -139,7 +139,7 @@ class _Look:
             yield from line.pairs([near])
             self.step = line.smallest
             slope, second = line.at(near)
-            if not (np.nan_to_num(slope).any() or np.nan_to_num(second).any()):
+            if (slope[self.alive] == 0).all() and (second[self.alive] == 0).all():
                 lost = line.is_lost(near / CLOSER, near)
                 return None if lost else SmallScale(Kind.STILL, self.noise)
             law = law_of_seconds(wide, second, CLOSER, NOISY * self.eps * self.size)
