@@ -126,7 +126,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
     start = FULL_UP * 10.0 ** np.rint(np.log10(line.context.problem.eps) / 2)
     least = max(4 * float(seen.min()), ROOMY * line.context.min_step)
     t = before = start = min(max(start, least), line.max_step)
-    while line.spare > 0:
+    while line.spare > 0 or line.allow(2):
         yield from line.pairs([t])
         view = line.view
         slope, second = view.slope[0, -1], view.second[0, -1]
@@ -151,7 +151,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
                 # not along x (one direction in ten)
                 turned = line.turn_aside()
             t, before = min(GROWTH * t, line.max_step), t
-    return 0.0 if np.isfinite(line.view.slope).any() else None
+    return float(before) if np.isfinite(line.view.slope).any() else None
 
 
 def _kind(
