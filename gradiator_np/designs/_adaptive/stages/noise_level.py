@@ -75,13 +75,24 @@ def measure_staircase(
 ) -> Generator[Array, None, NoiseEstimator]:
     """The same where nothing answers below a ``step``: rounded or integer inputs."""
     t, twice = (k * step for k in UNEVEN)
+    if line.spare < 1:
+        line.allow(2)
     yield from line.pairs([t, twice, WIDE, 5 * twice])
     if line.view.at(t) == line.view.at(twice):
         # no run was left for the second
         t = step
     if line.view.at(t) == line.view.at(twice):
-        return noise.cleared().add(line.at(t)[1], SECOND_NOISE)
+        return _of_one_pair(line, noise.cleared(), t)
     return _with_contrasts(line, noise.cleared(), t, twice)
+
+
+def _of_one_pair(line: PilotLine, noise: NoiseEstimator, t: float) -> NoiseEstimator:
+    """With the second difference of the pair at t; with its change of f where that is 0, since both
+    ends may be one spacing away; without outputs that stand still, which tell nothing."""
+    slope, second = line.at(t)
+    of_slope = line.view.noise_factor[0, line.view.at(t)] / 2
+    unit = np.where(second != 0, second / np.sqrt(SECOND_NOISE), slope * t / np.sqrt(of_slope))
+    return noise.add(np.where(unit != 0, unit, np.nan), 1.0)
 
 
 def _with_contrasts(
