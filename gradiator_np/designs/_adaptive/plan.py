@@ -80,7 +80,7 @@ class Sequence:
             return
         done = yield from measure(context, profile, axes, pilot.noise, budget)
         profile = done.profile
-        if pilot.profile is None:
+        if pilot.profile is None or (profile.noisy and not profile.dof.any()):
             profile = noise_of_pairs(context, profile)
         self._note(profile=profile, axes=done.axes, short=done.short)
         yield from self._check(pilot, budget)

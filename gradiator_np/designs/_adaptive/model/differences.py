@@ -130,7 +130,7 @@ class CentralDifferences:
     def nearest(self) -> tuple[Array, Array, Array]:
         """Step (L,), slope and second difference (L, N) of each line's pair of least step, of
         those that worked."""
-        works = np.isfinite(self.slope).any(axis=2)
+        works = np.isfinite(self.slope).any(axis=2) & np.isfinite(self.t)
         at = np.argmin(np.where(works, self.t, np.inf), axis=1)
         line = np.arange(at.size)
         return self.t[line, at], self.slope[line, at], self.second[line, at]

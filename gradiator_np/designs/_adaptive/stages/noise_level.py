@@ -110,7 +110,11 @@ def _with_contrasts(
     if line.side:
         # one-sided rules share f0 in their slopes, too; twice the step has the weight 1
         slopes, bends = slopes - 9 / (ta * tb), 5 * (1 + r2**2) + (1 - r2) ** 2
-    wider = noise.cleared().add(view.slope[0, a] - view.slope[0, b], slopes).add(bend, bends)
+    # an output that stands still tells nothing of its noise unless its spacing is known
+    moved = noise.printed | ((view.slope[0] != 0) | (view.second[0] != 0))[[a, b]].any(axis=0)
+    wider = noise.cleared()
+    for contrast, variance in ((view.slope[0, a] - view.slope[0, b], slopes), (bend, bends)):
+        wider = wider.add(np.where(moved, contrast, np.nan), variance)
     old, new = level_of(line, noise).noise, wider.level().noise
     if not noise.count.any() or np.exp(np.mean(np.log(new / old))) > LOUDER:
         return wider

@@ -77,11 +77,14 @@ def is_stale(context: Context, found: RoundsResult, given: FunctionProfile) -> b
 
 
 def noise_of_pairs(context: Context, profile: FunctionProfile) -> FunctionProfile:
-    """Noise where no pilot could be run: from second differences at steps so small that
-    curvature does not reach them, and one that did would pass for noise."""
+    """Noise where no pilot told it: from second differences at the smallest steps that something
+    answers, and curvature that reaches these would pass for noise."""
     if context.known_noise is not None:
         return profile
-    second = context.differences(profile).nearest()[2]
+    view = context.differences(profile)
+    answers = (np.nan_to_num(view.slope) != 0) | (np.nan_to_num(view.second) != 0)
+    t = np.where(answers.any(axis=2), view.t, np.nan)
+    second = replace(view, t=t).nearest()[2]
     # those that the budget reached
     second = second[np.isfinite(second).any(axis=1)]
     m = len(second)
