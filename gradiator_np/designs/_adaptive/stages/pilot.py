@@ -247,16 +247,18 @@ def _with_rounding(
 
 
 def _replace_wide(line: PilotLine) -> Script:
-    """Where the wide pairs failed, the domain ends there: stay inside."""
+    """Where the wide pairs failed, and none as wide worked, the domain ends there: stay inside."""
     view = line.view
+    t, sided = view.t[0], view.sided[0]
     worked = np.isfinite(view.slope[0]).any(axis=1)
-    failed = ~worked & (view.t[0] > np.min(view.t[0][worked], initial=np.inf))
+    alike = worked & (sided == sided[:, None])
+    reached = np.maximum(np.where(alike, t, 0.0).max(axis=1), np.min(t[worked], initial=np.inf))
+    failed = ~worked & (t > reached)
     if not failed.any():
         return
-    wide = view.t[0][failed].min()
-    good = view.t[0][worked]
+    wide = t[failed].min()
     line.max_step = min(line.max_step, wide / 2)
-    if not (good > wide / 10).any():
+    if not (t[worked] > wide / 10).any():
         yield from line.pairs([wide / 4])
 
 
