@@ -15,20 +15,19 @@ from gradiator_np.designs._adaptive.state import SHRINK, AxisState, Budget, Func
 # A failed pair is asked for again as often as this.
 TRIES = 8
 # A failed run is repeated as often as this where runs fail by chance: of three in ten, 0.8 % are
-# left. Whether they do, so many failed runs tell that fail again: one where all that failed may lie
-# outside of a domain, else as many as leave 0.8 % again.
-REPEATS, PROBES, SURE = 3, 1, 4
+# left. That they do is seen where a repetition works, which is tried as often as leaves 0.8 %.
+REPEATS, PROBES = 3, 4
 
 
 def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Array, None, None]:
-    """Repeat the failed runs among the rows from ``first`` on where runs fail by chance; one of
-    them where that is not known."""
+    """Repeat the failed runs among the rows from ``first`` on where runs fail by chance, and not
+    beyond the end of a domain."""
     log = context.log
     for _ in range(REPEATS if context.problem.replace else 0):
         lost = log.failed()
         lost = lost[lost >= first]
         if not log.mended:
-            lost = lost[: log.repeats < (SURE if log.erratic else PROBES)]
+            lost = lost[: log.erratic and log.repeats < PROBES]
         if budget.max_nfev is not None:
             lost = lost[: max(budget.left(log), 0)]
         if not lost.size:
