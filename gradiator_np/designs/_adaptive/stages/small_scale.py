@@ -195,7 +195,8 @@ class _Look:
             # it may be the smallest step that is off, by rounding
             straight = self._change(BETWEEN * high, high) <= NEGLIGIBLE
             if not straight and not follows_squares(near, far, 1 / BETWEEN, self.sd):
-                high = low if self._is_event(high) else 0.0
+                # terms of third and of fifth order may cancel; those of second order do not
+                high = low if self._is_event(high) else high * self._is_bend(high)
         if high == 0:
             return SmallScale(Kind.ROUGH, self.noise)
         if high < 0.99 * self.up:
