@@ -268,7 +268,7 @@ class _Look:
                 return True
             near, far = view.second[0, k - 1 : k + 1]
             # large enough to bend the slope by the step at which it departs
-            least = np.abs(slope) * t[k] ** 2 / (5 * high)
+            least = np.abs(slope) * t[k] ** 2 / (10 * high)
             if grows_as_squares(near, far, ratio, LOUD * self.rounding, least):
                 return True
         return False
