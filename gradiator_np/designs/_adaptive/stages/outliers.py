@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 
+from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import OPEN, Context
+from gradiator_np.designs._adaptive.model.differences import CentralDifferences
 from gradiator_np.designs._adaptive.model.likelihood import likelihood
 from gradiator_np.designs._adaptive.model.posterior import Posterior
 from gradiator_np.designs._adaptive.state import AxisState, FunctionProfile
@@ -13,6 +17,9 @@ from gradiator_np.designs._adaptive.state import AxisState, FunctionProfile
 HIT = 0.1
 # Pairs of an input up to which outliers are looked for one by one: among many one does little harm.
 SUSPECTS = 8
+# Two pairs whose slopes differ by so many standard deviations (root mean square over outputs), all
+# of it by one run, up to this share.
+CLEAR, EXACT = 10.0, 0.1
 # Log-likelihood by which one pair's absence has to be better than any other's.
 EVIDENT = 10.0
 
@@ -21,6 +28,16 @@ def exclude_outliers(context: Context, profile: FunctionProfile, axes: AxisState
     """Exclude from the log a pair without which the others of its input agree."""
     view = context.differences(profile)
     several = (view.n_pairs > 2) & (view.n_pairs <= SUSPECTS)
+    if profile.random:
+        for k in np.flatnonzero((view.n_pairs > 1) & (view.n_pairs <= SUSPECTS)):
+            while True:
+                line = context.log.differences(context.inputs[[k]], profile.growth)
+                slot = find_hit(line, profile.noise)
+                if slot is None:
+                    break
+                context.log.exclude_pair(int(context.inputs[k]), slot)
+        view = context.differences(profile)
+        several = (view.n_pairs > 2) & (view.n_pairs <= SUSPECTS)
     if not (profile.noisy and several.any()):
         return
     known = context.infer(profile, axes).pooled
@@ -37,6 +54,32 @@ def exclude_outliers(context: Context, profile: FunctionProfile, axes: AxisState
         slot = find_outlier(line)
         if slot is not None:
             context.log.exclude_pair(int(context.inputs[k]), slot)
+
+
+def find_hit(line: CentralDifferences, noise: Array) -> int | None:
+    """The pair of one line of which one run is off, as another pair shows: by as much as its slope
+    is, its second difference departs from that of the other.
+
+    An event on one side of x, which a wider pair reaches, looks the same, and is as well left out.
+    """
+    slope, second, t = line.slope[0], line.second[0], line.t[0]
+    alive = np.isfinite(slope).any(axis=0)
+    worked = np.isfinite(slope[:, alive]).all(axis=1) & ~line.sided[0] & np.isfinite(t)
+    found, most = None, CLEAR**2
+    for a, b in permutations(np.flatnonzero(worked), 2):
+        square = (t[a] / t[b]) ** 2
+        sd = noise[alive] * np.sqrt(2 * (1 + square))
+        shift = 2 * t[a] * (slope[a] - slope[b])[alive] / sd
+        even = (second[a] - square * second[b])[alive] / sd
+        size = float(np.mean(np.square(shift)))
+        off = min(np.mean(np.square(even - shift)), np.mean(np.square(even + shift)))
+        # curvature does not grow towards x
+        grows = t[a] > t[b] or np.sum(np.square(second[a][alive] / sd)) > np.sum(
+            np.square(second[b][alive] / sd)
+        )
+        if size > most and off < EXACT**2 * size and grows:
+            found, most = int(a), size
+    return found
 
 
 def find_outlier(line: Posterior) -> int | None:
