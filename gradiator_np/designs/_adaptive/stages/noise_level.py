@@ -49,8 +49,9 @@ def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, No
 
 
 def _leave_out_outliers(line: PilotLine) -> None:
-    """Leave out pairs whose second differences are far above what noise and the curvature of wider
-    pairs make them, in most outputs."""
+    """Leave out pairs whose second differences are far above what noise and curvature make them, in
+    most outputs: noise is as large as the second smallest of the others' at most, and curvature as
+    what a wider pair shows, by the squares of the steps; of the widest as narrower pairs do."""
     while True:
         view = line.view
         t, bend = view.t[0], np.abs(view.second[0])
@@ -61,8 +62,10 @@ def _leave_out_outliers(line: PilotLine) -> None:
         excess = np.zeros(t.size)
         for k in range(t.size):
             others = np.arange(t.size) != k
-            wider = np.maximum(1.0, t[k] / t[others]) ** 2
-            expected = np.median(bend[others] * wider[:, None], axis=0)
+            curved = bend[others] * np.square(t[k] / t[others])[:, None]
+            wider = t[others] > t[k]
+            curved = curved[wider].min(axis=0) if wider.any() else np.median(curved, axis=0)
+            expected = np.maximum(np.sort(bend[others], axis=0)[1], curved)
             excess[k] = np.median(bend[k] / expected)
         worst = int(np.argmax(excess))
         if excess[worst] < FAR_OFF:
