@@ -43,8 +43,14 @@ def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, No
     wide = wide if wide < 0.07 else 0.85 * WIDE
     yield from line.pairs([tau, 2 * tau, WIDE, wide], again=True)
     if line.random:
-        noise = noise.add(line.repetition, 2.0)
+        first = line.smallest
         _leave_out_outliers(line)
+        if line.smallest > first:
+            noise = noise.cleared()
+        quiet = _second_smallest(np.abs(line.view.second[0]))
+        hit = (np.abs(line.repetition) > FAR_OFF * quiet) & (quiet > 0)
+        if hit.mean() <= 0.5:
+            noise = noise.add(line.repetition, 2.0)
     return _with_contrasts(line, noise, tau, 2 * tau)
 
 
@@ -65,12 +71,17 @@ def _leave_out_outliers(line: PilotLine) -> None:
             curved = bend[others] * np.square(t[k] / t[others])[:, None]
             wider = t[others] > t[k]
             curved = curved[wider].min(axis=0) if wider.any() else np.median(curved, axis=0)
-            expected = np.maximum(np.sort(bend[others], axis=0)[1], curved)
+            expected = np.maximum(_second_smallest(bend[others]), curved)
             excess[k] = np.median(bend[k] / expected)
         worst = int(np.argmax(excess))
         if excess[worst] < FAR_OFF:
             return
         line.log.exclude_steps(line.log.pilot, (float(t[worst]),))
+
+
+def _second_smallest(a: Array) -> Array:
+    """Of every column (N,) of the second differences of some pairs: noise is no louder."""
+    return np.asarray(np.sort(a, axis=0)[min(1, len(a) - 1)])
 
 
 def measure_staircase(
