@@ -17,6 +17,7 @@ from gradiator_np.designs._adaptive.model.differences import (
     CentralDifferences,
     NoiseGrowth,
 )
+from gradiator_np.designs._adaptive.repeats import Repeats
 from gradiator_np.designs._displacements import Displacements
 from gradiator_np.designs._protocol import Problem, Rows
 
@@ -124,11 +125,8 @@ class EvaluationLog:
         self.n_rows = 0
         #: Every row as it was told, repetitions of failed runs among them.
         self.told: Rows | None = None
+        self.repeats = Repeats()
         self._rows: Rows | None = None
-        # the row that each repetition, by its place among all that was told, stands in for
-        self._repeats: dict[int, int] = {}
-        #: Whether a run that failed has worked when it was repeated.
-        self.mended = False
         self._pairs: list[PairRequest] = []
         self._first: list[int] = []
         self._excluded: set[int] = set()
@@ -158,13 +156,14 @@ class EvaluationLog:
     @property
     def nfev(self) -> int:
         """Evaluations asked for so far, the one at x included."""
-        return self.n_rows + len(self._repeats) + 1
+        return self.n_rows + len(self.repeats) + 1
 
     @property
     def version(self) -> tuple[int, ...]:
         """Changes whenever an answer may."""
-        done = 0 if self._rows is None else int(self._rows.done.sum())
-        return len(self.rows.done), done, len(self._excluded), self._rescaled
+        told = 0 if self.told is None else len(self.told.done)
+        done = 0 if self.told is None else int(self.told.done.sum())
+        return told, done, len(self._excluded), self._rescaled
 
     def fitting(self, line: int, side: int) -> float:
         """Largest step of a pair of an input (``side`` 0), or of a one-sided rule."""
@@ -192,9 +191,9 @@ class EvaluationLog:
         for asked in wanted:
             pair = replace(asked, t=min(asked.t, self.fitting(asked.line, asked.side)))
             self._enter(pair, self.n_rows + row)
-            for t in _multiples(pair):
-                if t:
-                    moves.append((row, pair.line, t))
+            for multiple in _multiples(pair):
+                if multiple:
+                    moves.append((row, pair.line, multiple))
                 row += 1
         self.n_rows += row
         out = np.zeros((row, self.batch, self.m))
@@ -248,8 +247,7 @@ class EvaluationLog:
 
     def repeat(self, rows: Index) -> Array:
         """Offsets (k, B, m) of these rows once more: outputs that failed are taken from there."""
-        start = self.n_rows + len(self._repeats)
-        self._repeats.update(zip(range(start, start + rows.size), rows.tolist()))
+        self.repeats.add(self.nfev - 1, rows)
         return self.rows.offsets[rows]
 
     def _enter(self, pair: PairRequest, row: int) -> None:
@@ -311,18 +309,7 @@ class EvaluationLog:
 
     def record(self, rows: Rows) -> None:
         """Take what is known by now."""
-        self.told = self._rows = rows
-        if not self._repeats:
-            return
-        known = len(rows.done)
-        own = np.array([k for k in range(known) if k not in self._repeats], np.intp)
-        values = rows.values[own]
-        for k, row in self._repeats.items():
-            if k < known:
-                lost = ~np.isfinite(values[row])
-                values[row][lost] = rows.values[k][lost]
-                self.mended |= bool(np.isfinite(values[row][lost]).any())
-        self._rows = Rows(Displacements(rows.offsets[own]), values, rows.done[own], rows.y)
+        self.told, self._rows = rows, self.repeats.merged(rows)
 
     def failed(self) -> Index:
         """Rows in which an output failed that has a value at x."""
@@ -330,14 +317,9 @@ class EvaluationLog:
         return np.flatnonzero(lost)
 
     @property
-    def repeats(self) -> int:
-        """How many failed rows were repeated."""
-        return len(self._repeats)
-
-    @property
     def share_at_work(self) -> float:
         """Share of the runs that worked where they fail by chance, else 1."""
-        return 1 - self.repeats / (self.n_rows + self.repeats) if self.mended else 1.0
+        return self.n_rows / max(self.nfev - 1, 1) if self.repeats.mended else 1.0
 
     @property
     def erratic(self) -> bool:
@@ -347,12 +329,12 @@ class EvaluationLog:
         for i, (pair, first) in enumerate(zip(self._pairs, self._first)):
             if pair.line == GROUP or (pair.line == PILOT and i < self._aimed):
                 continue
-            for row, multiple in enumerate(_multiples(pair), first):
-                ray, t = (pair.line, multiple > 0), abs(multiple)
+            for row, t in enumerate(_multiples(pair), first):
+                ray = pair.line, t > 0
                 if row in lost:
-                    near[ray] = min(near.get(ray, np.inf), t)
+                    near[ray] = min(near.get(ray, np.inf), abs(t))
                 else:
-                    far[ray] = max(far.get(ray, 0.0), t)
+                    far[ray] = max(far.get(ray, 0.0), abs(t))
         return any(t < far.get(ray, 0.0) or t == 0 for ray, t in near.items())
 
     def values(self) -> Array:

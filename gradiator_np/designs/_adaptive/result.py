@@ -206,7 +206,7 @@ def _verdict(
     if inert.size:
         limit = f"inputs {_names(inert)} change nothing; {limit}"
     failed = ~context.log.rows.done | ~np.isfinite(values[:, alive]).all(axis=1)
-    n_failed = int(failed.sum()) + context.log.repeats
+    n_failed = int(failed.sum()) + len(context.log.repeats)
     if n_failed:
         return Status.FAILED_RUNS, f"{n_failed} runs failed and were replaced; {limit}"
     return Status.OK, limit

@@ -26,8 +26,8 @@ def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Arr
     for _ in range(REPEATS if context.problem.replace else 0):
         lost = log.failed()
         lost = lost[lost >= first]
-        if not log.mended:
-            lost = lost[: log.erratic and log.repeats < PROBES]
+        if not log.repeats.mended:
+            lost = lost[: log.erratic and len(log.repeats) < PROBES]
         if budget.max_nfev is not None:
             lost = lost[: max(budget.left(log), 0)]
         if not lost.size:

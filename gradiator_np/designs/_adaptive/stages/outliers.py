@@ -31,8 +31,8 @@ def exclude_outliers(context: Context, profile: FunctionProfile, axes: AxisState
     if profile.random:
         for k in np.flatnonzero((view.n_pairs > 1) & (view.n_pairs <= SUSPECTS)):
             while True:
-                line = context.log.differences(context.inputs[[k]], profile.growth)
-                slot = find_hit(line, profile.noise)
+                pairs = context.log.differences(context.inputs[[k]], profile.growth)
+                slot = find_hit(pairs, profile.noise)
                 if slot is None:
                     break
                 context.log.exclude_pair(int(context.inputs[k]), slot)
@@ -64,7 +64,7 @@ def find_hit(line: CentralDifferences, noise: Array) -> int | None:
     """
     slope, second, t = line.slope[0], line.second[0], line.t[0]
     alive = np.isfinite(slope).any(axis=0)
-    worked = np.isfinite(slope[:, alive]).all(axis=1) & ~line.sided[0] & np.isfinite(t)
+    worked = np.isfinite(slope[:, alive]).all(axis=1) & ~line.sided[0] & alive.any()
     found, most = None, CLEAR**2
     for a, b in permutations(np.flatnonzero(worked), 2):
         square = (t[a] / t[b]) ** 2

@@ -56,7 +56,7 @@ def measure(
         who = _wanting(context, profile, axes, each, left)
         # runs that fail by chance are repeated; no input goes without a pair for that
         pairs = left * log.share_at_work
-        if log.mended and budget.max_nfev is None:
+        if log.repeats.mended and budget.max_nfev is None:
             pairs = max(pairs, int((axes.n_pairs[who] == 0).sum()))
         if who.size > pairs:
             short = not axes.n_pairs.all() or (bool(wanted) and left < 1)
