@@ -114,8 +114,10 @@ class _Check:
         log, inputs, nothing = self.context.log, self.context.inputs, 0 * self.parts
         if budget.left(log) < 2:
             return Verification(self.axes, self._shared(self.miss, self.everyone))
-        # what was seen has to be there at another step: else it is rough, or inputs are rounded
-        yield log.request_part(inputs, self.step / 3)
+        # what was seen has to be there at another step within the reach of the slope: else it is
+        # rough, or inputs are rounded
+        wider = 3 * self.step
+        yield log.request_part(inputs, wider if wider < self.profile.max_step else self.step / 3)
         again = np.nan_to_num(log.part_slope() - self.parts.sum(axis=1))
         weight = relative_weights(self.seen, self.row)
         share = np.sum(weight * self.miss * again) / np.sum(weight * np.square(self.miss))
