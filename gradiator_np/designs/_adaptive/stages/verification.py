@@ -129,16 +129,17 @@ class _Check:
         )  # fmt: skip
         if found is None:
             return Verification(self.axes, self._shared(self.miss, self.everyone))
+        fit = max(budget.left(log) // 4, 0)
         lost = nothing
-        for miss, group in found.open:
+        for miss, group in found.at_fault[fit:] + found.open:
             lost = np.hypot(lost, self._shared(miss, group))
-        axes = yield from self._measure(found.inputs, budget)
+        who = np.array([group[0] for _, group in found.at_fault[:fit]], np.intp)
+        axes = yield from self._measure(np.sort(who))
         return Verification(axes, lost)
 
-    def _measure(self, who: Index, budget: Budget) -> Generator[Array, None, AxisState]:
+    def _measure(self, who: Index) -> Generator[Array, None, AxisState]:
         """Two pairs at small steps of each of these inputs, in place of those they had."""
         log, axes = self.context.log, self.axes
-        who = who[: max(budget.left(log) // 4, 0)]
         if not who.size:
             return axes
         for j in self.context.inputs[who]:
@@ -187,13 +188,12 @@ class Bisection:
 
     Attributes
     ----------
-    inputs : array of int
-        Among the free ones.
-    open : list of (array, shape (N,), array of int)
-        By how much groups of inputs are off that the budget left undivided.
+    at_fault, open : list of (array, shape (N,), array of int)
+        By how much single inputs, among the free ones, are off, and groups of them that the budget
+        left undivided.
     """
 
-    inputs: Index
+    at_fault: list[tuple[Array, Index]]
     open: list[tuple[Array, Index]]
 
 
@@ -214,7 +214,7 @@ def bisect(
     """  # fmt: skip
     log, inputs = context.log, context.inputs
     groups = [(miss, np.arange(inputs.size), 1.0)]
-    at_fault, left = list[int](), list[tuple[Array, Index]]()
+    at_fault, left = list[tuple[Array, Index]](), list[tuple[Array, Index]]()
     while groups:
         off = [group for group in groups if is_off(*group)]
         if len(at_fault) + len(off) > most:
@@ -222,7 +222,7 @@ def bisect(
         groups = []
         for missed, group, times in off:
             if group.size == 1:
-                at_fault.append(int(group[0]))
+                at_fault.append((missed, group))
             elif budget.left(log) < 2 + reserve * len(at_fault):
                 left.append((missed, group))
             else:
@@ -230,4 +230,4 @@ def bisect(
                 yield log.request_part(inputs[half], t)
                 one = np.nan_to_num(log.part_slope() - parts[:, half].sum(axis=1))
                 groups += [(one, half, 1.0), (missed - one, group[half.size :], times + 1)]
-    return Bisection(np.sort(np.array(at_fault, np.intp)), left)
+    return Bisection(at_fault, left)
