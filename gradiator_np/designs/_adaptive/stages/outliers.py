@@ -25,19 +25,12 @@ EVIDENT = 10.0
 
 
 def exclude_outliers(context: Context, profile: FunctionProfile, axes: AxisState) -> None:
-    """Exclude from the log a pair without which the others of its input agree."""
+    """Exclude from the log pairs that one run spoils, and one without which the others of its
+    input agree."""
+    if profile.random:
+        _exclude_hits(context, profile)
     view = context.differences(profile)
     several = (view.n_pairs > 2) & (view.n_pairs <= SUSPECTS)
-    if profile.random:
-        for k in np.flatnonzero((view.n_pairs > 1) & (view.n_pairs <= SUSPECTS)):
-            while True:
-                pairs = context.log.differences(context.inputs[[k]], profile.growth)
-                slot = find_hit(pairs, profile.noise)
-                if slot is None:
-                    break
-                context.log.exclude_pair(int(context.inputs[k]), slot)
-        view = context.differences(profile)
-        several = (view.n_pairs > 2) & (view.n_pairs <= SUSPECTS)
     if not (profile.noisy and several.any()):
         return
     known = context.infer(profile, axes).pooled
@@ -54,6 +47,20 @@ def exclude_outliers(context: Context, profile: FunctionProfile, axes: AxisState
         slot = find_outlier(line)
         if slot is not None:
             context.log.exclude_pair(int(context.inputs[k]), slot)
+
+
+def _exclude_hits(context: Context, profile: FunctionProfile) -> None:
+    log, view = context.log, context.differences(profile)
+    # no difference of slopes weighs more than it would at the widest step
+    nearest = view.nearest()[1][:, None]
+    spread = np.ptp(np.where(np.isfinite(view.slope), view.slope, nearest), axis=1)
+    widest = np.nan_to_num(view.t).max(axis=1)[:, None]
+    shift = np.nan_to_num(np.sqrt(2.0) * widest * spread / profile.noise)
+    far = np.square(shift).mean(axis=1) > CLEAR**2
+    for k in np.flatnonzero(far & (view.n_pairs > 1) & (view.n_pairs <= SUSPECTS)):
+        line = context.inputs[[k]]
+        while (slot := find_hit(log.differences(line, profile.growth), profile.noise)) is not None:
+            log.exclude_pair(int(line[0]), slot)
 
 
 def find_hit(line: CentralDifferences, noise: Array) -> int | None:
@@ -74,10 +81,8 @@ def find_hit(line: CentralDifferences, noise: Array) -> int | None:
         size = float(np.mean(np.square(shift)))
         off = min(np.mean(np.square(even - shift)), np.mean(np.square(even + shift)))
         # curvature does not grow towards x
-        grows = t[a] > t[b] or np.sum(np.square(second[a][alive] / sd)) > np.sum(
-            np.square(second[b][alive] / sd)
-        )
-        if size > most and off < EXACT**2 * size and grows:
+        near, far = (np.sum(np.square(second[p][alive] / sd)) for p in (a, b))
+        if size > most and off < EXACT**2 * size and (t[a] > t[b] or near > far):
             found, most = int(a), size
     return found
 

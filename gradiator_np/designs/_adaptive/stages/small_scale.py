@@ -267,7 +267,8 @@ class _Look:
             if seen and follows_squares(near, far, ratio, sd):
                 return True
             near, far = view.second[0, k - 1 : k + 1]
-            # large enough to bend the slope by the step at which it departs
+            # large enough to bend the slope by the step at which it departs: an exponential that
+            # does by 1 % has two and a half times as much
             least = np.abs(slope) * t[k] ** 2 / (10 * high)
             if grows_as_squares(near, far, ratio, LOUD * self.rounding, least):
                 return True
