@@ -129,16 +129,18 @@ class _Check:
         )  # fmt: skip
         if found is None:
             return Verification(self.axes, self._shared(self.miss, self.everyone))
-        fit = max(budget.left(log) // 4, 0)
-        lost = nothing
+        # two pairs each, or one where no more runs are left
+        left = max(budget.left(log), 0) // 2
+        each = 1 if left < 2 * len(found.at_fault) else 2
+        fit, lost = left // each, nothing
         for miss, group in found.at_fault[fit:] + found.open:
             lost = np.hypot(lost, self._shared(miss, group))
         who = np.array([group[0] for _, group in found.at_fault[:fit]], np.intp)
-        axes = yield from self._measure(np.sort(who))
+        axes = yield from self._measure(np.sort(who), each)
         return Verification(axes, lost)
 
-    def _measure(self, who: Index) -> Generator[Array, None, AxisState]:
-        """Two pairs at small steps of each of these inputs, in place of those they had."""
+    def _measure(self, who: Index, each: int) -> Generator[Array, None, AxisState]:
+        """So many pairs at small steps of each of these inputs, in place of those they had."""
         log, axes = self.context.log, self.axes
         if not who.size:
             return axes
@@ -146,8 +148,8 @@ class _Check:
             log.exclude_above(int(j), 0.0)
         most = np.maximum(self.step, axes.min_step[who])
         axes = axes.at(who, narrow=True, range=most, n_pairs=0)
-        for _ in range(2):
-            axes = yield from request_pairs(self.context, self.profile, axes, who, 2)
+        for _ in range(each):
+            axes = yield from request_pairs(self.context, self.profile, axes, who, each)
         return axes
 
     def _shared(self, miss: Array, group: Index) -> Array:
