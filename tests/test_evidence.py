@@ -30,12 +30,12 @@ def off(found, exact):
     return error.max(), (error / found.stderr).max()
 
 
-@pytest.mark.parametrize("level, most", [(0.0, 1e-6), (1e-4, 0.1)])
-def test_runs_that_fail_at_random_cost_accuracy_only(level, most):
-    """Three in ten fail, fun(x) included. Of 200 calls each none was off by five bars; that 0.1 %
-    of calls raise makes two of 30 have a probability of 4e-4. Errors were beyond ``most`` in 0.5 %
-    of the calls without noise and in 4 % with it: six of 30 in 1e-3. (One in three had J = 0, or an
-    error of 30 and more, and one in thirty bars of a hundredth of that.)"""
+@pytest.mark.parametrize("level, most, few", [(0.0, 1e-6, 3), (1e-4, 0.1, 8)])
+def test_runs_that_fail_at_random_cost_accuracy_only(level, most, few):
+    """Three in ten fail, fun(x) included. Of 400 calls one was off by more than five bars; that
+    0.1 % of calls raise makes two of 30 have a probability of 4e-4. Errors were beyond ``most`` in
+    1 % of 200 calls without noise and in 8 % with it: more than ``few`` of 30 in 9e-4. (One in
+    three had J = 0, or an error of 30 and more, and one in thirty bars of a hundredth of that.)"""
 
     def spoil(k, y, random):
         if random < 0.3:
@@ -53,7 +53,7 @@ def test_runs_that_fail_at_random_cost_accuracy_only(level, most):
             ratios.append(ratio)
     assert raised <= 1
     assert np.sum(np.array(ratios) > 5) <= 2
-    assert np.sum(np.array(errors) > most) <= 5
+    assert np.sum(np.array(errors) > most) <= few
 
 
 def test_a_domain_that_ends_is_asked_once():
@@ -74,7 +74,7 @@ def test_a_domain_that_ends_is_asked_once():
 
 def test_noise_of_rounded_inputs_on_bounds():
     """One-sided pairs tell noise as well as central ones: half of these calls had J = 0 under bars
-    of 1e-12 of the error. Of 200, 1 % were off by more than five bars: five of 30 in 2e-5."""
+    of 1e-12 of the error. Of 200 none was off by more than five bars, or by 0.1."""
     wrong = 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
@@ -85,7 +85,7 @@ def test_noise_of_rounded_inputs_on_bounds():
         error, ratio = off(found, np.cos(a @ x / 5)[:, None] * a / 5)
         wrong += ratio > 5
         assert error < 0.1
-    assert wrong <= 4
+    assert wrong <= 1
 
 
 @pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (21.3, np.inf)])
@@ -131,25 +131,27 @@ def test_a_kink_within_the_smallest_pair():
         assert (error <= 5 * found.stderr + 1e-8).all()
 
 
-@pytest.mark.parametrize("k", [2, 3, 4, 5, 6, 7, 12, 15, 18, 21, 24])
-def test_one_run_of_garbage(k):
+def test_one_run_of_garbage():
     """Wherever it comes, in the pilot or after it, the pair that it hit is told by its second
-    difference: errors stay at those of the noise (0.08 at most of 288 calls, bars 0.08; from the
-    13th run on they were 0.5 to 7000, and bars as well)."""
-    for seed in range(3):
-        found = jacobian(
-            Program(seed, 1e-4, lambda run, y, _: np.full(2, 1e3) if run == k else y), X, rng=seed
-        )
-        error, ratio = off(found, EXACT)
-        assert error < 0.3
-        assert found.stderr.max() < 0.3
-        assert ratio < 8
+    difference: errors stay at those of the noise (0.08 at most of 480 calls, bars 0.09; from the
+    13th run on they were 0.5 to 7000, and bars as well). 1 % of 192 were off by more than five
+    bars: four of 33 in 5e-4."""
+    wrong = 0
+    for k in (2, 3, 4, 5, 6, 7, 12, 15, 18, 21, 24):
+        for seed in range(3):
+            program = Program(seed, 1e-4, lambda run, y, _, k=k: np.full(2, 1e3) if run == k else y)
+            found = jacobian(program, X, rng=seed)
+            error, ratio = off(found, EXACT)
+            assert error < 0.3
+            assert found.stderr.max() < 0.3
+            wrong += ratio > 5
+    assert wrong <= 3
 
 
 @pytest.mark.parametrize("wrong", [lambda y: 1.5 * y, lambda y: 0 * y + 1e3])
 def test_outliers_cost_hardly_any_accuracy(wrong):
-    """One run in twenty. Of 200 calls 2 % were off by more than five bars, and 4 % by more than 0.1
-    (25 % before the pair was told that was hit): 5 and 6 of 40 in 1e-3."""
+    """One run in twenty. Of 200 calls each 3 % were off by more than five bars, and 2.5 and 5.5 %
+    by more than 0.1 (25 % before the pair was told that was hit): 7 and 9 of 40 in 5e-4."""
     errors, ratios = [], []
     for seed in range(40):
         program = Program(
@@ -158,5 +160,5 @@ def test_outliers_cost_hardly_any_accuracy(wrong):
         error, ratio = off(jacobian(program, X, rng=seed), EXACT)
         errors.append(error)
         ratios.append(ratio)
-    assert np.sum(np.array(ratios) > 5) <= 4
-    assert np.sum(np.array(errors) > 0.1) <= 5
+    assert np.sum(np.array(ratios) > 5) <= 6
+    assert np.sum(np.array(errors) > 0.1) <= 8
