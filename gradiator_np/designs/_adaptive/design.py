@@ -113,6 +113,7 @@ class AutoPlan:
         """The Jacobian from the rows told so far."""
         context, found = self._stages.context, self._stages.outcome
         context.log.record(rows)
+        rows = context.log.rows
         if self._stages.fold_over is not None and len(rows.done) > self._stages.fold_over.first:
             return self._stages.fold_over.solve(rows)
         profile = found.profile or uninformed_profile(
@@ -142,7 +143,7 @@ class AutoPlan:
         return steps_used(self._stages.context)
 
     def __reduce__(self) -> Any:
-        return _replay, (*self._begun, self._asked, self._stages.context.log.rows)
+        return _replay, (*self._begun, self._asked, self._stages.context.log.told)
 
 
 def _replay(

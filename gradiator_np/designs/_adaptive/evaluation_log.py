@@ -17,6 +17,7 @@ from gradiator_np.designs._adaptive.model.differences import (
     CentralDifferences,
     NoiseGrowth,
 )
+from gradiator_np.designs._adaptive.repeats import Repeats
 from gradiator_np.designs._displacements import Displacements
 from gradiator_np.designs._protocol import Problem, Rows
 
@@ -49,6 +50,14 @@ class LatestPair:
     t: float
     side: int
     works: int
+
+
+def _multiples(pair: PairRequest) -> tuple[float, ...]:
+    """How far along their line the runs of a pair go."""
+    if pair.line == CENTRE:
+        return (0.0,)
+    t = pair.t * (pair.side or 1)
+    return (t, -t) if pair.side == 0 else (t, 2 * t)
 
 
 def real_outputs(values: NDArray[Any]) -> Array:
@@ -114,6 +123,9 @@ class EvaluationLog:
             self._shorten((max_step / self.unit).min(axis=0))
         self.direction = np.zeros((self.batch, self.m))
         self.n_rows = 0
+        #: Every row as it was told, repetitions of failed runs among them.
+        self.told: Rows | None = None
+        self.repeats = Repeats()
         self._rows: Rows | None = None
         self._pairs: list[PairRequest] = []
         self._first: list[int] = []
@@ -144,13 +156,14 @@ class EvaluationLog:
     @property
     def nfev(self) -> int:
         """Evaluations asked for so far, the one at x included."""
-        return self.n_rows + 1
+        return self.n_rows + len(self.repeats) + 1
 
     @property
     def version(self) -> tuple[int, ...]:
         """Changes whenever an answer may."""
-        done = 0 if self._rows is None else int(self._rows.done.sum())
-        return len(self.rows.done), done, len(self._excluded), self._rescaled
+        told = 0 if self.told is None else len(self.told.done)
+        done = 0 if self.told is None else int(self.told.done.sum())
+        return told, done, len(self._excluded), self._rescaled
 
     def fitting(self, line: int, side: int) -> float:
         """Largest step of a pair of an input (``side`` 0), or of a one-sided rule."""
@@ -178,11 +191,9 @@ class EvaluationLog:
         for asked in wanted:
             pair = replace(asked, t=min(asked.t, self.fitting(asked.line, asked.side)))
             self._enter(pair, self.n_rows + row)
-            if pair.line == CENTRE:
-                row += 1
-                continue
-            for multiple in (1.0, -1.0) if pair.side == 0 else (1.0 * pair.side, 2.0 * pair.side):
-                moves.append((row, pair.line, multiple * pair.t))
+            for multiple in _multiples(pair):
+                if multiple:
+                    moves.append((row, pair.line, multiple))
                 row += 1
         self.n_rows += row
         out = np.zeros((row, self.batch, self.m))
@@ -233,6 +244,11 @@ class EvaluationLog:
         """Offsets of another design, which makes an answer of its own of them."""
         self.n_rows += len(offsets)
         return offsets
+
+    def repeat(self, rows: Index) -> Array:
+        """Offsets (k, B, m) of these rows once more: outputs that failed are taken from there."""
+        self.repeats.add(self.nfev - 1, rows)
+        return self.rows.offsets[rows]
 
     def _enter(self, pair: PairRequest, row: int) -> None:
         self._of.setdefault(pair.line, []).append(len(self._pairs))
@@ -293,7 +309,33 @@ class EvaluationLog:
 
     def record(self, rows: Rows) -> None:
         """Take what is known by now."""
-        self._rows = rows
+        self.told, self._rows = rows, self.repeats.merged(rows)
+
+    def failed(self) -> Index:
+        """Rows in which an output failed that has a value at x."""
+        lost = ~np.isfinite(self.values()[:, np.isfinite(self.f0)]).all(axis=1)
+        return np.flatnonzero(lost)
+
+    @property
+    def share_at_work(self) -> float:
+        """Share of the runs that worked where they fail by chance, else 1."""
+        return self.n_rows / max(self.nfev - 1, 1) if self.repeats.mended else 1.0
+
+    @property
+    def erratic(self) -> bool:
+        """Whether a run failed nearer to x than one that worked, to the same side of one line:
+        where a domain ends it is the other way round."""
+        lost, near, far = set(self.failed().tolist()), dict[Any, float](), dict[Any, float]()
+        for i, (pair, first) in enumerate(zip(self._pairs, self._first)):
+            if pair.line == GROUP or (pair.line == PILOT and i < self._aimed):
+                continue
+            for row, t in enumerate(_multiples(pair), first):
+                ray = pair.line, t > 0
+                if row in lost:
+                    near[ray] = min(near.get(ray, np.inf), abs(t))
+                else:
+                    far[ray] = max(far.get(ray, 0.0), abs(t))
+        return any(t < far.get(ray, 0.0) or t == 0 for ray, t in near.items())
 
     def values(self) -> Array:
         """Real outputs (k, N) of the rows so far; nan where not done."""

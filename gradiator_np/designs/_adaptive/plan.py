@@ -11,6 +11,7 @@ import numpy as np
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import PILOT
+from gradiator_np.designs._adaptive.stages.failures import repeat_failed
 from gradiator_np.designs._adaptive.stages.fold_over import FoldOver, fold_over
 from gradiator_np.designs._adaptive.stages.nonsmooth import find_kinks, find_wide_slopes
 from gradiator_np.designs._adaptive.stages.pilot import PilotResult, run_pilot
@@ -45,7 +46,14 @@ class Sequence:
         self.fold_over: FoldOver | None = None
 
     def run(self) -> Script:
-        """Ask for the rows of each stage in turn."""
+        """Ask for the rows of each stage in turn, and once more for those that failed by chance."""
+        log = self.context.log
+        for wanted in self._stages():
+            first = log.n_rows - len(wanted)
+            yield wanted
+            yield from repeat_failed(self.context, self.outcome.budget, first)
+
+    def _stages(self) -> Script:
         context, log, found = self.context, self.context.log, self.outcome
         if not context.inputs.size or not log.f0.size:
             return
@@ -72,7 +80,7 @@ class Sequence:
             return
         done = yield from measure(context, profile, axes, pilot.noise, budget)
         profile = done.profile
-        if pilot.profile is None:
+        if pilot.profile is None or (profile.noisy and not profile.dof.any()):
             profile = noise_of_pairs(context, profile)
         self._note(profile=profile, axes=done.axes, short=done.short)
         yield from self._check(pilot, budget)

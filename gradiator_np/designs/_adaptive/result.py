@@ -25,6 +25,8 @@ UNSEEN = 4.0
 # Error bars above this share of J say that there is no answer: pure noise has 1 in the mean, and of
 # nine entries less than 0.5 in one case of 200.
 NO_ANSWER = 0.5
+# What J misses of the pilot's slope, as a share of its row, below which bars that hold it will do.
+MISSED = 1e-5
 # Change of an output over a step as large as x, as a share of itself, that is hardly one.
 HARDLY = 1e-4
 
@@ -180,7 +182,7 @@ def _verdict(
             f"{context.log.nfev} runs gave the same numbers to the last bit: J is 0 where fun does "
             "not read what it is given, or answers to wider steps only"
         )
-    rough = _roughness(context, outcome, profile)
+    rough = _roughness(context, outcome, profile, found.coef[:, free])
     if rough is not None:
         return rough
     # noise that few contrasts told has Student's tails
@@ -206,8 +208,9 @@ def _verdict(
     if inert.size:
         limit = f"inputs {_names(inert)} change nothing; {limit}"
     failed = ~context.log.rows.done | ~np.isfinite(values[:, alive]).all(axis=1)
-    if failed.any():
-        return Status.FAILED_RUNS, f"{int(failed.sum())} runs failed and were replaced; {limit}"
+    n_failed = int(failed.sum()) + len(context.log.repeats)
+    if n_failed:
+        return Status.FAILED_RUNS, f"{n_failed} runs failed and were replaced; {limit}"
     return Status.OK, limit
 
 
@@ -227,9 +230,10 @@ def _is_wide(
 
 
 def _roughness(
-    context: Context, outcome: Outcome, profile: FunctionProfile
+    context: Context, outcome: Outcome, profile: FunctionProfile, coef: Array
 ) -> tuple[Status, str] | None:
-    """What is not smooth on the scale of the steps; None where all is."""
+    """What is not smooth on the scale of the steps, with slopes ``coef`` (N, m); None where all
+    is."""
     if outcome.kinks.any():
         which = _names(context.inputs[outcome.kinks.any(1)])
         return (
@@ -242,8 +246,9 @@ def _roughness(
             f"the change of x that matters ({profile.unresolved:.1g} * abs(x) to begin with), "
             "or move the origin of x"
         )
-    if outcome.unexplained.any():
-        which = _names(context.inputs[outcome.unexplained.any(0)])
+    missed = outcome.unexplained > MISSED * np.sqrt(np.square(coef).sum(axis=1, keepdims=True))
+    if missed.any():
+        which = _names(context.inputs[missed.any(axis=0)])
         return Status.LACK_OF_FIT, (
             f"J does not add up to the slope along all inputs together, by what inputs {which} do "
             "at small steps; stderr holds what is missing: raise max_nfev"

@@ -128,8 +128,10 @@ class CentralDifferences:
         return int(np.nanargmin(np.abs(np.log(self.t[0] / t)) + NEAREST * failed))
 
     def nearest(self) -> tuple[Array, Array, Array]:
-        """Step (L,), slope and second difference (L, N) of each line's pair of least step."""
-        at = np.argmin(np.where(np.isfinite(self.t), self.t, np.inf), axis=1)
+        """Step (L,), slope and second difference (L, N) of each line's pair of least step, of
+        those that worked."""
+        works = np.isfinite(self.slope).any(axis=2) & np.isfinite(self.t)
+        at = np.argmin(np.where(works, self.t, np.inf), axis=1)
         line = np.arange(at.size)
         return self.t[line, at], self.slope[line, at], self.second[line, at]
 

@@ -10,10 +10,29 @@ from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import PairRequest
 from gradiator_np.designs._adaptive.stages.unused_step import unused_step
-from gradiator_np.designs._adaptive.state import SHRINK, AxisState, FunctionProfile
+from gradiator_np.designs._adaptive.state import SHRINK, AxisState, Budget, FunctionProfile
 
 # A failed pair is asked for again as often as this.
 TRIES = 8
+# A failed run is repeated as often as this where runs fail by chance: of three in ten, 0.8 % are
+# left. That they do is seen where a repetition works, which is tried as often as leaves 0.8 %.
+REPEATS, PROBES = 3, 4
+
+
+def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Array, None, None]:
+    """Repeat the failed runs among the rows from ``first`` on where runs fail by chance, and not
+    beyond the end of a domain."""
+    log = context.log
+    for _ in range(REPEATS if context.problem.replace else 0):
+        lost = log.failed()
+        lost = lost[lost >= first]
+        if not log.repeats.mended:
+            lost = lost[: log.erratic and len(log.repeats) < PROBES]
+        if budget.max_nfev is not None:
+            lost = lost[: max(budget.left(log), 0)]
+        if not lost.size:
+            return
+        yield log.repeat(lost)
 
 
 def replace_failed(

@@ -43,14 +43,21 @@ def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, No
     wide = wide if wide < 0.07 else 0.85 * WIDE
     yield from line.pairs([tau, 2 * tau, WIDE, wide], again=True)
     if line.random:
-        noise = noise.add(line.repetition, 2.0)
+        first = line.smallest
         _leave_out_outliers(line)
+        if line.smallest > first:
+            noise = noise.cleared()
+        quiet = _second_smallest(np.abs(line.view.second[0]))
+        hit = (np.abs(line.repetition) > FAR_OFF * quiet) & (quiet > 0)
+        if hit.mean() <= 0.5:
+            noise = noise.add(line.repetition, 2.0)
     return _with_contrasts(line, noise, tau, 2 * tau)
 
 
 def _leave_out_outliers(line: PilotLine) -> None:
-    """Leave out pairs whose second differences are far above what noise and the curvature of wider
-    pairs make them, in most outputs."""
+    """Leave out pairs whose second differences are far above what noise and curvature make them, in
+    most outputs: noise is as large as the second smallest of the others' at most, and curvature as
+    what a wider pair shows, by the squares of the steps; of the widest as narrower pairs do."""
     while True:
         view = line.view
         t, bend = view.t[0], np.abs(view.second[0])
@@ -61,8 +68,10 @@ def _leave_out_outliers(line: PilotLine) -> None:
         excess = np.zeros(t.size)
         for k in range(t.size):
             others = np.arange(t.size) != k
-            wider = np.maximum(1.0, t[k] / t[others]) ** 2
-            expected = np.median(bend[others] * wider[:, None], axis=0)
+            curved = bend[others] * np.square(t[k] / t[others])[:, None]
+            wider = t[others] > t[k]
+            curved = curved[wider].min(axis=0) if wider.any() else np.median(curved, axis=0)
+            expected = np.maximum(_second_smallest(bend[others]), curved)
             excess[k] = np.median(bend[k] / expected)
         worst = int(np.argmax(excess))
         if excess[worst] < FAR_OFF:
@@ -70,18 +79,34 @@ def _leave_out_outliers(line: PilotLine) -> None:
         line.log.exclude_steps(line.log.pilot, (float(t[worst]),))
 
 
+def _second_smallest(a: Array) -> Array:
+    """Of every column (N,) of the second differences of some pairs: noise is no louder."""
+    return np.asarray(np.sort(a, axis=0)[min(1, len(a) - 1)])
+
+
 def measure_staircase(
     line: PilotLine, noise: NoiseEstimator, step: float
 ) -> Generator[Array, None, NoiseEstimator]:
     """The same where nothing answers below a ``step``: rounded or integer inputs."""
     t, twice = (k * step for k in UNEVEN)
+    if line.spare < 1:
+        line.allow(2)
     yield from line.pairs([t, twice, WIDE, 5 * twice])
     if line.view.at(t) == line.view.at(twice):
         # no run was left for the second
         t = step
     if line.view.at(t) == line.view.at(twice):
-        return noise.cleared().add(line.at(t)[1], SECOND_NOISE)
+        return _of_one_pair(line, noise.cleared(), t)
     return _with_contrasts(line, noise.cleared(), t, twice)
+
+
+def _of_one_pair(line: PilotLine, noise: NoiseEstimator, t: float) -> NoiseEstimator:
+    """With the second difference of the pair at t; with its change of f where that is 0, since both
+    ends may be one spacing away; without outputs that stand still, which tell nothing."""
+    slope, second = line.at(t)
+    of_slope = line.view.noise_factor[0, line.view.at(t)] / 2
+    unit = np.where(second != 0, second / np.sqrt(SECOND_NOISE), slope * t / np.sqrt(of_slope))
+    return noise.add(np.where(unit != 0, unit, np.nan), 1.0)
 
 
 def _with_contrasts(
@@ -90,14 +115,20 @@ def _with_contrasts(
     """Noise at the scale that will be used: quiet programs at 1e-8 may be loud at 1e-4."""
     view = line.view
     a, b = view.at(t), view.at(twice)
-    if a == b or line.side:
+    if a == b:
         return noise
     ta, tb = view.t[0, a], view.t[0, b]
-    r2 = (ta / tb) ** 2
+    r2, of_pair = (ta / tb) ** 2, view.noise_factor[0] / (2 * view.t[0] ** 2)
     bend = view.second[0, a] - r2 * view.second[0, b]
-    wider = noise.cleared().add(
-        view.slope[0, a] - view.slope[0, b], 0.5 / ta**2 + 0.5 / tb**2
-    ).add(bend, 2 * (1 + r2**2) + 4 * (1 - r2) ** 2)  # fmt: skip
+    slopes, bends = of_pair[a] + of_pair[b], 2 * (1 + r2**2) + 4 * (1 - r2) ** 2
+    if line.side:
+        # one-sided rules share f0 in their slopes, too; twice the step has the weight 1
+        slopes, bends = slopes - 9 / (ta * tb), 5 * (1 + r2**2) + (1 - r2) ** 2
+    # an output that stands still tells nothing of its noise unless its spacing is known
+    moved = noise.printed | ((view.slope[0] != 0) | (view.second[0] != 0))[[a, b]].any(axis=0)
+    wider = noise.cleared()
+    for contrast, variance in ((view.slope[0, a] - view.slope[0, b], slopes), (bend, bends)):
+        wider = wider.add(np.where(moved, contrast, np.nan), variance)
     old, new = level_of(line, noise).noise, wider.level().noise
     if not noise.count.any() or np.exp(np.mean(np.log(new / old))) > LOUDER:
         return wider

@@ -126,7 +126,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
     start = FULL_UP * 10.0 ** np.rint(np.log10(line.context.problem.eps) / 2)
     least = max(4 * float(seen.min()), ROOMY * line.context.min_step)
     t = before = start = min(max(start, least), line.max_step)
-    while line.spare > 0:
+    while line.spare > 0 or line.allow(2):
         yield from line.pairs([t])
         view = line.view
         slope, second = view.slope[0, -1], view.second[0, -1]
@@ -135,7 +135,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
             if tries > TRIES:
                 return None
             line.turn(tries)
-            t = t / 8 if log.pilot == PILOT else t
+            t = t / 8
         elif np.nan_to_num(slope).any() or np.nan_to_num(second).any() or t >= line.max_step:
             if t <= start or line.is_lost(t, before):
                 return 0.0
@@ -151,7 +151,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
                 # not along x (one direction in ten)
                 turned = line.turn_aside()
             t, before = min(GROWTH * t, line.max_step), t
-    return 0.0 if np.isfinite(line.view.slope).any() else None
+    return float(before) if np.isfinite(line.view.slope).any() else None
 
 
 def _kind(
@@ -247,16 +247,18 @@ def _with_rounding(
 
 
 def _replace_wide(line: PilotLine) -> Script:
-    """Where the wide pairs failed, the domain ends there: stay inside."""
+    """Where the wide pairs failed, and none as wide worked, the domain ends there: stay inside."""
     view = line.view
+    t, sided = view.t[0], view.sided[0]
     worked = np.isfinite(view.slope[0]).any(axis=1)
-    failed = ~worked & (view.t[0] > np.min(view.t[0][worked], initial=np.inf))
+    alike = worked & (sided == sided[:, None])
+    reached = np.maximum(np.where(alike, t, 0.0).max(axis=1), np.min(t[worked], initial=np.inf))
+    failed = ~worked & (t > reached)
     if not failed.any():
         return
-    wide = view.t[0][failed].min()
-    good = view.t[0][worked]
+    wide = t[failed].min()
     line.max_step = min(line.max_step, wide / 2)
-    if not (good > wide / 10).any():
+    if not (t[worked] > wide / 10).any():
         yield from line.pairs([wide / 4])
 
 

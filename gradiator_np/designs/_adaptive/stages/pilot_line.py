@@ -39,7 +39,7 @@ class PilotLine:
         self.context, self.log = context, context.log
         #: With what few functions need beyond the default limit.
         self.budget = budget
-        used = self.log.n_rows
+        used = self.log.nfev - 1
         left = budget.limit - used - 1 if budget.max_nfev is None else budget.max_nfev - used
         # two pairs an input are worth more than what the pilot adds beyond ten runs
         self._limit = used + max(left - 4 * budget.m, min(left - 2 * budget.m, 10))
@@ -118,7 +118,7 @@ class PilotLine:
     @property
     def spare(self) -> int:
         """Pairs that the budget still allows."""
-        return (self._limit - self.log.n_rows - 1) // 2
+        return (self._limit - self.log.nfev) // 2
 
     def allow(self, runs: int) -> bool:
         """Allow so many runs more, as far as one pair an input is left; whether a pair fits."""
@@ -160,7 +160,8 @@ class PilotLine:
         if again and not self.repeated:
             repetition = log.values()[row]
             both = np.isfinite(repetition + log.f0)
-            self.repeated, self.random = True, bool((repetition != log.f0)[both].any())
+            # one that failed says nothing
+            self.repeated, self.random = both.any(), bool((repetition != log.f0)[both].any())
             self.repetition = repetition - log.f0
 
     # -- the direction -----------------------------------------------------------------------

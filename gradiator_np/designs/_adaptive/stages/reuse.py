@@ -77,13 +77,19 @@ def is_stale(context: Context, found: RoundsResult, given: FunctionProfile) -> b
 
 
 def noise_of_pairs(context: Context, profile: FunctionProfile) -> FunctionProfile:
-    """Noise where no pilot could be run: from second differences at steps so small that
-    curvature does not reach them, and one that did would pass for noise."""
+    """Noise where no pilot told it: from second differences at the smallest steps that something
+    answers, and curvature that reaches these would pass for noise."""
     if context.known_noise is not None:
         return profile
-    second = context.differences(profile).nearest()[2]
-    # those that the budget reached
-    second = second[np.isfinite(second).any(axis=1)]
+    # inputs too short a step for any answer leave it to the pilot
+    for lines in (context.inputs, [context.log.pilot]):
+        view = context.log.differences(lines, profile.growth)
+        answers = (np.nan_to_num(view.slope) != 0) | (np.nan_to_num(view.second) != 0)
+        answers = answers.any(axis=2)
+        if answers.any():
+            break
+    second = replace(view, t=np.where(answers, view.t, np.nan)).nearest()[2]
+    second = second[answers.any(axis=1)]
     m = len(second)
     if not m:
         return profile

@@ -54,18 +54,22 @@ def measure(
     short = False
     while True:
         who = _wanting(context, profile, axes, each, left)
-        if who.size > left:
+        # runs that fail by chance are repeated; no input goes without a pair for that
+        pairs = left * log.share_at_work
+        if log.repeats.mended and budget.max_nfev is None:
+            pairs = max(pairs, int((axes.n_pairs[who] == 0).sum()))
+        if who.size > pairs:
             short = not axes.n_pairs.all() or (bool(wanted) and left < 1)
-            who = _worst(context, profile, axes, who, int(left))
+            who = _worst(context, profile, axes, who, int(pairs))
         if not who.size:
             return RoundsResult(profile, axes, short)
-        before = log.n_rows
+        before = log.nfev
         axes = yield from request_pairs(context, profile, axes, who, each, left)
         axes = yield from replace_failed(context, profile, axes, who)
         if axes.n_pairs.max() == 1 and not (profile.random or noise.printed.any()):
             axes, gridded = yield from find_inactive(context, profile, axes, budget)
             each = max(each, 2) if gridded else each
-        left -= (log.n_rows - before + 1) // 2
+        left -= (log.nfev - before + 1) // 2
         exclude_outliers(context, profile, axes)
         if (axes.n_pairs[~axes.inactive] >= each).all():
             profile = _pooled(context, profile, axes, noise)

@@ -139,7 +139,7 @@ class _Look:
             yield from line.pairs([near])
             self.step = line.smallest
             slope, second = line.at(near)
-            if not (np.nan_to_num(slope).any() or np.nan_to_num(second).any()):
+            if (slope[self.alive] == 0).all() and (second[self.alive] == 0).all():
                 lost = line.is_lost(near / CLOSER, near)
                 return None if lost else SmallScale(Kind.STILL, self.noise)
             law = law_of_seconds(wide, second, CLOSER, NOISY * self.eps * self.size)
@@ -195,7 +195,8 @@ class _Look:
             # it may be the smallest step that is off, by rounding
             straight = self._change(BETWEEN * high, high) <= NEGLIGIBLE
             if not straight and not follows_squares(near, far, 1 / BETWEEN, self.sd):
-                high = low if self._is_event(high) else 0.0
+                # terms of third and of fifth order may cancel; those of second order do not
+                high = low if self._is_event(high) else high * self._is_bend(high)
         if high == 0:
             return SmallScale(Kind.ROUGH, self.noise)
         if high < 0.99 * self.up:
@@ -266,8 +267,9 @@ class _Look:
             if seen and follows_squares(near, far, ratio, sd):
                 return True
             near, far = view.second[0, k - 1 : k + 1]
-            # large enough to bend the slope by the step at which it departs
-            least = np.abs(slope) * t[k] ** 2 / (5 * high)
+            # large enough to bend the slope by the step at which it departs: an exponential that
+            # does by 1 % has two and a half times as much
+            least = np.abs(slope) * t[k] ** 2 / (10 * high)
             if grows_as_squares(near, far, ratio, LOUD * self.rounding, least):
                 return True
         return False

@@ -114,8 +114,10 @@ class _Check:
         log, inputs, nothing = self.context.log, self.context.inputs, 0 * self.parts
         if budget.left(log) < 2:
             return Verification(self.axes, self._shared(self.miss, self.everyone))
-        # what was seen has to be there at another step: else it is rough, or inputs are rounded
-        yield log.request_part(inputs, 3 * self.step)
+        # what was seen has to be there at another step within the reach of the slope: else it is
+        # rough, or inputs are rounded
+        wider = 3 * self.step
+        yield log.request_part(inputs, wider if wider < self.profile.max_step else self.step / 3)
         again = np.nan_to_num(log.part_slope() - self.parts.sum(axis=1))
         weight = relative_weights(self.seen, self.row)
         share = np.sum(weight * self.miss * again) / np.sum(weight * np.square(self.miss))
@@ -127,24 +129,27 @@ class _Check:
         )  # fmt: skip
         if found is None:
             return Verification(self.axes, self._shared(self.miss, self.everyone))
-        lost = nothing
-        for miss, group in found.open:
+        # two pairs each, or one where no more runs are left
+        left = max(budget.left(log), 0) // 2
+        each = 1 if left < 2 * len(found.at_fault) else 2
+        fit, lost = left // each, nothing
+        for miss, group in found.at_fault[fit:] + found.open:
             lost = np.hypot(lost, self._shared(miss, group))
-        axes = yield from self._measure(found.inputs, budget)
+        who = np.array([group[0] for _, group in found.at_fault[:fit]], np.intp)
+        axes = yield from self._measure(np.sort(who), each)
         return Verification(axes, lost)
 
-    def _measure(self, who: Index, budget: Budget) -> Generator[Array, None, AxisState]:
-        """Two pairs at small steps of each of these inputs, in place of those they had."""
+    def _measure(self, who: Index, each: int) -> Generator[Array, None, AxisState]:
+        """So many pairs at small steps of each of these inputs, in place of those they had."""
         log, axes = self.context.log, self.axes
-        who = who[: max(budget.left(log) // 4, 0)]
         if not who.size:
             return axes
         for j in self.context.inputs[who]:
             log.exclude_above(int(j), 0.0)
         most = np.maximum(self.step, axes.min_step[who])
         axes = axes.at(who, narrow=True, range=most, n_pairs=0)
-        for _ in range(2):
-            axes = yield from request_pairs(self.context, self.profile, axes, who, 2)
+        for _ in range(each):
+            axes = yield from request_pairs(self.context, self.profile, axes, who, each)
         return axes
 
     def _shared(self, miss: Array, group: Index) -> Array:
@@ -185,13 +190,12 @@ class Bisection:
 
     Attributes
     ----------
-    inputs : array of int
-        Among the free ones.
-    open : list of (array, shape (N,), array of int)
-        By how much groups of inputs are off that the budget left undivided.
+    at_fault, open : list of (array, shape (N,), array of int)
+        By how much single inputs, among the free ones, are off, and groups of them that the budget
+        left undivided.
     """
 
-    inputs: Index
+    at_fault: list[tuple[Array, Index]]
     open: list[tuple[Array, Index]]
 
 
@@ -212,7 +216,7 @@ def bisect(
     """  # fmt: skip
     log, inputs = context.log, context.inputs
     groups = [(miss, np.arange(inputs.size), 1.0)]
-    at_fault, left = list[int](), list[tuple[Array, Index]]()
+    at_fault, left = list[tuple[Array, Index]](), list[tuple[Array, Index]]()
     while groups:
         off = [group for group in groups if is_off(*group)]
         if len(at_fault) + len(off) > most:
@@ -220,7 +224,7 @@ def bisect(
         groups = []
         for missed, group, times in off:
             if group.size == 1:
-                at_fault.append(int(group[0]))
+                at_fault.append((missed, group))
             elif budget.left(log) < 2 + reserve * len(at_fault):
                 left.append((missed, group))
             else:
@@ -228,4 +232,4 @@ def bisect(
                 yield log.request_part(inputs[half], t)
                 one = np.nan_to_num(log.part_slope() - parts[:, half].sum(axis=1))
                 groups += [(one, half, 1.0), (missed - one, group[half.size :], times + 1)]
-    return Bisection(np.sort(np.array(at_fault, np.intp)), left)
+    return Bisection(at_fault, left)
