@@ -301,7 +301,7 @@ class Search:
         """Begin the last phase: J afresh, as far as it is not sure."""
         log = self.log
         radius = self.region.radius
-        self.region, steps = refining_steps(it, self.region)
+        self.region, steps = refining_steps(it, self.region, self._last is not None)
         first = len(log.points) if steps else None
         self._last = LastPhase(self.center, first, it.model.sum_of_squares, radius)
         if not steps:
