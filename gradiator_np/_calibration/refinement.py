@@ -103,12 +103,8 @@ class LastPhase:
         return stuck or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
 
 
-def refining_steps(
-    it: Iterate, region: TrustRegion, again: bool
-) -> tuple[TrustRegion, list[Array]]:
-    """A smaller region, and a step along each parameter in it; none ``again`` where J is sure.
-
-    At first J is never sure: its error is that of the curvature along what has been moved.
+def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[Array]]:
+    """A smaller region, and a step along each parameter in it; none where J is sure.
 
     Forward differences, as far as rounding and curvature cost the same (Moré and Wild, ACM Trans.
     Math. Softw. 38 (2012) 19), and farther along what J answers to little. On a bound they go
@@ -117,7 +113,7 @@ def refining_steps(
     model, n = it.model, len(it.model.residuals)
     errors = np.sqrt(np.diagonal(model.summed_covariance(np.ones(n)))[1:])
     sizes = np.linalg.norm(model.jac, axis=0)
-    if again and not ((errors > SURE * sizes) | it.active)[region.movable].any():
+    if not ((errors > SURE * sizes) | it.active)[region.movable].any():
         return region, []
     noise = float(np.sqrt(np.mean(model.noise**2))) if it.limited_by_noise else 0.0
     level = max(it.rounding, noise)

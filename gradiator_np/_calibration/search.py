@@ -340,7 +340,7 @@ class Search:
         """Begin the last phase: J afresh, as far as it is not sure."""
         log = self.log
         radius = self.region.radius
-        self.region, steps = refining_steps(it, self.region, self._last is not None)
+        self.region, steps = refining_steps(it, self.region)
         base: int = self.center
         first: int | None = len(log.points)
         if not steps:  # J is sure by the runs of the phase before, if there was one
