@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
+from gradiator_np._calibration.assembly import result_of
 from gradiator_np._calibration.problem import FitProblem
-from gradiator_np._calibration.result import LeastSquaresResult, result_of
+from gradiator_np._calibration.result import LeastSquaresResult
 from gradiator_np._calibration.search import Search
 from gradiator_np._calls import text_of
 from gradiator_np._evaluate import Evaluator, Outcome

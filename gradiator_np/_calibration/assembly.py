@@ -1,0 +1,191 @@
+"""The result of a search: from its model and its log to the fields that users see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from gradiator_np import _checks as checks
+from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
+from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.parameter_covariance import data_errors
+from gradiator_np._calibration.result import LeastSquaresResult
+from gradiator_np._calibration.search import Search
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
+from gradiator_np._samples import EvaluationError, Samples, last_line
+from gradiator_np._status import Status
+from gradiator_np._structure import Layout
+from gradiator_np._typing import Array, Mask
+
+MESSAGES = {
+    Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; where it makes much of "
+    "stderr (report() says how much), average runs or set x_half_width",
+    Status.CONVERGED: "no run can lower the sum of squares by more than ftol of it",
+    Status.BUDGET: "max_nfev runs are used; raise it to go on from here",
+    Status.NO_SIGNAL: "the residuals do not answer to the parameters beyond their noise, however "
+    "far these are moved; check x0, x_scale and which parameters fun reads",
+    Status.UNDETERMINED: "the runs determine no parameter, or the search ran off to where the "
+    "residuals do not answer any more to one that they answered to at the start; start closer, or "
+    "give bounds or x_scale",
+    Status.FAILING_REGION: "runs fail between x and where the model expects a lower sum of "
+    "squares; make fun run there, or give bounds that leave it out",
+    Status.INCOMPLETE: "runs are still wanted",
+}
+
+
+def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
+    """The answer of a search so far.
+
+    Raises
+    ------
+    EvaluationError
+        Where no run has succeeded yet.
+    """
+    if search.center < 0:
+        raise EvaluationError(
+            "no run has succeeded yet: there is nothing to report", search.log.samples
+        )
+    with checks.underflow_is_zero(), np.errstate(over="ignore"):
+        return _result_of(search, y_layout)
+
+
+def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
+    problem, log = search.problem, search.log
+    x, model, active = search.answer()
+    unit, y_unit = search.region.unit, log.unit
+    free = problem.high > problem.low
+    run_stderr, undetermined = parameter_errors(model, active)
+    objective, n = problem.objective, log.n_data
+    wide, wide_unit = search.wide_model(x)
+    data = data_errors(model, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
+    undetermined |= search.lost
+    run_stderr[search.lost] = np.inf
+    data = replace(data, undetermined=data.undetermined | undetermined)
+    coordinates, movable = problem.coordinates, problem.movable
+    record = FitRecord(
+        coordinates.expand(x), *problem.bounds, movable,
+        movable & (np.abs(coordinates.basis) @ data.undetermined > 0), problem.x_layout,
+        coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
+        _facts(search, model),
+    )  # fmt: skip
+    raw = model if model.loss is None else model.loss
+    output = objective.output(raw.residuals[:n] * y_unit)
+    sigma = objective.output(np.full(n, y_unit))[:, None]  # of the units that J is in
+    slope = np.broadcast_to(model.slope, len(model.residuals))[:n, None]
+    # from the parameters that were searched to all: the least J that has these slopes
+    back = np.linalg.pinv(coordinates.basis) / unit[:, None]
+    jac_variance = np.einsum("gij,ik,jk->gk", model.covariances[:, 1:, 1:], back, back)
+    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[model.group[:n]] * sigma
+    grad = model.jac.T @ model.residuals / unit
+    run_noise = model.noise[:n] * (sigma / slope)[:, 0]
+    reason, samples = search.reason, log.samples
+    like_x = problem.x_layout.unflatten
+    like_y = np.asarray if y_layout is None else y_layout.unflatten
+    # one number where it is one for all residuals
+    same = np.ptp(run_noise) <= 1e-12 * run_noise.max()
+    found = LeastSquaresResult()
+    found.update(
+        x=like_x(record.x),
+        cost=0.5 * model.sum_of_squares * y_unit * y_unit,
+        fun=like_y(output),
+        jac=model.jac[:n] @ back * (sigma / slope),
+        grad=like_x(model.residuals @ model.jac @ back * y_unit * y_unit),
+        optimality=_optimality(x, grad, search.region) * y_unit * y_unit,
+        active_mask=like_x(_active_mask(record.x, *problem.bounds)),
+        nfev=search.nfev,
+        njev=search.iterations,
+        status=reason.code,
+        message=_message(search, record, samples),
+        success=reason.success,
+        reason=reason,
+        stderr=like_x(record.stderr("gauss-newton")),
+        run_stderr=like_x(record.stderr("runs")),
+        cov=record.covariance("gauss-newton"),
+        jac_stderr=jac_stderr,
+        undetermined=like_x(record.undetermined),
+        run_noise=float(run_noise[0]) if same else like_y(run_noise),
+        rounds=search.rounds,
+        samples=samples,
+    )
+    object.__setattr__(found, "_record", record)
+    return found
+
+
+def _facts(search: Search, model: LocalModel) -> ModelFacts:
+    by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
+    problem = search.problem
+    start = problem.coordinates.expand(problem.x0)
+    return ModelFacts(
+        start, problem.x_scale, problem.rows, problem.limits, len(model.samples), by_runs
+    )
+
+
+def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:
+    """Covariance of the minimiser by the noise of the runs, with the variances that are told."""
+    cov, _ = minimiser_covariance(model, active)
+    each = np.arange(len(cov))
+    cov[each, each] = np.where(np.isfinite(stderr), np.square(stderr), cov[each, each])
+    return cov
+
+
+def _optimality(x: Array, grad: Array, region: TrustRegion) -> float:
+    """First-order optimality: the gradient times the distance to the bound that it points at.
+
+    1 in place of an infinite distance: Coleman and Li, SIAM J. Optim. 6 (1996) 418. Of the
+    gradient, what half-spaces that hold x can balance is taken away first.
+    """
+    if region.rows is not None and region.limits is not None:
+        slack = region.limits - region.rows @ x
+        holding = slack <= 1e-8 * (np.abs(region.rows) @ region.scale)
+        if holding.any():
+            lines = region.rows[holding].T
+            multipliers, _ = nnls(lines, -grad)
+            grad = grad + lines @ multipliers
+    distance = np.where(grad < 0, region.high - x, x - region.low)
+    return float(np.max(np.abs(grad) * np.where(np.isfinite(distance), distance, 1.0)))
+
+
+def _active_mask(x: Array, low: Array, high: Array) -> NDArray[np.intp]:
+    """-1 on a lower bound, 1 on an upper one, else 0."""
+    return np.where(x <= low, -1, np.where(x >= high, 1, 0))
+
+
+def _message(search: Search, record: FitRecord, samples: Samples) -> str:
+    """Why the search ended, what bounds hold, what is not determined, and how many runs failed."""
+    layout, x, data = record.x_layout, record.x, record.data
+    parts = [MESSAGES[search.reason]]
+    for at, side in (((x <= record.low), "lower"), ((x >= record.high), "upper")):
+        if names := layout.listed("x", np.flatnonzero(at & record.free)):
+            parts.append(f"{names} at the {side} bound")
+    if names := layout.listed("x", np.flatnonzero(record.undetermined)):
+        parts.append(f"The runs do not determine {names}")
+    if data.dof <= 0 and data.variance is None:
+        parts.append(
+            "No more residuals than parameters: nothing tells the errors of data; where there are "
+            "any, give them as sigma with absolute_sigma=True"
+        )
+    if search.noise_was_contradicted:
+        parts.append(
+            "run_noise was not believed: the runs scatter by far less, or far more, than that "
+            "(found: run_noise of this result). It is the repeatability of the program; errors of "
+            "the data are sigma"
+        )
+    if text := _failures(samples):
+        parts.append(text)
+    return ". ".join(parts)
+
+
+def _failures(samples: Samples) -> str:
+    """How many runs failed, and by what where that was the same."""
+    failed = np.flatnonzero(~samples.ok).tolist()
+    if not failed:
+        return ""
+    texts = Counter(last_line(samples.errors.get(i, "nan or inf")) for i in failed)
+    text, count = texts.most_common(1)[0]
+    alike = "" if count == len(failed) else f" ({count} of them alike)"
+    return f"{len(failed)} of {len(samples)} runs failed{alike}: {text}"
