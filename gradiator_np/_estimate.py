@@ -26,9 +26,9 @@ from gradiator_np.designs._complex_step import ComplexStep
 # Points are handed over in parts of at most this size, so that a VJP of a million inputs does
 # not hold a million points at once.
 PART_BYTES = 2**26
-# Runs of fun(x) before it is given up: of runs that fail at random, three in ten, 7 in 10 000 fail
-# so often (3 % thrice). Errors of these kinds are in the code, and come again.
-TRIES = 6
+# Runs of fun(x) before it is given up: of runs that fail at random, three in ten, 7 in 100 000
+# fail so often (3 % thrice). Errors of these kinds are in the code, and come again.
+TRIES = 8
 BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
 
 

@@ -33,8 +33,8 @@ def off(found, exact):
 @pytest.mark.parametrize("level, most, few", [(0.0, 1e-6, 3), (1e-4, 0.1, 8)])
 def test_runs_that_fail_at_random_cost_accuracy_only(level, most, few):
     """Three in ten fail, fun(x) included. Of 400 calls one was off by more than five bars; that
-    0.1 % of calls raise makes two of 30 have a probability of 4e-4. Errors were beyond ``most`` in
-    1 % of 200 calls without noise and in 8 % with it: more than ``few`` of 30 in 9e-4. (One in
+    one call in 7000 raises makes two of 30 have a probability of 1e-5. Errors were beyond ``most``
+    in 1 % of 200 calls without noise and in 8 % with it: more than ``few`` of 30 in 9e-4. (One in
     three had J = 0, or an error of 30 and more, and one in thirty bars of a hundredth of that.)"""
 
     def spoil(k, y, random):
