@@ -95,8 +95,8 @@ def test_covariances_by_the_residuals_are_whites(kind):
 def test_the_hessian_is_in_the_runs():
     """Few data of a saturating model: J'J is 5 % off, the curvature that the runs show mends it.
 
-    Against second differences of the sum of squares. Over 40 fits the logarithm of the ratio of
-    standard errors is 0.005 in the root mean square, 0.044 by J'J.
+    Against second differences of the sum of squares. Medians of what the logarithms of standard
+    errors are off by, ten sets of ten fits: 0.0002 to 0.0014, 0.025 to 0.052 by J'J.
     """
     t, sigma = np.linspace(0.3, 3, 8), 0.15
     off = {"gauss-newton": [], "hessian": []}
@@ -122,9 +122,9 @@ def test_the_hessian_is_in_the_runs():
         bars = np.sqrt(np.diag(np.linalg.inv(hessian)))
         for kind, logs in off.items():
             logs += np.log(np.sqrt(np.diag(r.covariance(kind))) / bars).tolist()
-    rms = {kind: np.sqrt(np.mean(np.square(logs))) for kind, logs in off.items()}
-    assert rms["hessian"] < 0.03
-    assert rms["hessian"] < 0.4 * rms["gauss-newton"]
+    median = {kind: np.median(np.abs(logs)) for kind, logs in off.items()}
+    assert median["hessian"] < 0.01
+    assert median["hessian"] < 0.3 * median["gauss-newton"]
 
 
 def test_a_fixed_parameter_is_taken_for_known():

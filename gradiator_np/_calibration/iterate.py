@@ -46,8 +46,8 @@ class Iterate:
         Solution of the trust-region subproblem.
     active : array of bool, shape (m,)
         Parameters that a bound holds there.
-    holding : array, shape (q, m)
-        Half-spaces that hold it.
+    touching : array, shape (q, m)
+        Half-spaces that hold x or the step.
     free : array, shape (m, f)
         Orthonormal directions that neither bounds nor half-spaces hold there.
     predicted_decrease : float
@@ -65,7 +65,7 @@ class Iterate:
     model: LocalModel
     step: Array
     active: Mask
-    holding: Array
+    touching: Array
     free: Array
     predicted_decrease: float
     full_decrease: float
@@ -86,15 +86,17 @@ class Iterate:
         reduced = triangle(np.column_stack([model.jac, model.residuals]))
         jac, residuals = reduced[:, :-1], reduced[:, -1]
         step, active = solve_subproblem(residuals, jac, *limits)
-        holding = _holding(step, *limits[2:])
-        free = _free_directions(active, holding)
+        free = _free_directions(active, _holding(step, *limits[2:]))
+        touching = np.unique(
+            np.vstack([_holding(u, *limits[2:]) for u in (0.0 * step, step)]), axis=0
+        )
         change = jac @ step
         predicted = -float(change @ (2.0 * residuals + change))
         anywhere = gauss_newton_decrease(residuals, jac @ free)
         loss = expected_loss(model, free)
         of_x = EPS * float(np.sqrt(np.mean(np.square(np.abs(model.jac) @ np.abs(x / region.unit)))))
         return cls(
-            x, model, step, active, holding, free, predicted, anywhere, loss, rounding + of_x, ftol
+            x, model, step, active, touching, free, predicted, anywhere, loss, rounding + of_x, ftol
         )
 
     @property
@@ -139,19 +141,19 @@ class Iterate:
 
     @property
     def spanning_directions(self) -> Array:
-        """Unit vectors (m, m) that runs can go along, either way or back: axes without half-spaces.
+        """Unit vectors (m, m), or more, that runs can go along: axes where no half-space is met.
 
         At half-spaces: the free directions, and for each of what holds the step the one that leaves
         it and keeps to the others. (Along the axes no run can leave some corners: of 200 fits under
         two constraints 5 knew nothing of J at the end.)
         """
         m = len(self.x)
-        if not len(self.holding):
+        if not len(self.touching):
             return np.eye(m)
-        held = np.vstack([self.holding, np.eye(m)[self.active]])
+        held = np.vstack([self.touching, np.eye(m)[self.active]])
         leaving = np.linalg.pinv(held).T
-        every = np.vstack([self.free.T, leaving / np.linalg.norm(leaving, axis=1, keepdims=True)])
-        return every
+        leaving /= np.linalg.norm(leaving, axis=1, keepdims=True)
+        return np.vstack([null_space(held).T, leaving])
 
     @property
     def is_held(self) -> bool:

@@ -20,6 +20,8 @@ STRETCH = 3.0
 #: A profile t below this share of what a straight line promises is looked at half-way before it is
 #: believed: the others may have found another valley.
 MISSED = 0.5
+#: And one that is so many times what is wanted is fitted again from another start.
+TOO_HIGH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +164,8 @@ class _Side:
             if distance <= inside:  # at the bound
                 self.end = self._value(distance)
                 return
-            slope = self.t[self.distance.index(inside)] / inside if inside else 1.0 / sd
             found = self._fit(distance)
-            if found and found[0] < MISSED * min(slope * distance, self._quantile):
+            if found and found[0] < MISSED * min(self._line(distance), self._quantile):
                 middle = 0.5 * (inside + distance)
                 between = self._fit(middle)
                 if between is None or between[0] > found[0]:
@@ -190,32 +191,48 @@ class _Side:
     def _fit(self, distance: float) -> tuple[float, Array] | None:
         """Profile t and the parameters there; None where no run succeeded.
 
-        From where the last two fits lead, at first the covariance; where that is too far off, from
-        the last one.
+        From where the last two fits inside of the interval lead, at first the covariance. Where
+        that is too far off, or t comes out far above a straight line, from the last one as well:
+        the others may have been caught in another valley.
         """
         of, j, value = self._of, self._j, self._value(distance)
-        near = int(np.argmin(np.abs(np.array(self.distance) - distance)))
+        inside = [i for i, d in enumerate(self.distance) if d <= self._inside]
+        near, x = self.distance[inside[-1]], self.x[inside[-1]]
         along = self._sign * of.covariance[:, j] / of.covariance[j, j]
-        if len(self.x) > 1:
-            other = near - 1 if near else 1
-            apart = self.distance[near] - self.distance[other]
-            along = (self.x[near] - self.x[other]) / apart
+        if len(inside) > 1:
+            along = (x - self.x[inside[-2]]) / (near - self.distance[inside[-2]])
+        found: list[ConditionalFit] = []
         for share in (1.0, 0.0):
-            start = self.x[near] + share * along * (distance - self.distance[near])
-            start = np.clip(start, of.low, of.high)
+            start = np.clip(x + share * along * (distance - near), of.low, of.high)
             start[j] = value
-            found = of.fit(start, j)
-            self.nfev += found.nfev
-            if np.isfinite(found.sum_of_squares):
-                rise = (found.sum_of_squares - of.sum_of_squares) / of.variance
-                if rise < -NEAR:
-                    self.message = (
-                        f"a lower sum of squares was found at {value:.6g}: fit again from there "
-                        "(its parameters are in .x)"
-                    )
-                return float(np.sqrt(max(rise, 0.0))), found.x
-        self.message = f"runs fail from {value:.6g} on"
-        return None
+            found.append(of.fit(start, j))
+            self.nfev += found[-1].nfev
+            if self._rise(found[-1]) <= np.square(
+                TOO_HIGH * max(self._quantile, self._line(distance))
+            ):
+                break
+        best = min(found, key=lambda fit: fit.sum_of_squares)
+        rise = self._rise(best)
+        if np.isinf(rise):
+            self.message = f"runs fail from {value:.6g} on"
+            return None
+        if rise < -NEAR:
+            self.message = (
+                f"a lower sum of squares was found at {value:.6g}: fit again from there "
+                "(its parameters are in .x)"
+            )
+        return float(np.sqrt(max(rise, 0.0))), best.x
+
+    def _rise(self, fit: ConditionalFit) -> float:
+        """Of the sum of squares over its value at the estimate, in variances of a residual."""
+        return float((fit.sum_of_squares - self._of.sum_of_squares) / self._of.variance)
+
+    def _line(self, distance: float) -> float:
+        """What t would be on a straight line through the last fit that is inside."""
+        inside = self._inside
+        if not inside:
+            return float(distance / np.sqrt(self._of.covariance[self._j, self._j]))
+        return self.t[self.distance.index(inside)] / inside * distance
 
     def _take(self, distance: float, found: tuple[float, Array] | None) -> None:
         """Keep a fit, in the order of its distance."""

@@ -111,7 +111,8 @@ def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[
     inside: whether it holds the parameter is known then.
     """
     model, n = it.model, len(it.model.residuals)
-    errors = np.sqrt(np.diagonal(model.summed_covariance(np.ones(n)))[1:])
+    covariance = model.summed_covariance(np.ones(n))[1:, 1:]
+    errors = np.sqrt(np.diagonal(covariance))
     sizes = np.linalg.norm(model.jac, axis=0)
     if not ((errors > SURE * sizes) | it.active)[region.movable].any():
         return region, []
@@ -125,7 +126,9 @@ def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[
     for direction in it.spanning_directions:
         if not direction[region.movable].any():
             continue
+        # a slope that is not known is not one of 0
         size = float(np.linalg.norm(model.jac @ direction))
+        size += float(np.sqrt(max(direction @ covariance @ direction, 0.0)))
         answer = ABOVE_ROUNDING * level * np.sqrt(n) / max(size, 1e-300)
         downhill = -np.copysign(1.0, float(direction @ model.gradient))
         u = downhill * max(step, min(answer, 1.0)) * direction
