@@ -341,13 +341,14 @@ class Search:
         log = self.log
         radius = self.region.radius
         self.region, steps = refining_steps(it, self.region)
-        base: int = self.center
-        first: int | None = len(log.points)
-        if not steps:  # J is sure by the runs of the phase before, if there was one
-            base, first = (
-                (base, None) if self._last is None else (self._last.base, self._last.first)
-            )
-        self._last = LastPhase(base, first, it.model.sum_of_squares, radius)
+        first, before, start = len(log.points), self._last, it.model.sum_of_squares
+        if steps:
+            end = first + len(steps)
+            self._last = LastPhase(self.center, first, first, end, start, radius)
+        elif before is None:
+            self._last = LastPhase(self.center, None, None, None, start, radius)
+        else:  # J is sure by the runs of the phase before
+            self._last = LastPhase(before.base, before.first, before.end, before.end, start, radius)
         if not steps:
             return self._last_step(it)
         return self._together(it, steps)
@@ -355,6 +356,10 @@ class Search:
     def _last_step(self, it: Iterate) -> Proposal | None:
         """A Gauss-Newton step, or the end."""
         assert self._last is not None
+        left = self.problem.max_nfev - self.nfev
+        if again := self._last.replacements(self.log, self.region)[:left]:
+            self._last = self._last.replaced(len(again))
+            return Proposal(self._request(again))
         last = self._last = self._last.after(it)
         if last.was_early(it, self.log) and not self.region.has_vanished:
             self._last, self.region = None, self.region.with_radius(last.radius)
