@@ -154,7 +154,11 @@ def profiles(name: str, sets: int, seed: int) -> list[Any]:
     gauss, profile, runs, unknown = [], [], [], 0
     for _ in range(sets):
         y = model(t, *truth) + sigma * rng.standard_normal(t.size)
-        r = least_squares(lambda x: model(t, *x) - y, truth, sigma=sigma, absolute_sigma=True)  # noqa: B023
+
+        def residuals(x: np.ndarray, y: np.ndarray = y) -> np.ndarray:
+            return model(t, *x) - y
+
+        r = least_squares(residuals, truth, sigma=sigma, absolute_sigma=True)
         low, high = r.confidence_interval(0.95)
         gauss.append(low[0] <= truth[0] <= high[0])
         if r.undetermined[0]:

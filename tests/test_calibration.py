@@ -377,12 +377,13 @@ def test_the_right_noise_of_the_runs_is_believed():
     """Of 450 fits the noise found was 0.50 to 3.2 times the right one; 0.1 to 10 are believed."""
     for seed in range(20):
         rng, y = np.random.default_rng(seed), measured(seed)
+
+        def residuals(x, rng=rng, y=y):
+            return decay(T, *x) - y + 1e-3 * rng.standard_normal(T.size)
+
         with warnings.catch_warnings():
             warnings.simplefilter("error", GradiatorWarning)
-            r = least_squares(
-                lambda x: decay(T, *x) - y + 1e-3 * rng.standard_normal(T.size),  # noqa: B023
-                [1.0, 1.0], run_noise=1e-3,
-            )  # fmt: skip
+            r = least_squares(residuals, [1.0, 1.0], run_noise=1e-3)
         assert r.run_noise == pytest.approx(1e-3, rel=1e-12)
 
 

@@ -250,7 +250,11 @@ def test_intervals_hold_at_the_end_of_noisy_runs():
         r = a @ a.T
         c = r * np.outer(std, std) / np.sqrt(np.outer(np.diag(r), np.diag(r)))
         options = {"method": "3-point", "abs_step": 0.1, "noise": noise} if seed % 2 else {}
-        estimate = jacobian(lambda x: exact(x) + noise * rng.normal(size=3), x, **options)  # noqa: B023
+
+        def noisy(x, rng=rng, noise=noise):
+            return exact(x) + noise * rng.normal(size=3)
+
+        estimate = jacobian(noisy, x, **options)
         true = np.sqrt(np.diag(jac @ c @ jac.T))
         low, high = propagate(estimate, c).confidence_interval()
         hits += [(low <= true) & (true <= high)]

@@ -242,8 +242,9 @@ class _Side:
         if distance in self.distance:
             return
         at = int(np.searchsorted(self.distance, distance))
-        for values, value in zip((self.distance, self.t, self.x), (distance, *found)):
-            values.insert(at, value)  # type: ignore[attr-defined]
+        self.distance.insert(at, distance)
+        self.t.insert(at, found[0])
+        self.x.insert(at, found[1])
         if found[0] >= self._quantile:
             self._outside = min(self._outside, distance)
 

@@ -257,7 +257,7 @@ class Search:
         region = self.region
         key = (
             x.tobytes(), region.radius, region.difference_step, len(log.usable), log.triple, most,
-            among is None, self._noise_is_known,
+            None if among is None else among.tobytes(), self._noise_is_known,
         )  # fmt: skip
         known, model = self._kept
         if model is None or key != known:
