@@ -118,6 +118,34 @@ def cell(chosen, reach, noise, multiple, seeds, peers):
                   "ms": 1e3 * float(np.median(seconds))}  # fmt: skip
 
 
+#: Samples, and functions that turn within them: inputs, reach, waves in radians an input.
+WIDE = ((2, 2.0, 60), (3, 2.0, 90), (6, 0.6, 400), (6, 1.0, 400))
+TURNING = {
+    "sines": (np.sin, np.cos),
+    "saturating": (np.tanh, lambda t: 1 / np.cosh(t) ** 2),
+    "bells": (lambda t: np.exp(-t * t), lambda t: -2 * t * np.exp(-t * t)),
+}
+
+
+def wide(seeds):
+    """Clouds within which f turns: errors of slopes at the middle, and what intervals hold."""
+    rows = []
+    for (name, (fun, slope)), (m, reach, k) in itertools.product(TURNING.items(), WIDE):
+        held, ours, plane = [], [], []
+        for seed in range(seeds):
+            rng = np.random.default_rng([seed, m, k])
+            w, b = 1.5 * rng.normal(size=(4, m)), rng.uniform(-1, 1, 4)
+            dx = rng.uniform(-reach, reach, (k, m))
+            values, jac = fun(dx @ w.T + b), slope(b)[:, None] * w
+            s = Taylor().solve(dx, values, intercept=True)
+            held.append(np.mean(np.abs(s.coef - jac) <= s.interval(0.95)))
+            size = np.linalg.norm(jac)
+            ours.append(np.linalg.norm(s.coef - jac) / size)
+            plane.append(np.linalg.norm(least_squares(dx, values) - jac) / size)
+        rows.append([name, m, reach, k, np.median(ours), np.median(plane), np.mean(held)])
+    return rows
+
+
 def speed():
     """Milliseconds at the two sizes that matter, samples with noise."""
     out = {}
@@ -163,9 +191,12 @@ def main():
         if beside:
             title = f"{name}: two outputs of {len(few)} problems of up to 5 inputs, one cloud each"
             _show(title, ["plane", "quadratic", "kriging"], beside)
+    turning = wide(2 if quick() else 20)
+    print("\nfunctions that turn within the samples\n")
+    print(table(["function", "m", "reach", "k", "taylor", "plane", "held"], turning), flush=True)
     times = speed()
     print("\n" + "\n".join(f"{name}: {ms:.1f} ms" for name, ms in times.items()))
-    print(write("scattered", {"cells": results, "ms": times}))
+    print(write("scattered", {"cells": results, "wide": turning, "ms": times}))
 
 
 def _against(found, peers):

@@ -3,12 +3,14 @@ r"""The Gaussian process with linear trend behind `Taylor`, in scaled units.
 .. math:: y_i = c_i + J_i u + \kappa_i g_i(u) + \sigma_i e / \sqrt{w}
 
 The trend, c and J, is free; e is standard normal, g a Gaussian process: a random Taylor series of
-order two and up. A state of its hyperparameters is a length scale rho, a curvature kappa and a
-noise sigma; decompositions depend on rho alone, likelihoods on the noise-to-curvature ratio
-sigma^2 / kappa^2 as well. Beside the terms that all outputs share (`kernel`), g_i holds the square
-and the cube of the output's own slope, J_i u: f is often a function of one mix of inputs, as
-exponentials, products and powers are. Coefficients are generalised least squares in each state,
-averaged over the states (Bayesian model averaging).
+order two and up, or, at short length scales, a stationary process (`kernel`). A state of its
+hyperparameters is a length scale rho, a curvature kappa and a noise sigma; decompositions depend on
+rho alone, likelihoods on the noise-to-curvature ratio sigma^2 / kappa^2 as well. Beside the terms
+that all outputs share, a series g_i holds the square and the cube of the output's own slope, J_i u:
+f is often a function of one mix of inputs, as exponentials, products and powers are. Coefficients
+are generalised least squares in each state, averaged over the states (Bayesian model averaging).
+Value and gradient at another point than the centre are those of trend and process there, predicted
+from the same decompositions.
 
 Restricted likelihood: Patterson and Thompson, Biometrika 58 (1971) 545. It is that of the
 *contrasts*, combinations of the samples that no trend reaches.
@@ -16,6 +18,7 @@ Restricted likelihood: Patterson and Thompson, Biometrika 58 (1971) 545. It is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import factorial
 from typing import NamedTuple
@@ -26,7 +29,7 @@ from scipy.linalg import solve_triangular
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Index, Mask
 from gradiator_np.kernels.taylor import collapse, mixture_interval, state_likelihood
-from gradiator_np.solvers._taylor.kernel import kernel
+from gradiator_np.solvers._taylor.kernel import Kernel
 
 #: Grid points a decade of amplitudes.
 PER = 4
@@ -39,8 +42,10 @@ Z_MIN = -2.0 * PER
 #: Noise from 1e-12 to 10 times the spread of the output.
 N_S = 13 * PER + 1
 S_MIN = -12 * PER
-#: Length scales in median radii of the samples: 1, 3, 10, 32, 100.
+#: Length scales of a random Taylor series, in median radii of the samples: 1, 3, 10, 32, 100.
 RHO = 10.0 ** np.array([0.0, 0.5, 1.0, 1.5, 2.0])
+#: Those of a stationary process: 0.32, 0.56, 1, 1.8.
+RHO_STATIONARY = 10.0 ** np.array([-0.5, -0.25, 0.0, 0.25])
 #: Variance of the part along the slope, in units of what all directions have by themselves,
 #: m (m + 5) / 2: of 54 functions, the median has 0.4 of its curvature in the direction of its
 #: slope, where a random one would have 0.07. With it the error is 0.65 to 0.8 of that without
@@ -128,7 +133,8 @@ class ContrastSpectrum:
 
     lam: Array  # (d,) eigenvalues of K among the contrasts
     t: Array  # (k, d) contrasts
-    gain: Array  # (p, d) covariance of the coefficients with each contrast
+    gain: Array  # (p, d) covariance of the least-squares coefficients with each contrast
+    reach: Array  # (p, k) covariance of the least-squares coefficients with the samples
     cov0: Array  # (p, p) covariance of the least-squares coefficients at unit curvature
     floor: float  # rounding of K, as a noise-to-curvature ratio
 
@@ -150,19 +156,44 @@ class ContrastSpectrum:
         cov0 = lin.back @ within @ lin.back.T
         top = max(float(lam[-1]), 0.0) if d else float(np.trace(cov0))
         floor = max(8 * EPS * top, np.finfo(float).tiny)
-        return cls(np.maximum(lam, 0.0), t, lin.back @ (kq.T @ t), cov0, floor)
+        reach = lin.back @ kq.T
+        return cls(np.maximum(lam, 0.0), t, reach @ t, reach, cov0, floor)
+
+
+class LocalErrors(NamedTuple):
+    """What least squares misses of value and gradient at a point, before curvature is predicted."""
+
+    trend: Array  # (p, p) value and gradient there of the coefficients
+    gain: Array  # (p, d) covariance of the errors with each contrast
+    cov0: Array  # (p, p) covariance of the errors at unit curvature
 
 
 @dataclass(frozen=True, slots=True)
 class PosteriorMoments:
-    """Posterior of some outputs, in scaled units; p coefficients, the intercept first if any."""
+    """Posterior of some outputs, in scaled units; p numbers, the value first if it was fitted."""
 
-    beta: Array  # (n, p)
+    beta: Array  # (n, p) value and gradient
     cov: Array  # (n, p, p)
     half: Array  # (n, p) half width of the 95 % interval
     noise: Array  # (n,)
     log_rho: Array  # (n,) mean of log rho
     loo: Array  # (k, n) leave-one-out residual in its own standard deviations
+
+
+@dataclass(frozen=True, slots=True)
+class StateAverage:
+    """The posterior of the states of some outputs; S states are likely enough to count."""
+
+    keep: Mask  # (R, C) which states those are
+    mass: Array  # (n, S)
+    power: Array  # (n, S) mass times curvature, in variance
+    noise: Array  # (n,)
+
+    @property
+    def kappa2(self) -> Array:
+        """Curvature in variance, shape (n, S)."""
+        mass = self.mass
+        return np.divide(self.power, mass, out=np.zeros_like(mass), where=mass > 0)
 
 
 class LengthScaleGrid:
@@ -171,32 +202,66 @@ class LengthScaleGrid:
     Parameters
     ----------
     rows : SharedSamples
-    rho : array, shape (R,)
-        Length scales, in the units of u.
+    kernels : sequence of Kernel
+        One for each length scale, which are in the units of u.
     unit : float
         Typical |u|: amplitudes are rho / unit times the spread of the output.
     """
 
-    def __init__(self, rows: SharedSamples, rho: Array, unit: float) -> None:
-        self.rows, self.rho, self.unit = rows, rho, unit
+    def __init__(self, rows: SharedSamples, kernels: Sequence[Kernel], unit: float) -> None:
+        self.rows, self.kernels, self.unit = rows, tuple(kernels), unit
         self.lin = rows.linear(contrasts=False)
         self.dof = len(rows.u) - self.lin.rank
         # Column c = s + Z - 1 - z of the noise-to-curvature ratio.
         self.nominal = 10.0 ** (2.0 * (np.arange(N_S + N_Z - 1) + S_MIN - N_Z + 1 - Z_MIN) / PER)
-        root, v = rows.root, rows.u * rows.anisotropy
+        root, self._v = rows.root, rows.u * rows.anisotropy
         self.spectra = [
             ContrastSpectrum.of(
-                self.lin, (r / unit) ** 2 * (root * kernel(v / r, rows.additive) * root.T)
+                self.lin,
+                (k.rho / unit) ** 2 * (root * k.matrix(self._v, rows.additive) * root.T),
             )
-            for r in rho
+            for k in self.kernels
         ]
         self.ratio = np.array([self.nominal + c.floor for c in self.spectra])
         self.inverse = [1.0 / (c.lam + r[:, None]) for c, r in zip(self.spectra, self.ratio)]
         self.logdet = np.array([-np.log(i).sum(1) for i in self.inverse])
 
+    @property
+    def rho(self) -> Array:
+        """Length scales, shape (R,)."""
+        return np.array([k.rho for k in self.kernels])
+
+    def errors_at(self, a: int, u: Array) -> LocalErrors:
+        """Errors of least squares in value and gradient at u, for length scale ``a``.
+
+        Parameters
+        ----------
+        a : int
+        u : array, shape (m,)
+            A displacement in scaled units, 0 for the centre. The value is left out where the fit
+            has no intercept.
+        """
+        rows, kernel, spectrum, lin = self.rows, self.kernels[a], self.spectra[a], self.lin
+        trend = np.eye(len(lin.back))
+        if rows.intercept:
+            trend[0, 1:] = u
+        local = kernel.local(u * rows.anisotropy, self._v, rows.additive)
+        power = (kernel.rho / self.unit) ** 2
+        by_u = np.concatenate([[1.0], rows.anisotropy])[:, None]
+        used = slice(int(not rows.intercept), None)
+        cross = (power * by_u * local.cross * rows.root.T)[used]
+        own = (power * by_u * local.own * by_u.T)[used, used]
+        mixed = trend @ lin.back @ (lin.q1.T @ cross.T)
+        return LocalErrors(
+            trend,
+            trend @ spectrum.gain - cross @ spectrum.t,
+            trend @ spectrum.cov0 @ trend.T - mixed - mixed.T + own,
+        )
+
     def keep_only(self, keep: Mask) -> None:
         """Forget the other length scales."""
-        self.rho, self.ratio, self.logdet = self.rho[keep], self.ratio[keep], self.logdet[keep]
+        self.kernels = tuple(k for k, kept in zip(self.kernels, keep) if kept)
+        self.ratio, self.logdet = self.ratio[keep], self.logdet[keep]
         self.spectra = [c for c, kept in zip(self.spectra, keep) if kept]
         self.inverse = [i for i, kept in zip(self.inverse, keep) if kept]
 
@@ -254,7 +319,7 @@ class OutputPosteriors:
         quad = np.stack([np.square(t).T @ i.T for t, i in zip(contrasts, grid.inverse)], 1)
         powers = self._powers(self._slopes(contrasts, quad))
         #: The outputs and their slopes' powers: (k, 3 n) for each rho, then as contrasts.
-        self.columns = [np.hstack([self.y, *self._scaled(powers, r)]) for r in grid.rho]
+        self.columns = [np.hstack([self.y, *self._scaled(powers, k)]) for k in grid.kernels]
         self.contrasts = [
             np.hstack([t, c.t.T @ columns[:, n:]])
             for t, c, columns in zip(contrasts, grid.spectra, self.columns)
@@ -278,24 +343,45 @@ class OutputPosteriors:
         best = score.reshape(len(score), -1).argmin(1)
         rho_of, ratio_of = np.divmod(best, score.shape[2])
         beta = lin.back @ (lin.q1.T @ self.y)
-        for a, spectrum in enumerate(grid.spectra):
+        center = np.zeros(grid.rows.u.shape[1])
+        for a in np.unique(rho_of):
             mine = np.flatnonzero(rho_of == a)
             weighted = grid.inverse[a][ratio_of[mine]].T * contrasts[a][:, mine]
-            beta[:, mine] -= spectrum.gain @ weighted
+            beta[:, mine] -= grid.errors_at(a, center).gain @ weighted
         return np.asarray(beta[int(grid.rows.intercept) :])
 
     def _powers(self, slopes: Array) -> tuple[Array, Array]:
         """Square and cube of the displacement along each slope, (k, n) each, in units of v."""
         rows = self.grid.rows
         size = np.linalg.norm(slopes / rows.anisotropy[:, None], axis=0)
-        along = (rows.u @ slopes) / np.where(size > 0, size, np.inf)
-        m = rows.u.shape[1]
-        weight = ALIGNED * m * (m + 5) / 2
-        square, cube = (np.sqrt(weight / factorial(p)) * along**p for p in (2, 3))
+        self._directions = slopes / np.where(size > 0, size, np.inf)
+        along = rows.u @ self._directions
+        square, cube = (root * along**p for p, root in self._weights.items())
         return rows.root * square, rows.root * cube
 
-    def _scaled(self, powers: tuple[Array, Array], rho: float) -> tuple[Array, Array]:
+    @property
+    def _weights(self) -> dict[int, float]:
+        """Standard deviations of the powers along the slope."""
+        m = self.grid.rows.u.shape[1]
+        weight = ALIGNED * m * (m + 5) / 2
+        return {p: float(np.sqrt(weight / factorial(p))) for p in (2, 3)}
+
+    def _powers_at(self, u: Array, kernel: Kernel) -> Array:
+        """Value, if it is fitted, and gradient of both powers at u, shape (p, 2 n)."""
+        along = u @ self._directions
+        both = tuple(
+            root * np.vstack([along**p, p * along ** (p - 1) * self._directions])
+            for p, root in self._weights.items()
+        )
+        return np.hstack(self._scaled(both, kernel))[int(not self.grid.rows.intercept) :]
+
+    def _scaled(self, powers: Sequence[Array], kernel: Kernel) -> tuple[Array, Array]:
+        """The powers beside a kernel, zero beside one that is no series: they grow without bound.
+
+        With them the shortest stationary process passed for noise, and bars were ten times wider.
+        """
         square, cube = powers
+        rho = kernel.rho if kernel.is_series else np.inf
         return square / (rho * self.grid.unit), cube / (rho**2 * self.grid.unit)
 
     def likelihood(self) -> Array:
@@ -308,8 +394,8 @@ class OutputPosteriors:
         )  # fmt: skip
         return out
 
-    def moments(self, prior: Array, like: Array) -> PosteriorMoments:
-        """Posterior moments of each output, averaged over the states."""
+    def averaged(self, prior: Array, like: Array) -> StateAverage:
+        """The states that are likely, and how likely."""
         grid, quad = self.grid, self.quad
         mass, power, noise2 = np.empty_like(quad), np.empty_like(quad), np.empty(len(quad))
         # Ratios below a tenth of rounding are one state.
@@ -321,10 +407,12 @@ class OutputPosteriors:
         )  # fmt: skip
         keep = mass.max(0) > 1e-3
         total = np.where(keep, mass, 0.0).sum((1, 2))[:, None]
-        mass, power = mass[:, keep] / total, power[:, keep] / total
-        kappa2 = np.divide(power, mass, out=np.zeros_like(power), where=mass > 0)
-        loo = self._leave_one_out(keep, mass, kappa2)
-        beta_s, cov_s, wide = self._states(keep)
+        return StateAverage(keep, mass[:, keep] / total, power[:, keep] / total, np.sqrt(noise2))
+
+    def moments(self, states: StateAverage, u: Array) -> PosteriorMoments:
+        """Posterior moments of value and gradient at u (m,), averaged over the states."""
+        mass, power, kappa2 = states.mass, states.power, states.kappa2
+        beta_s, cov_s, wide = self._in_states(states.keep, u)
         beta = np.einsum("ns,snp->np", mass, beta_s)
         shift = beta_s - beta
         var = np.einsum("spp->sp", cov_s)[:, None, :] + np.square(wide).sum(1)
@@ -340,35 +428,41 @@ class OutputPosteriors:
             ]
         ).swapaxes(0, 1)
         cov += np.matmul(parts.swapaxes(1, 2), parts)
-        log_rho = mass @ np.repeat(np.log(grid.rho), keep.sum(1))
-        return PosteriorMoments(beta, cov, half, np.sqrt(noise2), log_rho, loo)
+        log_rho = mass @ np.repeat(np.log(self.grid.rho), states.keep.sum(1))
+        return PosteriorMoments(beta, cov, half, states.noise, log_rho, self._leave_one_out(states))
 
-    def _states(self, keep: Mask) -> tuple[Array, Array, Array]:
-        """Coefficients (S, n, p), their shared covariance (S, p, p) at unit curvature, and square
-        roots (S, 2, n, p) of what the slopes' powers add to it."""
+    def _in_states(self, keep: Mask, u: Array) -> tuple[Array, Array, Array]:
+        """Value and gradient at u (S, n, p), their shared covariance (S, p, p) at unit curvature,
+        and square roots (S, 2, n, p) of what the slopes' powers add to it."""
         grid, lin = self.grid, self.grid.lin
         n, p = self.y.shape[1], len(lin.back)
         betas, covs, wides = [], [], []
-        for a, (spectrum, kept) in enumerate(zip(grid.spectra, keep)):
-            start = lin.back @ (lin.q1.T @ self.columns[a])
+        for a, kept in enumerate(keep):
+            if not kept.any():
+                continue
+            errors = grid.errors_at(a, u)
+            start = errors.trend @ (lin.back @ (lin.q1.T @ self.columns[a]))
+            # The powers are known functions: what least squares misses of them counts.
+            start[:, n:] -= self._powers_at(u, grid.kernels[a])
             r = grid.ratio[a][kept]
-            scaled = spectrum.gain * grid.inverse[a][kept][:, None, :]
+            scaled = errors.gain * grid.inverse[a][kept][:, None, :]
             shift = scaled.reshape(len(r) * p, grid.dof) @ self.contrasts[a]
             b = (start - shift.reshape(-1, p, 3 * n)).reshape(-1, p, 3, n).transpose(2, 0, 3, 1)
             factor = WoodburyFactor(*(part[kept] for part in self.factors[a]))
             w1, w2 = factor.whiten(b[1], b[2], (-1,))
             betas.append(b[0] - w1 * factor.a1[..., None] - w2 * factor.a2[..., None])
             wides.append(WIDER * np.stack([w1, w2], 1))
-            curvature = spectrum.cov0 - scaled @ spectrum.gain.T
+            curvature = errors.cov0 - scaled @ errors.gain.T
             # Rounding: no estimate beats least squares with the noise alone.
             var = np.einsum("spp->sp", curvature)
             np.maximum(var, 0.0, out=var)
-            covs.append(WIDER**2 * curvature + r[:, None, None] * (lin.back @ lin.back.T))
+            back = errors.trend @ lin.back
+            covs.append(WIDER**2 * curvature + r[:, None, None] * (back @ back.T))
         return np.concatenate(betas), np.concatenate(covs), np.concatenate(wides)
 
-    def _leave_one_out(self, keep: Mask, mass: Array, kappa2: Array) -> Array:
+    def _leave_one_out(self, states: StateAverage) -> Array:
         """alpha_a / (kappa sqrt(P_aa)), P the contrasts' precision, in the likeliest state."""
-        grid = self.grid
+        grid, keep, mass, kappa2 = self.grid, states.keep, states.mass, states.kappa2
         out = np.zeros_like(self.y)
         rho_of, ratio_of = np.nonzero(keep)
         best = mass.argmax(1)

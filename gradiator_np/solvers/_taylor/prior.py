@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gradiator_np._typing import Array, Mask
-from gradiator_np.solvers._taylor.kernel import ADDITIVE, kernel, kernel_gradient
+from gradiator_np.solvers._taylor.kernel import ADDITIVE, Kernel, kernel, kernel_gradient
 from gradiator_np.solvers._taylor.model import N_S, N_Z, PER, S_MIN, Z_MIN, SharedSamples
 
 #: Outputs count as at most so many observations of their common prior. With 3, intervals of
 #: outputs with one contrast each (k = 1.5 m) were twice as wide; errors are the same.
 SHARE = 20.0
+#: Power of the length scale that series are likely with.
+LONGER = 0.26
+#: A stationary process of length scale ``ONCE_MORE`` radii would be as likely as a series that
+#: bends within the samples; shorter ones are rarer by this power. With that of a series, every
+#: tenth noisy data set had an interval four times as wide as its noise; with a steeper one
+#: functions that turn within the samples hold no less.
+ONCE_MORE = 10.0**0.5
+RARER = 2.26
 #: log-sd of the relative inverse length scales of the inputs, and the power of their slopes that
 #: they are about: they go with slopes to the power 0.8 (median of 54 functions), not everywhere.
 TAU = 0.3
@@ -20,16 +30,19 @@ GUIDE = 0.4
 OMEGA = 1.0
 
 
-def empirical_bayes_prior(like: Array, rounds: int = 8) -> Array:
+def empirical_bayes_prior(like: Array, lengths: Array, rounds: int = 8) -> Array:
     """Prior of the hyperparameter states, learned from all outputs (empirical Bayes, by EM).
 
     Outputs are functions of the same inputs and share their truncation, so they do not count as
-    that many independent observations: the weight of all together is bounded.
+    that many independent observations: the weight of all together is bounded, and one output alone
+    has nothing to share.
 
     Parameters
     ----------
     like : array, shape (n, R, Z, S)
         Restricted likelihood of each output in every state.
+    lengths : array, shape (R,)
+        Weight of each length scale before any output; see `length_weights`.
     rounds : int
         EM steps.
 
@@ -38,11 +51,9 @@ def empirical_bayes_prior(like: Array, rounds: int = 8) -> Array:
     array, shape (R, Z, S)
     """
     n = len(like)
-    base = hyperprior(like.shape[1])
-    if n == 1:
-        return base
+    base = hyperprior(lengths)
     flat = like.reshape(n, -1)
-    weight = min(float(n), SHARE)
+    weight = min(float(n - 1), SHARE)
     out = base
     for _ in range(rounds):
         p = out.ravel()
@@ -64,18 +75,26 @@ def _blur(p: Array, axis: int) -> Array:
     return np.moveaxis(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:], 0, axis)
 
 
-def hyperprior(n_rho: int) -> Array:
+def length_weights(kernels: Sequence[Kernel], unit: float) -> Array:
+    """How likely length scales are before any output, relative to each other, shape (R,).
+
+    Longer ones are likelier: where one contrast is all that an output has, the tail of short length
+    scales would make the interval. ``unit`` is the median radius of the samples.
+    """
+    rho = np.array([k.rho for k in kernels]) / unit
+    is_series = np.array([k.is_series for k in kernels])
+    return np.asarray(np.where(is_series, rho**LONGER, (rho / ONCE_MORE) ** RARER))
+
+
+def hyperprior(lengths: Array) -> Array:
     """Prior of the states before any output: shape (R, Z, S).
 
-    Curvature about 0.8 of the output's spread, within 0.3 decades; longer length scales and less
-    noise are likelier: where one contrast is all that an output has, the tail of short length
-    scales would make the interval.
+    Curvature about 0.8 of the output's spread, within 0.3 decades; less noise is likelier.
     """
     z = (np.arange(N_Z) + Z_MIN) / PER
     s = (np.arange(N_S) + S_MIN) / PER
     curvature = np.exp(-0.5 * ((z + 0.1) / 0.3) ** 2)
-    length = np.exp(0.3 * np.arange(n_rho))
-    out = length[:, None, None] * curvature[:, None] * np.exp(-0.1 * s)
+    out = lengths[:, None, None] * curvature[:, None] * np.exp(-0.1 * s)
     return np.asarray(out / out.sum())
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from gradiator_np._typing import Array, Index, Mask
-from gradiator_np.solvers._taylor.kernel import ADDITIVE
+from gradiator_np.solvers._taylor.kernel import (
+    ADDITIVE,
+    Kernel,
+    RandomTaylor,
+    SquaredExponential,
+)
 from gradiator_np.solvers._taylor.model import (
     N_S,
     NU,
     RHO,
+    RHO_STATIONARY,
     LengthScaleGrid,
     OutputPosteriors,
     PosteriorMoments,
@@ -19,6 +26,7 @@ from gradiator_np.solvers._taylor.model import (
 from gradiator_np.solvers._taylor.prior import (
     empirical_bayes_prior,
     learn_anisotropy,
+    length_weights,
     plausible_lengths,
 )
 
@@ -57,6 +65,12 @@ def nearest(u: Array, limit: int, p: int) -> Index:
     return np.asarray(order[size <= 8.0 * size[core - 1]])
 
 
+def _spacing(u: Array) -> float:
+    """Median distance of a sample to the nearest other one; infinite for one sample."""
+    nearest_two, _ = cKDTree(u).query(u, 2)
+    return float(np.median(nearest_two[:, 1]))
+
+
 class TaylorProcess:
     """Scaled samples and the outputs' masks: what is fitted, and fitted again without outliers.
 
@@ -92,11 +106,21 @@ class TaylorProcess:
         moved = size[size > 0]
         self.radius = float(np.median(moved)) if moved.size else 1.0
         # exp(25) at the farthest sample: a smaller rho would leave it without weight anyway.
-        self.lengths = np.unique(np.maximum(self.radius * RHO, moved.max(initial=0.0) / 5.0))
+        series = np.unique(np.maximum(self.radius * RHO, moved.max(initial=0.0) / 5.0))
+        # What changes before the next sample is reached cannot be told from noise.
+        apart = _spacing(u)
+        self.lengths: tuple[Kernel, ...] = (
+            *(
+                SquaredExponential(float(rho))
+                for rho in self.radius * RHO_STATIONARY
+                if rho > apart
+            ),
+            *(RandomTaylor(float(rho)) for rho in series),
+        )
         self._learn_kernel()
 
     def _grid(self, rows: Index, weights: Array) -> LengthScaleGrid:
-        return LengthScaleGrid(self._shared(rows, weights), self.rho, self.radius)
+        return LengthScaleGrid(self._shared(rows, weights), self.kernels, self.radius)
 
     def _shared(self, rows: Index, weights: Array) -> SharedSamples:
         return SharedSamples(self.u[rows], self.anisotropy, self.additive, weights, self.intercept)
@@ -112,8 +136,8 @@ class TaylorProcess:
     def _learn_kernel(self) -> None:
         """Anisotropy, and the length scales that come into question, from a subset of the rows."""
         self.anisotropy, self.additive = np.ones(self.u.shape[1]), ADDITIVE
-        self.rho = self.lengths
-        self.plausible = np.ones(len(self.rho), np.bool_)
+        self.kernels = self.lengths
+        self.plausible = np.ones(len(self.kernels), np.bool_)
         self.grids: dict[bytes, LengthScaleGrid] = {}
         p = self.u.shape[1] + self.intercept
         common, out = self._shared_rows(2 * p)
@@ -131,7 +155,13 @@ class TaylorProcess:
             if len(common) >= 2 * count:
                 rows = common[:: len(common) // count]
                 like = self._evaluated(self._grid(rows, weights[rows]), rows, out[:CHUNK])[1]
-                self.rho = self.rho[plausible_lengths(like, empirical_bayes_prior(like))]
+                self._keep_only(plausible_lengths(like, self._prior(like)))
+
+    def _prior(self, like: Array) -> Array:
+        return empirical_bayes_prior(like, length_weights(self.kernels, self.radius))
+
+    def _keep_only(self, keep: Mask) -> None:
+        self.kernels = tuple(k for k, kept in zip(self.kernels, keep) if kept)
 
     def _shared_rows(self, enough: int) -> tuple[Index, Index]:
         """Rows that many outputs have, and some of these outputs."""
@@ -167,7 +197,7 @@ class TaylorProcess:
             if (out % step == 0).any()
         ]
         together = np.concatenate([like for _, like in evaluated])
-        prior = empirical_bayes_prior(together)
+        prior = self._prior(together)
         self.plausible = plausible_lengths(together, prior)
         shapes = (n, p), (n, p, p), (n, p), (n,), (n,), self.mask.shape
         moments = PosteriorMoments(*(np.zeros(shape) for shape in shapes))
@@ -175,7 +205,7 @@ class TaylorProcess:
             for start in range(0, len(out), CHUNK):
                 part = out[start : start + CHUNK]
                 outputs, like = evaluated[i] if step == 1 else self._evaluated(grid, rows[i], part)
-                found = outputs.moments(prior, like)
+                found = outputs.moments(outputs.averaged(prior, like), np.zeros(self.u.shape[1]))
                 for name in ("beta", "cov", "half", "noise", "log_rho"):
                     getattr(moments, name)[part] = getattr(found, name)
                 moments.loo[np.ix_(rows[i], part)] = found.loo
@@ -209,7 +239,7 @@ class TaylorProcess:
             self._learn_kernel()
         elif dropped:
             # Each new set of rows is one more decomposition for each length scale.
-            self.rho = self.rho[self.plausible]
+            self._keep_only(self.plausible)
             for grid in self.grids.values():
                 grid.keep_only(self.plausible)
         return dropped
