@@ -11,7 +11,7 @@ from scipy import integrate, linalg, optimize, stats
 from gradiator_np._status import Status
 from gradiator_np.kernels.taylor import mixture_interval, state_likelihood
 from gradiator_np.solvers._taylor import kernel as taylor_kernel
-from gradiator_np.solvers._taylor import model
+from gradiator_np.solvers._taylor import model, spectrum
 from gradiator_np.solvers._taylor import prior as taylor_prior
 from gradiator_np.solvers._taylor.process import nearest
 from gradiator_np.solvers._taylor.solver import Taylor
@@ -60,14 +60,14 @@ def twin_kernel(v):
 def outputs_of(u, y, w=None, intercept=True):
     k, n = y.shape
     anisotropy = np.array([1.0, 0.7, 1.3])[: u.shape[1]]
-    rows = model.SharedSamples(u, anisotropy, 2.0, np.ones(k) if w is None else w, intercept)
-    first, last = np.zeros(n, np.intp), np.full(n, model.N_S)
+    rows = spectrum.SharedSamples(u, anisotropy, 2.0, np.ones(k) if w is None else w, intercept)
+    first, last = np.zeros(n, np.intp), np.full(n, spectrum.N_S)
     kernels = (
         taylor_kernel.SquaredExponential(1.5),
         taylor_kernel.RandomTaylor(1.0),
         taylor_kernel.RandomTaylor(3.0),
     )
-    grid = model.LengthScaleGrid(rows, kernels, 1.0)
+    grid = spectrum.LengthScaleGrid(rows, kernels, 1.0)
     return model.OutputPosteriors(grid, y, first, last, np.full(n, model.NU))
 
 
@@ -104,7 +104,7 @@ def test_one_state_is_generalised_least_squares(intercept, weighted, monkeypatch
     shared = rho**2 * twin_kernel(u * grid.rows.anisotropy / rho) + r * np.diag(1.0 / w)
     x = np.hstack([np.ones((12, 1)), u]) if intercept else u
     alone = model.StateAverage(keep, np.ones((2, 1)), np.full((2, 1), 0.7), np.ones(2))
-    loo = outputs._leave_one_out(alone)
+    loo = outputs.leave_one_out(alone)
     for i in range(2):
         t = along_slope(outputs, i) / rho
         weight = model.ALIGNED * 3 * (3 + 5) / 2 * rho**2

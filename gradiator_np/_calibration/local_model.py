@@ -20,7 +20,7 @@ from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Index
-from gradiator_np.solvers._taylor.model import TrendFactors, factor_trend
+from gradiator_np.solvers._taylor.spectrum import TrendFactors, factor_trend
 
 #: Noise-to-curvature ratio sigma^2 / kappa^2: four points a decade of sigma / kappa.
 RATIOS = 10.0 ** (np.arange(-56, 17) / 2.0)

@@ -19,29 +19,20 @@ Restricted likelihood: Patterson and Thompson, Biometrika 58 (1971) 545. It is t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import factorial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
-from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Index, Mask
 from gradiator_np.kernels.taylor import collapse, mixture_interval, state_likelihood
 from gradiator_np.solvers._taylor.kernel import Kernel
+from gradiator_np.solvers._taylor.spectrum import N_S, N_Z, PER, Z_MIN, LengthScaleGrid
 
-#: Grid points a decade of amplitudes.
-PER = 4
 #: A cell of 1/4 decade, as degrees of freedom: uniform in log sd over +-ln(10)/8 has the
 #: standard deviation 0.166 = 1/sqrt(2 * 18).
 NU = 18.0
-#: Curvature amplitude from 1e-2 to 10 times the spread of the output (times radius / rho).
-N_Z = 3 * PER + 1
-Z_MIN = -2.0 * PER
-#: Noise from 1e-12 to 10 times the spread of the output.
-N_S = 13 * PER + 1
-S_MIN = -12 * PER
 #: Length scales of a random Taylor series, in median radii of the samples: 1, 3, 10, 32, 100.
 RHO = 10.0 ** np.array([0.0, 0.5, 1.0, 1.5, 2.0])
 #: Those of a stationary process: 0.32, 0.56, 1, 1.8.
@@ -57,118 +48,6 @@ WIDER = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class TrendFactors:
-    """Factors of the trend's design matrix X (k, p): its range, contrasts, pseudo-inverse."""
-
-    q1: Array  # (k, rank)
-    z: Array  # (k, k - rank)
-    back: Array  # (p, rank), X^+ = back q1^T
-    null: Array  # (p, p - rank)
-    rank: int
-    cond: float
-
-
-def factor_trend(x: Array, tol: float = 1e-11, contrasts: bool = True) -> TrendFactors:
-    """Factor a design matrix; directions below ``tol`` of the largest singular value are null.
-
-    ``z`` costs k^2 numbers and has no columns where ``contrasts`` are not asked for.
-    """
-    # The triangle's singular values are those of x, at a tenth of the time where x is tall; their
-    # vectors are needed where it is rank-deficient.
-    p = x.shape[1]
-    if len(x) < p:
-        q, top = np.eye(len(x)), x
-    else:
-        q, top = np.linalg.qr(x, "complete") if contrasts else np.linalg.qr(x)
-    s = np.linalg.svd(top[:p], compute_uv=False)
-    rank = int((s > tol * s[0]).sum()) if s.size else 0
-    cond = float(s[0] / s[rank - 1]) if rank else np.inf
-    if rank == p == len(top[:p]):
-        back, null = solve_triangular(top[:p], np.eye(p)), np.zeros((p, 0))
-    else:
-        left, s, vt = np.linalg.svd(top[:p])
-        q = np.hstack([q[:, : len(left)] @ left, q[:, len(left) :]])
-        back, null = vt[:rank].T / s[:rank], vt[rank:].T
-    z = q[:, rank:] if contrasts else q[:, :0]
-    return TrendFactors(q[:, :rank], z, back, null, rank, cond)
-
-
-@dataclass(frozen=True, slots=True)
-class SharedSamples:
-    """Samples that some outputs share, with what the kernel takes them for.
-
-    Attributes
-    ----------
-    u : array, shape (k, m)
-        Scaled displacements.
-    anisotropy : array, shape (m,)
-        Inverse length scale of each input, relative to the others.
-    additive : float
-        Weight of functions of one input each.
-    w : array, shape (k,)
-        Weights.
-    intercept : bool
-    """
-
-    u: Array
-    anisotropy: Array
-    additive: float
-    w: Array
-    intercept: bool
-
-    @property
-    def root(self) -> Array:
-        """Roots of the weights, shape (k, 1)."""
-        return np.asarray(np.sqrt(self.w)[:, None])
-
-    def linear(self, contrasts: bool) -> TrendFactors:
-        """Factors of the weighted design matrix; see `factor_trend`."""
-        x = np.hstack([np.ones((len(self.u), 1)), self.u]) if self.intercept else self.u
-        return factor_trend(self.root * x, contrasts=contrasts)
-
-
-@dataclass(frozen=True, slots=True)
-class ContrastSpectrum:
-    """Covariance of the Gaussian process at one length scale, diagonal among the contrasts."""
-
-    lam: Array  # (d,) eigenvalues of K among the contrasts
-    t: Array  # (k, d) contrasts
-    gain: Array  # (p, d) covariance of the least-squares coefficients with each contrast
-    reach: Array  # (p, k) covariance of the least-squares coefficients with the samples
-    cov0: Array  # (p, p) covariance of the least-squares coefficients at unit curvature
-    floor: float  # rounding of K, as a noise-to-curvature ratio
-
-    @classmethod
-    def of(cls, lin: TrendFactors, cov: Array) -> ContrastSpectrum:
-        """Eigenvectors of P K P, P the projection on the contrasts, but for its null space.
-
-        That is lifted above all others, apart from small eigenvalues: half the time of Z' K Z with
-        a basis Z of the contrasts.
-        """
-        q1 = lin.q1
-        kq = cov @ q1
-        within = q1.T @ kq
-        half = kq - 0.5 * q1 @ within
-        between = cov - half @ q1.T - q1 @ half.T
-        lam, vec = np.linalg.eigh(between + (2.0 * np.linalg.norm(between)) * (q1 @ q1.T))
-        d = len(cov) - lin.rank
-        lam, t = lam[:d], np.ascontiguousarray(vec[:, :d])
-        cov0 = lin.back @ within @ lin.back.T
-        top = max(float(lam[-1]), 0.0) if d else float(np.trace(cov0))
-        floor = max(8 * EPS * top, np.finfo(float).tiny)
-        reach = lin.back @ kq.T
-        return cls(np.maximum(lam, 0.0), t, reach @ t, reach, cov0, floor)
-
-
-class LocalErrors(NamedTuple):
-    """What least squares misses of value and gradient at a point, before curvature is predicted."""
-
-    trend: Array  # (p, p) value and gradient there of the coefficients
-    gain: Array  # (p, d) covariance of the errors with each contrast
-    cov0: Array  # (p, p) covariance of the errors at unit curvature
-
-
-@dataclass(frozen=True, slots=True)
 class PosteriorMoments:
     """Posterior of some outputs, in scaled units; p numbers, the value first if it was fitted."""
 
@@ -177,7 +56,11 @@ class PosteriorMoments:
     half: Array  # (n, p) half width of the 95 % interval
     noise: Array  # (n,)
     log_rho: Array  # (n,) mean of log rho
-    loo: Array  # (k, n) leave-one-out residual in its own standard deviations
+
+    def fill(self, out: Index, part: PosteriorMoments) -> None:
+        """Set the outputs ``out`` to those of another one."""
+        for field in fields(self):
+            getattr(self, field.name)[out] = getattr(part, field.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,76 +77,6 @@ class StateAverage:
         """Curvature in variance, shape (n, S)."""
         mass = self.mass
         return np.divide(self.power, mass, out=np.zeros_like(mass), where=mass > 0)
-
-
-class LengthScaleGrid:
-    """The samples' covariance at every length scale: one decomposition serves all their outputs.
-
-    Parameters
-    ----------
-    rows : SharedSamples
-    kernels : sequence of Kernel
-        One for each length scale, which are in the units of u.
-    unit : float
-        Typical |u|: amplitudes are rho / unit times the spread of the output.
-    """
-
-    def __init__(self, rows: SharedSamples, kernels: Sequence[Kernel], unit: float) -> None:
-        self.rows, self.kernels, self.unit = rows, tuple(kernels), unit
-        self.lin = rows.linear(contrasts=False)
-        self.dof = len(rows.u) - self.lin.rank
-        # Column c = s + Z - 1 - z of the noise-to-curvature ratio.
-        self.nominal = 10.0 ** (2.0 * (np.arange(N_S + N_Z - 1) + S_MIN - N_Z + 1 - Z_MIN) / PER)
-        root, self._v = rows.root, rows.u * rows.anisotropy
-        self.spectra = [
-            ContrastSpectrum.of(
-                self.lin,
-                (k.rho / unit) ** 2 * (root * k.matrix(self._v, rows.additive) * root.T),
-            )
-            for k in self.kernels
-        ]
-        self.ratio = np.array([self.nominal + c.floor for c in self.spectra])
-        self.inverse = [1.0 / (c.lam + r[:, None]) for c, r in zip(self.spectra, self.ratio)]
-        self.logdet = np.array([-np.log(i).sum(1) for i in self.inverse])
-
-    @property
-    def rho(self) -> Array:
-        """Length scales, shape (R,)."""
-        return np.array([k.rho for k in self.kernels])
-
-    def errors_at(self, a: int, u: Array) -> LocalErrors:
-        """Errors of least squares in value and gradient at u, for length scale ``a``.
-
-        Parameters
-        ----------
-        a : int
-        u : array, shape (m,)
-            A displacement in scaled units, 0 for the centre. The value is left out where the fit
-            has no intercept.
-        """
-        rows, kernel, spectrum, lin = self.rows, self.kernels[a], self.spectra[a], self.lin
-        trend = np.eye(len(lin.back))
-        if rows.intercept:
-            trend[0, 1:] = u
-        local = kernel.local(u * rows.anisotropy, self._v, rows.additive)
-        power = (kernel.rho / self.unit) ** 2
-        by_u = np.concatenate([[1.0], rows.anisotropy])[:, None]
-        used = slice(int(not rows.intercept), None)
-        cross = (power * by_u * local.cross * rows.root.T)[used]
-        own = (power * by_u * local.own * by_u.T)[used, used]
-        mixed = trend @ lin.back @ (lin.q1.T @ cross.T)
-        return LocalErrors(
-            trend,
-            trend @ spectrum.gain - cross @ spectrum.t,
-            trend @ spectrum.cov0 @ trend.T - mixed - mixed.T + own,
-        )
-
-    def keep_only(self, keep: Mask) -> None:
-        """Forget the other length scales."""
-        self.kernels = tuple(k for k, kept in zip(self.kernels, keep) if kept)
-        self.ratio, self.logdet = self.ratio[keep], self.logdet[keep]
-        self.spectra = [c for c, kept in zip(self.spectra, keep) if kept]
-        self.inverse = [i for i, kept in zip(self.inverse, keep) if kept]
 
 
 class WoodburyFactor(NamedTuple):
@@ -429,7 +242,7 @@ class OutputPosteriors:
         ).swapaxes(0, 1)
         cov += np.matmul(parts.swapaxes(1, 2), parts)
         log_rho = mass @ np.repeat(np.log(self.grid.rho), states.keep.sum(1))
-        return PosteriorMoments(beta, cov, half, states.noise, log_rho, self._leave_one_out(states))
+        return PosteriorMoments(beta, cov, half, states.noise, log_rho)
 
     def _in_states(self, keep: Mask, u: Array) -> tuple[Array, Array, Array]:
         """Value and gradient at u (S, n, p), their shared covariance (S, p, p) at unit curvature,
@@ -460,8 +273,11 @@ class OutputPosteriors:
             covs.append(WIDER**2 * curvature + r[:, None, None] * (back @ back.T))
         return np.concatenate(betas), np.concatenate(covs), np.concatenate(wides)
 
-    def _leave_one_out(self, states: StateAverage) -> Array:
-        """alpha_a / (kappa sqrt(P_aa)), P the contrasts' precision, in the likeliest state."""
+    def leave_one_out(self, states: StateAverage) -> Array:
+        """Leave-one-out residuals (k, n) in their own standard deviations, in the likeliest state.
+
+        alpha_a / (kappa sqrt(P_aa)), P the contrasts' precision.
+        """
         grid, keep, mass, kappa2 = self.grid, states.keep, states.mass, states.kappa2
         out = np.zeros_like(self.y)
         rho_of, ratio_of = np.nonzero(keep)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradiator_np._typing import Array, Mask
 from gradiator_np.solvers._taylor.kernel import ADDITIVE, Kernel, kernel, kernel_gradient
-from gradiator_np.solvers._taylor.model import N_S, N_Z, PER, S_MIN, Z_MIN, SharedSamples
+from gradiator_np.solvers._taylor.spectrum import N_S, N_Z, PER, S_MIN, Z_MIN, SharedSamples
 
 #: Outputs count as at most so many observations of their common prior. With 3, intervals of
 #: outputs with one contrast each (k = 1.5 m) were twice as wide; errors are the same.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -13,15 +16,12 @@ from gradiator_np.solvers._taylor.kernel import (
     SquaredExponential,
 )
 from gradiator_np.solvers._taylor.model import (
-    N_S,
     NU,
     RHO,
     RHO_STATIONARY,
-    LengthScaleGrid,
     OutputPosteriors,
     PosteriorMoments,
-    SharedSamples,
-    factor_trend,
+    StateAverage,
 )
 from gradiator_np.solvers._taylor.prior import (
     empirical_bayes_prior,
@@ -29,9 +29,16 @@ from gradiator_np.solvers._taylor.prior import (
     length_weights,
     plausible_lengths,
 )
+from gradiator_np.solvers._taylor.spectrum import (
+    N_S,
+    LengthScaleGrid,
+    SharedSamples,
+    factor_trend,
+)
 
 #: Outputs that share their rows, and the covariances of those rows.
 OutputGroups = list[tuple[Index, LengthScaleGrid]]
+
 
 #: Outputs handled at a time, and outputs that the shared prior is learned from: bounds the memory.
 CHUNK = 64
@@ -45,6 +52,15 @@ CROWD = 0.7
 NOISY = 1e-2
 #: Samples that suffice to learn the anisotropy, and which length scales come into question.
 SUBSET = 150
+
+
+class OutputsInStates(NamedTuple):
+    """Some outputs of the same rows, and which states they are likely in."""
+
+    out: Index
+    rows: Index
+    outputs: OutputPosteriors
+    states: StateAverage
 
 
 def nearest(u: Array, limit: int, p: int) -> Index:
@@ -170,8 +186,32 @@ class TaylorProcess:
             rows = np.flatnonzero(self.mask[:, self.mask.sum(0).argmax()])
         return rows, np.flatnonzero(self.mask[rows].all(0))[: 4 * CHUNK]
 
-    def fit(self) -> tuple[PosteriorMoments, OutputGroups]:
-        """Posterior of all outputs, and groups of those that share their rows and weights."""
+    def fit(self) -> tuple[PosteriorMoments, Array, OutputGroups]:
+        """Posterior of all outputs at the centre, their leave-one-out residuals (k, n), and groups
+        of those that share their rows and weights."""
+        groups = self._groups()
+        moments, loo = self._empty_moments(), np.zeros(self.mask.shape)
+        for part in self._posteriors(groups):
+            moments.fill(part.out, part.outputs.moments(part.states, np.zeros(self.u.shape[1])))
+            loo[np.ix_(part.rows, part.out)] = part.outputs.leave_one_out(part.states)
+        return moments, loo, groups
+
+    def keep(self) -> None:
+        """Keep the posteriors of all outputs, for `at`."""
+        self._kept = list(self._posteriors(self._groups()))
+
+    def at(self, u: Array) -> PosteriorMoments:
+        """Posterior of value and gradient at the displacement u (m,), once `keep` was called."""
+        moments = self._empty_moments()
+        for part in self._kept:
+            moments.fill(part.out, part.outputs.moments(part.states, u))
+        return moments
+
+    def _empty_moments(self) -> PosteriorMoments:
+        n, p = self.y.shape[1], self.u.shape[1] + self.intercept
+        return PosteriorMoments(*(np.zeros(shape) for shape in ((n, p), (n, p, p), (n, p), n, n)))
+
+    def _groups(self) -> OutputGroups:
         shown = np.where(self.mask, self.w, 0.0)
         _, member = np.unique(shown, axis=1, return_inverse=True)
         groups, known = [], self.grids
@@ -183,13 +223,12 @@ class TaylorProcess:
             rows = np.flatnonzero(weights)
             self.grids[key] = known[key] if key in known else self._grid(rows, weights[rows])
             groups.append((out, self.grids[key]))
-        return self._average_states(groups), groups
+        return groups
 
-    def _average_states(self, groups: OutputGroups) -> PosteriorMoments:
+    def _posteriors(self, groups: OutputGroups) -> Iterator[OutputsInStates]:
         """Empirical Bayes and Bayesian model averaging: the prior of the states from some of the
-        outputs, then all outputs averaged over their states."""
-        n, p = self.y.shape[1], self.u.shape[1] + self.intercept
-        step = -(-n // CHUNK)
+        outputs, then all outputs with their states, some at a time."""
+        step = -(-self.y.shape[1] // CHUNK)
         rows = [np.flatnonzero(self.mask[:, out[0]]) for out, _ in groups]
         evaluated = [
             self._evaluated(grid, own, out[out % step == 0])
@@ -199,19 +238,13 @@ class TaylorProcess:
         together = np.concatenate([like for _, like in evaluated])
         prior = self._prior(together)
         self.plausible = plausible_lengths(together, prior)
-        shapes = (n, p), (n, p, p), (n, p), (n,), (n,), self.mask.shape
-        moments = PosteriorMoments(*(np.zeros(shape) for shape in shapes))
         for i, (out, grid) in enumerate(groups):
             for start in range(0, len(out), CHUNK):
                 part = out[start : start + CHUNK]
                 outputs, like = evaluated[i] if step == 1 else self._evaluated(grid, rows[i], part)
-                found = outputs.moments(outputs.averaged(prior, like), np.zeros(self.u.shape[1]))
-                for name in ("beta", "cov", "half", "noise", "log_rho"):
-                    getattr(moments, name)[part] = getattr(found, name)
-                moments.loo[np.ix_(rows[i], part)] = found.loo
-        return moments
+                yield OutputsInStates(part, rows[i], outputs, outputs.averaged(prior, like))
 
-    def drop_outliers(self, moments: PosteriorMoments, groups: OutputGroups) -> bool:
+    def drop_outliers(self, moments: PosteriorMoments, loo: Array, groups: OutputGroups) -> bool:
         """Mask entries whose externally studentised residual is too rare to be noise."""
         from scipy.special import stdtrit
 
@@ -220,7 +253,7 @@ class TaylorProcess:
             d = grid.dof
             if d < 4:
                 continue
-            z2 = np.minimum(np.square(moments.loo[:, out]), d - 1e-6)
+            z2 = np.minimum(np.square(loo[:, out]), d - 1e-6)
             t = np.sqrt(z2 * (d - 1) / (d - z2))
             # Many outliers pass for noise, far above most residuals. (Without noise it is curvature
             # that has such tails.)

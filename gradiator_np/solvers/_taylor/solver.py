@@ -17,8 +17,9 @@ from gradiator_np.solvers import _regression
 from gradiator_np.solvers._groups import join_batch
 from gradiator_np.solvers._regression import RegressionProblem
 from gradiator_np.solvers._solution import Solution, student_quantile
-from gradiator_np.solvers._taylor.model import N_S, PER, S_MIN, PosteriorMoments, TrendFactors
+from gradiator_np.solvers._taylor.model import PosteriorMoments
 from gradiator_np.solvers._taylor.process import OutputGroups, TaylorProcess, nearest
+from gradiator_np.solvers._taylor.spectrum import N_S, PER, S_MIN, TrendFactors
 
 #: Outliers hide smaller ones, so they are looked for again: each time those above half the worst.
 ROUNDS = 10
@@ -80,40 +81,97 @@ class Taylor:
         if jac0 is not None:
             df = df - np.matmul(dx, np.swapaxes(jac0, -1, -2))
         weights = np.broadcast_to(problem.output_weights, df.shape)
-        solve = _solve_complex if df.dtype.kind == "c" else _solve_real
         members = [
-            solve(self, dx[i], df[i], weights[i], problem.intercept, problem.noise)
+            FittedTaylor.of(
+                self, dx[i], df[i], weights[i], problem.intercept, problem.noise
+            ).solution()
             for i in np.ndindex(*problem.batch)
         ]
         solution = join_batch(members, problem.batch)
         return solution if jac0 is None else replace(solution, coef=solution.coef + jac0)
 
 
-def _solve_real(
-    opt: Taylor, dx: Array, df: Array, w: Array, intercept: bool, known: Array | None
-) -> Solution:
-    """One problem, real outputs; ``known`` is the noise that is given."""
-    m = dx.shape[1]
-    informative = (np.isfinite(df) & (w > 0)).any(1)
-    if informative.any() and not informative.all():
-        dx, df, w = dx[informative], df[informative], w[informative]
-    scale = _input_scale(opt, dx)
-    near = nearest(dx / scale, opt.max_samples, m + intercept)
-    near = _without_repeats(near, dx, df, w)
-    u, y, w = dx[near] / scale, df[near], w[near]
-    mask = np.isfinite(y) & (w > 0)
-    y = np.where(mask, y, 0.0)
-    offset, spread = _output_scale(y, mask, intercept)
-    noise, spread = _known_noise(known, spread)
-    process = TaylorProcess(u, (y - offset) / spread, w, mask, intercept, noise)
-    moments, groups = process.fit()
-    for _ in range(ROUNDS if opt.robust else 0):
-        if not process.drop_outliers(moments, groups):
-            break
-        moments, groups = process.fit()
-    if intercept:
-        moments = _extrapolated(moments, groups)
-    return _assemble(process, moments, groups, scale, offset, spread, known is not None)
+@dataclass(frozen=True, slots=True)
+class FittedTaylor:
+    """The model of one problem's outputs, fitted: value and Jacobian at the centre, and elsewhere.
+
+    Real and imaginary parts are outputs of their own, each with half of the noise's variance.
+
+    Attributes
+    ----------
+    process : TaylorProcess
+    groups : list of tuple
+        Outputs that share their rows.
+    moments : PosteriorMoments
+        At the centre.
+    scale : array, shape (m,)
+        Unit of the inputs.
+    offset, spread : array, shape (n,)
+        What was subtracted from outputs, and their unit.
+    noise_known, is_complex : bool
+    """
+
+    process: TaylorProcess
+    groups: OutputGroups
+    moments: PosteriorMoments
+    scale: Array
+    offset: Array
+    spread: Array
+    noise_known: bool
+    is_complex: bool
+
+    @classmethod
+    def of(
+        cls,
+        opt: Taylor,
+        dx: Array,
+        df: NDArray[Any],
+        w: Array,
+        intercept: bool,
+        known: Array | None,
+    ) -> FittedTaylor:
+        """Fit one problem; ``known`` is the noise that is given."""
+        m, is_complex = dx.shape[1], df.dtype.kind == "c"
+        if is_complex:
+            df, w = np.concatenate([df.real, df.imag], 1), np.concatenate([w, w], 1)
+            known = None if known is None else np.tile(known / np.sqrt(2.0), 2)
+        informative = (np.isfinite(df) & (w > 0)).any(1)
+        if informative.any() and not informative.all():
+            dx, df, w = dx[informative], df[informative], w[informative]
+        scale = _input_scale(opt, dx)
+        near = nearest(dx / scale, opt.max_samples, m + intercept)
+        near = _without_repeats(near, dx, df, w)
+        u, y, w = dx[near] / scale, df[near], w[near]
+        mask = np.isfinite(y) & (w > 0)
+        y = np.where(mask, y, 0.0)
+        offset, spread = _output_scale(y, mask, intercept)
+        noise, spread = _known_noise(known, spread)
+        process = TaylorProcess(u, (y - offset) / spread, w, mask, intercept, noise)
+        moments, loo, groups = process.fit()
+        for _ in range(ROUNDS if opt.robust else 0):
+            if not process.drop_outliers(moments, loo, groups):
+                break
+            moments, loo, groups = process.fit()
+        return cls(process, groups, moments, scale, offset, spread, known is not None, is_complex)
+
+    def keep(self) -> None:
+        """Keep what `at` needs: memory of k times n numbers and more."""
+        self.process.keep()
+
+    def solution(self) -> Solution:
+        """Value and Jacobian at the centre."""
+        return self._solution(self.moments, np.zeros(len(self.scale)))
+
+    def at(self, displacement: Array) -> Solution:
+        """Value and Jacobian at a displacement (m,) from the centre, once `keep` was called."""
+        u = displacement / self.scale
+        return self._solution(self.process.at(u), u)
+
+    def _solution(self, moments: PosteriorMoments, u: Array) -> Solution:
+        if self.process.intercept:
+            moments = _extrapolated(moments, self.groups, u)
+        solution = _assemble(self, moments, u)
+        return _join_parts(solution) if self.is_complex else solution
 
 
 def _without_repeats(rows: NDArray[np.intp], dx: Array, df: Array, w: Array) -> NDArray[np.intp]:
@@ -164,16 +222,10 @@ def _known_noise(noise: Array | None, spread: Array) -> tuple[NDArray[np.intp] |
     return index.astype(np.intp), np.where((index > 0) & (index < N_S - 1), on_grid, spread)
 
 
-def _assemble(
-    process: TaylorProcess,
-    moments: PosteriorMoments,
-    groups: OutputGroups,
-    scale: Array,
-    offset: Array,
-    spread: Array,
-    noise_known: bool,
-) -> Solution:
-    """Back to the caller's units, with status and message."""
+def _assemble(fitted: FittedTaylor, moments: PosteriorMoments, u: Array) -> Solution:
+    """Moments at u, back in the caller's units, with status and message."""
+    process, groups = fitted.process, fitted.groups
+    scale, offset, spread = fitted.scale, fitted.offset, fitted.spread
     n, m = len(spread), len(scale)
     inputs = slice(int(process.intercept), None)
     coef = moments.beta[:, inputs] * (spread[:, None] / scale)
@@ -197,18 +249,18 @@ def _assemble(
         b[np.abs(b) * scale[:, None] < 1e-10] = 0.0
         if b.shape[1]:
             null[out, :, : b.shape[1]] = b
-            if value_err is not None and np.abs(grid.lin.null[0]).max() > 1e-10:
+            if value_err is not None and np.abs(_row(u) @ grid.lin.null).max() > 1e-10:
                 value_err[out] = np.inf
             basis = np.linalg.svd(b, full_matrices=False)[0]
             coef[out] -= coef[out] @ basis @ basis.T
     y = np.where(process.mask, process.y * spread, 0.0)
-    fitted = process.u @ (coef * scale).T + (0.0 if value is None else value - offset)
+    plane = (process.u - u) @ (coef * scale).T + (0.0 if value is None else value - offset)
     count = np.maximum(process.mask.sum(0), 1)
-    residual = np.sqrt((np.square(y - fitted) * process.mask).sum(0) / count)
+    residual = np.sqrt((np.square(y - plane) * process.mask).sum(0) / count)
     lin = max((grid.lin for _, grid in groups), key=lambda one: one.rank)
     slope = coef * (scale / spread[:, None])
-    dof = np.full(n, np.inf) if noise_known else dof
-    status, message = _status(groups, process, slope, moments, dof)
+    dof = np.full(n, np.inf) if fitted.noise_known else dof
+    status, message = _status(fitted, slope, moments, dof, u)
     return Solution(
         coef,
         Covariance(noise, factor=factor, null=null if null.any() else None, per_output=True),
@@ -240,13 +292,10 @@ def _factor(corr: Array) -> Array:
 
 
 def _status(
-    groups: OutputGroups,
-    process: TaylorProcess,
-    slope: Array,
-    moments: PosteriorMoments,
-    dof: Array,
+    fitted: FittedTaylor, slope: Array, moments: PosteriorMoments, dof: Array, u: Array
 ) -> tuple[Status, str]:
     """Status and message; ``slope`` in scaled units, ``dof`` infinite where noise was given."""
+    groups, process = fitted.groups, fitted.process
     n, p = len(slope), process.u.shape[1] + process.intercept
     short = [(len(out), grid.lin.rank) for out, grid in groups if grid.lin.rank < p]
     if short:
@@ -256,7 +305,7 @@ def _status(
             f"the samples{which} determine {min(rank for _, rank in short)} of {p} coefficients "
             "(inputs and value); add samples that differ in the other directions"
         )
-    if process.intercept and any(_hidden_extrapolation(grid.lin) > 1.001 for _, grid in groups):
+    if process.intercept and any(_hidden_extrapolation(grid.lin, u) > 1.001 for _, grid in groups):
         return Status.EXTRAPOLATION, (
             "x lies farther from the middle of the samples than any of them (error bars are wider "
             "for it); add samples around x"
@@ -302,14 +351,19 @@ def _of_all(count: int, dof: Array) -> Array:
     return np.asarray(student_quantile(1 - 0.025 / count, dof) / student_quantile(0.975, dof))
 
 
-def _hidden_extrapolation(lin: TrendFactors) -> float:
-    """Hidden extrapolation: the leverage of x over the largest of a sample."""
+def _row(u: Array) -> Array:
+    """The row of the design matrix, with intercept, at u."""
+    return np.concatenate([[1.0], u])
+
+
+def _hidden_extrapolation(lin: TrendFactors, u: Array) -> float:
+    """Hidden extrapolation: the leverage of u over the largest of a sample."""
     most = np.square(lin.q1).sum(1).max(initial=0.0)
-    return float(np.square(lin.back[0]).sum() / most) if most > 0 else 1.0
+    return float(np.square(_row(u) @ lin.back).sum() / most) if most > 0 else 1.0
 
 
-def _extrapolated(moments: PosteriorMoments, groups: OutputGroups) -> PosteriorMoments:
-    """Wider bars where x lies outside of the samples.
+def _extrapolated(moments: PosteriorMoments, groups: OutputGroups, u: Array) -> PosteriorMoments:
+    """Wider bars where u lies outside of the samples.
 
     The random series is that about x, and the samples determine the less of it the farther away
     they are. At leverages 3 and 13 times the largest of a sample (3 samples an input), intervals
@@ -317,7 +371,7 @@ def _extrapolated(moments: PosteriorMoments, groups: OutputGroups) -> PosteriorM
     """
     wider = np.ones(len(moments.noise))
     for out, grid in groups:
-        wider[out] = max(1.0, _hidden_extrapolation(grid.lin)) ** 0.25
+        wider[out] = max(1.0, _hidden_extrapolation(grid.lin, u)) ** 0.25
     return replace(
         moments,
         cov=moments.cov * np.square(wider)[:, None, None],
@@ -325,15 +379,9 @@ def _extrapolated(moments: PosteriorMoments, groups: OutputGroups) -> PosteriorM
     )
 
 
-def _solve_complex(
-    opt: Taylor, dx: Array, df: NDArray[Any], w: Array, intercept: bool, known: Array | None
-) -> Solution:
-    """Real and imaginary parts as outputs of their own, each with half of the noise's variance."""
-    n = df.shape[1]
-    both = None if known is None else np.tile(known / np.sqrt(2.0), 2)
-    s = _solve_real(
-        opt, dx, np.concatenate([df.real, df.imag], 1), np.concatenate([w, w], 1), intercept, both
-    )
+def _join_parts(s: Solution) -> Solution:
+    """Complex outputs of their real and imaginary parts."""
+    n = len(s.coef) // 2
     assert s.cov.factor is not None
     assert s.interval_factor is not None
     scale = np.hypot(s.cov.scale[:n], s.cov.scale[n:])
