@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from gradiator_np._operators import JacobianOperator
     from gradiator_np._propagation import Propagation, Sensitivities, propagate, sensitivities
     from gradiator_np._recurrence import Recurrence, StepCounts
+    from gradiator_np._sampled import SampledFunction
     from gradiator_np._streaming import StreamingJacobian
     from gradiator_np.solvers._operator_norm.consistent import ConsistentSet
 
@@ -81,6 +82,7 @@ _ON_USE = {
     "Propagation": "_propagation",
     "Recurrence": "_recurrence",
     "Reuse": "_differentiable",
+    "SampledFunction": "_sampled",
     "ScipyObjective": "_calibration",
     "Sensitivities": "_propagation",
     "StageCosts": "_chain",
@@ -146,6 +148,7 @@ __all__ = [
     "Reuse",
     "Run",
     "SampleError",
+    "SampledFunction",
     "Samples",
     "ScipyObjective",
     "Sensitivities",
