@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Reuse,
         gradiator,
     )
+    from gradiator_np._graph import Graph, LinearizedGraph
     from gradiator_np._operators import JacobianOperator
     from gradiator_np._propagation import Propagation, Sensitivities, propagate, sensitivities
     from gradiator_np._recurrence import Recurrence, StepCounts
@@ -71,11 +72,13 @@ _ON_USE = {
     "DifferentiablePoint": "_differentiable",
     "FitReport": "_calibration",
     "Gradiator": "_differentiable",
+    "Graph": "_graph",
     "JacobianCheck": "_diagnose",
     "JacobianOperator": "_operators",
     "LeastSquares": "_calibration",
     "LeastSquaresResult": "_calibration",
     "LinearizedChain": "_chain",
+    "LinearizedGraph": "_graph",
     "NoiseEstimate": "_diagnose",
     "Operation": "_chain",
     "Prediction": "_calibration",
@@ -129,6 +132,7 @@ __all__ = [
     "Frame",
     "Gradiator",
     "GradiatorWarning",
+    "Graph",
     "JacobianCheck",
     "JacobianEstimate",
     "JacobianEstimator",
@@ -138,6 +142,7 @@ __all__ = [
     "LeastSquaresResult",
     "Linearization",
     "LinearizedChain",
+    "LinearizedGraph",
     "NoiseEstimate",
     "Operation",
     "Prediction",
