@@ -456,3 +456,35 @@ def test_second_order_from_pullbacks_alone(system):
 def test_bad_input_says_what_to_do(system, call, message):
     with pytest.raises(ValueError, match=message):
         call(system)
+
+
+def test_recorded_states_are_pulled_back_through_without_a_run():
+    step = gradiator(
+        lambda x, theta, i: theta * np.sin(x),
+        lambda a, v: (v * a[1] * np.cos(a[0]), v * np.sin(a[0])),
+    )
+    x0, theta = np.array([0.3, 1.1]), np.array([0.9, 1.2])
+    runs = [
+        Recurrence(step, 6, observe=lambda x, i: x, loss=lambda p, i: float(p @ p)) for _ in "ab"
+    ]
+    states = runs[0](x0, theta)
+    want = runs[0].value_and_gradient(x0, theta)
+    got = runs[1].value_and_gradient(None, theta, states=states)
+    # The same products in the same order; losses and observations are estimated alike.
+    assert got[0] == want[0]
+    for a, b in zip(got[1], want[1]):
+        np.testing.assert_array_equal(a, b)
+    assert runs[1].counts.forward == runs[1].nfev == 0
+    assert runs[1].counts.pullback == 6
+    final = Recurrence(step, 6)
+    v = np.array([1.0, -2.0])
+    for a, b in zip(final.vjp(None, theta, v, states=states), final.vjp(x0, theta, v)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_recorded_states_that_do_not_fit_are_told():
+    recurrence = Recurrence(lambda x, theta, i: x * theta, 3)
+    with pytest.raises(ValueError, match=r"expected \(4, ...\)"):
+        recurrence.vjp(None, [1.0], [1.0], states=np.ones((3, 1)))
+    with pytest.raises(ValueError, match="another state than x0"):
+        recurrence.vjp([2.0], [1.0], [1.0], states=np.ones((4, 1)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
-from gradiator_np._differentiable.function import Gradiator, exact_nested_vjp
-from gradiator_np._differentiable.point import Argnums, DifferentiablePoint
+from gradiator_np._differentiable.function import exact_nested_vjp
+from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._options import GradiatorOptions, takes
+from gradiator_np._recurrence.parts import array, given_loss, part, with_tangents
 from gradiator_np._recurrence.revolve import sweep
 
 Cotangent = Callable[[Any, int], Any]
@@ -111,9 +112,9 @@ class Recurrence:
         self.n_steps = checks.integer(n_steps, "n_steps", 0)
         most = max(self.n_steps, 1) if checkpoints is None else checkpoints
         self.checkpoints = checks.integer(most, "checkpoints (the initial state is one)")
-        self.step = _part(step, (0, 1), estimation_options)
-        self.observe = None if observe is None else _part(observe, 0, estimation_options)
-        self.loss = None if loss is None else _part(loss, 0, estimation_options)
+        self.step = part(step, (0, 1), estimation_options)
+        self.observe = None if observe is None else part(observe, 0, estimation_options)
+        self.loss = None if loss is None else part(loss, 0, estimation_options)
         self.counts = StepCounts()
 
     def __repr__(self) -> str:
@@ -131,14 +132,14 @@ class Recurrence:
     def run(self, x0: Any, theta: Any) -> Any:
         """Observations, shape (N + 1, *p.shape), or the final state where nothing is observed."""
         if self.observe is None:
-            return self._advance(_array(x0), theta, 0, self.n_steps)
+            return self._advance(array(x0), theta, 0, self.n_steps)
         return np.stack([self._observed(x, i) for i, x in self._states(x0, theta)])
 
     __call__ = run
 
     def value(self, x0: Any, theta: Any) -> float:
         """The sum of the losses."""
-        loss = _given(self.loss)
+        loss = given_loss(self.loss)
         return float(sum(loss.fun(self._observed(x, i), i) for i, x in self._states(x0, theta)))
 
     def jvp(self, x0: Any, theta: Any, u: Any = None, w: Any = None) -> Any:
@@ -155,27 +156,45 @@ class Recurrence:
                 out.append(DifferentiablePoint(self.observe, (x, i)).pushforward(xi))
         return np.stack(out) if out else xi
 
-    def vjp(self, x0: Any, theta: Any, v: Any) -> tuple[Any, Any]:
-        """Cotangents of x0 and theta for a cotangent v of the shape of ``run`` (no conjugate)."""
-        x0, v = _array(x0), _array(v)
+    def vjp(self, x0: Any, theta: Any, v: Any, *, states: Any = None) -> tuple[Any, Any]:
+        """Cotangents of x0 and theta for a cotangent v of the shape of ``run`` (no conjugate).
+
+        Parameters
+        ----------
+        states : array_like, shape (N + 1, *x.shape), optional
+            The states, where they were recorded: none is run then, and ``x0`` may be None.
+        """
+        states = self._recorded(states, x0)
+        x0, v = array(x0 if states is None else states[0]), array(v)
         if self.observe is None:
             if v.shape != x0.shape:
                 raise ValueError(f"v has shape {v.shape}, expected {x0.shape}, that of the state")
-            return self._adjoint(x0, theta, None, v)
+            return self._adjoint(x0, theta, None, v, states)
         if v.shape[:1] != (self.n_steps + 1,):
             raise ValueError(
                 f"v has shape {v.shape}, expected ({self.n_steps + 1}, ...): a cotangent for the "
                 f"observation of each state from 0 to {self.n_steps}"
             )
-        return self._adjoint(x0, theta, lambda x, i: self._pull_observation(x, i, v[i]))
+        return self._adjoint(
+            x0, theta, lambda x, i: self._pull_observation(x, i, v[i]), states=states
+        )
 
-    def gradient(self, x0: Any, theta: Any) -> tuple[Any, Any]:
-        """Gradient of the summed losses by x0 and by theta."""
-        return self.value_and_gradient(x0, theta)[1]
+    def gradient(self, x0: Any, theta: Any, *, states: Any = None) -> tuple[Any, Any]:
+        """Gradient of the summed losses by x0 and by theta; ``states`` as in `vjp`."""
+        return self.value_and_gradient(x0, theta, states=states)[1]
 
-    def value_and_gradient(self, x0: Any, theta: Any) -> tuple[float, tuple[Any, Any]]:
-        """The summed losses and their gradient by x0 and by theta, in one sweep back."""
-        loss = _given(self.loss)
+    def value_and_gradient(
+        self, x0: Any, theta: Any, *, states: Any = None
+    ) -> tuple[float, tuple[Any, Any]]:
+        """The summed losses and their gradient by x0 and by theta, in one sweep back.
+
+        Parameters
+        ----------
+        states : array_like, shape (N + 1, *x.shape), optional
+            The states, where they were recorded: none is run then, and ``x0`` may be None.
+        """
+        loss = given_loss(self.loss)
+        states = self._recorded(states, x0)
         total = 0.0
 
         def cotangent(x: Any, i: int) -> Any:
@@ -184,7 +203,8 @@ class Recurrence:
             total += float(at.value)
             return self._pull_observation(x, i, at.pullback(1.0))
 
-        gradient = self._adjoint(_array(x0), theta, cotangent)
+        x0 = array(x0 if states is None else states[0])
+        gradient = self._adjoint(x0, theta, cotangent, states=states)
         return total, gradient
 
     def hvp(self, x0: Any, theta: Any, u: Any = None, w: Any = None) -> tuple[Any, Any]:
@@ -192,8 +212,8 @@ class Recurrence:
 
         Steps, observations and losses need a ``grad_fun``; see ``Gradiator.nested_vjp``.
         """
-        loss = _given(self.loss)
-        x0, theta, u, w = _with_tangents(x0, theta, u, w)
+        loss = given_loss(self.loss)
+        x0, theta, u, w = with_tangents(x0, theta, u, w)
         lam: Any = None
         mu: Any = None
         g_theta = np.zeros(theta.shape)
@@ -252,9 +272,9 @@ class Recurrence:
             A direction in theta.
         """
         _, g_theta = self._adjoint(
-            _array(x0), theta, lambda x, i: self._pull_observation(x, i, beta(phi, i))
+            array(x0), theta, lambda x, i: self._pull_observation(x, i, beta(phi, i))
         )
-        return np.sum(g_theta * _array(f))
+        return np.sum(g_theta * array(f))
 
     def functional_gradient(
         self,
@@ -278,7 +298,7 @@ class Recurrence:
         -------
         array, shape of phi
         """
-        b = _part(beta, 0, self.step.options)
+        b = part(beta, 0, self.step.options)
         checks.choice(by, ("jvp", "nested"), "by")
         total: Any = 0.0
         for i, x, xi in self._tangents(x0, theta, None, f, nested=by == "nested"):
@@ -294,8 +314,27 @@ class Recurrence:
 
     # -- sweeps --------------------------------------------------------------------------------
 
+    def _recorded(self, states: Any, x0: Any) -> NDArray[Any] | None:
+        """States that were recorded, checked."""
+        if states is None:
+            return None
+        recorded = checks.numeric(states, "states")
+        if recorded.shape[:1] != (self.n_steps + 1,):
+            raise ValueError(
+                f"states has shape {recorded.shape}, expected ({self.n_steps + 1}, ...): the states "
+                f"from 0 to {self.n_steps}"
+            )
+        if x0 is not None and not np.array_equal(recorded[0], array(x0)):
+            raise ValueError("states begins with another state than x0; give x0 = None, or states")
+        return recorded
+
     def _adjoint(
-        self, x0: Any, theta: Any, cotangent: Cotangent | None, final: Any = None
+        self,
+        x0: Any,
+        theta: Any,
+        cotangent: Cotangent | None,
+        final: Any = None,
+        states: NDArray[Any] | None = None,
     ) -> tuple[Any, Any]:
         """Pull back through all steps; ``cotangent(x, i)`` is what state i gets by itself."""
         lam = final
@@ -312,20 +351,27 @@ class Recurrence:
 
         if self.n_steps == 0 and cotangent is not None:
             return cotangent(x0, 0), g_theta
-        sweep(
-            self.n_steps, self.checkpoints, x0, lambda x, i, j: self._advance(x, theta, i, j), pull
-        )
+        if states is None:
+            sweep(
+                self.n_steps, self.checkpoints, x0,
+                lambda x, i, j: self._advance(x, theta, i, j), pull,
+            )  # fmt: skip
+        else:
+            if cotangent is not None:
+                lam = cotangent(states[-1], self.n_steps)
+            for i in reversed(range(self.n_steps)):
+                pull(states[i], i)
         return lam, g_theta
 
     def _states(self, x0: Any, theta: Any) -> Any:
-        x = _array(x0)
+        x = array(x0)
         yield 0, x
         for i in range(self.n_steps):
             x = self._advance(x, theta, i, i + 1)
             yield i + 1, x
 
     def _tangents(self, x0: Any, theta: Any, u: Any, w: Any, nested: bool = False) -> Any:
-        x, theta, xi, w = _with_tangents(x0, theta, u, w)
+        x, theta, xi, w = with_tangents(x0, theta, u, w)
         yield 0, x, xi
         for i in range(self.n_steps):
             if nested:
@@ -386,30 +432,3 @@ class Recurrence:
         if self.observe is None:
             return beta
         return DifferentiablePoint(self.observe, (x, i)).pullback(beta)
-
-
-def _with_tangents(x0: Any, theta: Any, u: Any, w: Any) -> tuple[Any, Any, Any, Any]:
-    x0, theta = _array(x0), _array(theta)
-    u = np.zeros(x0.shape) if u is None else _array(u)
-    w = np.zeros(theta.shape) if w is None else _array(w)
-    for a, b, name in ((u, x0, "x0"), (w, theta, "theta")):
-        if a.shape != b.shape:
-            raise ValueError(f"a tangent has shape {a.shape}, expected {b.shape}, that of {name}")
-    return x0, theta, u, w
-
-
-def _given(loss: Gradiator | None) -> Gradiator:
-    if loss is None:
-        raise ValueError("there is no loss: give Recurrence(..., loss=), or use vjp")
-    return loss
-
-
-def _part(fun: Callable[..., Any], argnums: Argnums, options: Mapping[str, Any]) -> Gradiator:
-    """A step, an observation or a loss, differentiable by what the recurrence differentiates by."""
-    if not isinstance(fun, Gradiator):
-        return Gradiator(fun, argnums=argnums, options=options)
-    return fun.replace(argnums=argnums, options={**options, **fun.options})
-
-
-def _array(value: Any) -> NDArray[Any]:
-    return checks.numeric(value, "a state, parameter or direction")
