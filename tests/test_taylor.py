@@ -11,7 +11,7 @@ from scipy import integrate, linalg, optimize, stats
 from gradiator_np._status import Status
 from gradiator_np.kernels.taylor import mixture_interval, state_likelihood
 from gradiator_np.solvers._taylor import kernel as taylor_kernel
-from gradiator_np.solvers._taylor import model, spectrum
+from gradiator_np.solvers._taylor import model, slope_powers, spectrum
 from gradiator_np.solvers._taylor import prior as taylor_prior
 from gradiator_np.solvers._taylor.process import nearest
 from gradiator_np.solvers._taylor.solver import Taylor
@@ -76,7 +76,7 @@ def along_slope(outputs, i):
     grid = outputs.grid
     contrasts = [c.t.T @ outputs.y for c in grid.spectra]
     quad = np.stack([np.square(t).T @ g.T for t, g in zip(contrasts, grid.inverse)], 1)
-    slope = outputs._slopes(contrasts, quad)[:, i]
+    slope = outputs._slopes(contrasts, quad)[int(grid.rows.intercept) :, i]
     return grid.rows.u @ slope / np.linalg.norm(slope / grid.rows.anisotropy)
 
 
@@ -107,7 +107,7 @@ def test_one_state_is_generalised_least_squares(intercept, weighted, monkeypatch
     loo = outputs.leave_one_out(alone)
     for i in range(2):
         t = along_slope(outputs, i) / rho
-        weight = model.ALIGNED * 3 * (3 + 5) / 2 * rho**2
+        weight = slope_powers.ALIGNED * 3 * (3 + 5) / 2 * rho**2
         s = shared + weight * (np.outer(t, t) ** 2 / 2 + np.outer(t, t) ** 3 / 6)
         dense = np.linalg.inv(x.T @ np.linalg.solve(s, x))
         # Two routes through the inverse of s: rounding times its condition number.
@@ -143,7 +143,7 @@ def joint_covariance(kernel, rows, points, slopes):
     if kernel.is_series:
         size = np.linalg.norm(slopes / rows.anisotropy)
         t = points @ slopes / (size * kernel.rho)
-        weight = model.ALIGNED * 3 * (3 + 5) / 2 * kernel.rho**2
+        weight = slope_powers.ALIGNED * 3 * (3 + 5) / 2 * kernel.rho**2
         out = out + weight * (np.outer(t, t) ** 2 / 2 + np.outer(t, t) ** 3 / 6)
     return out
 
@@ -170,7 +170,7 @@ def test_value_and_gradient_elsewhere_are_universal_kriging(which, intercept, mo
     if not intercept:
         take, trend = take[1:], np.eye(3)
     for i in range(2):
-        slopes = outputs._directions[:, i]
+        slopes = outputs._powers.directions[:, i]
         whole = joint_covariance(kernel, rows, np.vstack([u, steps]), slopes)
         s = whole[:12, :12] + r * np.diag(1 / w)
         cross, own = take @ whole[12:, :12], take @ whole[12:, 12:] @ take.T
@@ -196,7 +196,9 @@ def test_rows_repeated_weigh_as_much_as_their_number(monkeypatch):
     split = y[many].copy()
     split[:4] += np.array([1.0, -1.0, 2.0, -2.0])[:, None]
     # The scatter of the four tells the likeliest state, and with it the slope, not the state here.
-    monkeypatch.setattr(model.OutputPosteriors, "_slopes", lambda *_: np.array([[1.0], [-0.5]]))
+    monkeypatch.setattr(
+        model.OutputPosteriors, "_slopes", lambda *_: np.array([[0.0], [1.0], [-0.5]])
+    )
     once, more = outputs_of(u, y, w), outputs_of(u[many], split)
     keep = one_state(once, 1, 56)
     at = np.array([0.3, -0.2])
@@ -465,7 +467,7 @@ def test_curvature_along_the_slope_is_found_with_few_samples(monkeypatch):
         return np.median(out)
 
     aligned = errors()
-    monkeypatch.setattr(model, "ALIGNED", 0.0)
+    monkeypatch.setattr(slope_powers, "ALIGNED", 0.0)
     assert aligned < 0.5 * errors()
 
 

@@ -321,8 +321,8 @@ class Recurrence:
         recorded = checks.numeric(states, "states")
         if recorded.shape[:1] != (self.n_steps + 1,):
             raise ValueError(
-                f"states has shape {recorded.shape}, expected ({self.n_steps + 1}, ...): the states "
-                f"from 0 to {self.n_steps}"
+                f"states has shape {recorded.shape}, expected ({self.n_steps + 1}, ...): the "
+                f"states from 0 to {self.n_steps}"
             )
         if x0 is not None and not np.array_equal(recorded[0], array(x0)):
             raise ValueError("states begins with another state than x0; give x0 = None, or states")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from math import factorial
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +36,6 @@ NU = 18.0
 RHO = 10.0 ** np.array([0.0, 0.5, 1.0, 1.5, 2.0])
 #: Those of a stationary process: 0.32, 0.56, 1, 1.8.
 RHO_STATIONARY = 10.0 ** np.array([-0.5, -0.25, 0.0, 0.25])
-#: Variance of the part along the slope, in units of what all directions have by themselves,
-#: m (m + 5) / 2: of 54 functions, the median has 0.4 of its curvature in the direction of its
-#: slope, where a random one would have 0.07. With it the error is 0.65 to 0.8 of that without
-#: (displacements of 3 %, 3 samples an input), and 0.8 to 0.9 (30 %); 0.1 to 1 do nearly as well.
-ALIGNED = 2.0 / 3.0
 #: Standard deviations of curvature rest on one estimate of the anisotropy, of the slopes and on one
 #: family of kernels: measured. Those of noise do not.
 WIDER = 1.2
@@ -130,9 +124,11 @@ class OutputPosteriors:
         self.y = grid.rows.root * y
         contrasts = [c.t.T @ self.y for c in grid.spectra]
         quad = np.stack([np.square(t).T @ i.T for t, i in zip(contrasts, grid.inverse)], 1)
-        powers = self._powers(self._slopes(contrasts, quad))
+        self._powers = grid.rows.slope_powers(self._slopes(contrasts, quad))
         #: The outputs and their slopes' powers: (k, 3 n) for each rho, then as contrasts.
-        self.columns = [np.hstack([self.y, *self._scaled(powers, k)]) for k in grid.kernels]
+        self.columns = [
+            np.hstack([self.y, *self._scaled(self._powers.columns, k)]) for k in grid.kernels
+        ]
         self.contrasts = [
             np.hstack([t, c.t.T @ columns[:, n:]])
             for t, c, columns in zip(contrasts, grid.spectra, self.columns)
@@ -150,43 +146,18 @@ class OutputPosteriors:
         self.quad, self.logdet = quad, logdet
 
     def _slopes(self, contrasts: list[Array], quad: Array) -> Array:
-        """Slopes (m, n) in the likeliest state of each output, shared terms alone."""
+        """Coefficients (p, n) in the likeliest state of each output, shared terms alone."""
         grid, lin = self.grid, self.grid.lin
         score = grid.logdet + grid.dof * np.log(np.maximum(quad, np.finfo(float).tiny))
         best = score.reshape(len(score), -1).argmin(1)
         rho_of, ratio_of = np.divmod(best, score.shape[2])
         beta = lin.back @ (lin.q1.T @ self.y)
-        center = np.zeros(grid.rows.u.shape[1])
+        center = np.zeros(grid.rows.n_inputs)
         for a in np.unique(rho_of):
             mine = np.flatnonzero(rho_of == a)
             weighted = grid.inverse[a][ratio_of[mine]].T * contrasts[a][:, mine]
             beta[:, mine] -= grid.errors_at(a, center).gain @ weighted
-        return np.asarray(beta[int(grid.rows.intercept) :])
-
-    def _powers(self, slopes: Array) -> tuple[Array, Array]:
-        """Square and cube of the displacement along each slope, (k, n) each, in units of v."""
-        rows = self.grid.rows
-        size = np.linalg.norm(slopes / rows.anisotropy[:, None], axis=0)
-        self._directions = slopes / np.where(size > 0, size, np.inf)
-        along = rows.u @ self._directions
-        square, cube = (root * along**p for p, root in self._weights.items())
-        return rows.root * square, rows.root * cube
-
-    @property
-    def _weights(self) -> dict[int, float]:
-        """Standard deviations of the powers along the slope."""
-        m = self.grid.rows.u.shape[1]
-        weight = ALIGNED * m * (m + 5) / 2
-        return {p: float(np.sqrt(weight / factorial(p))) for p in (2, 3)}
-
-    def _powers_at(self, u: Array, kernel: Kernel) -> Array:
-        """Value, if it is fitted, and gradient of both powers at u, shape (p, 2 n)."""
-        along = u @ self._directions
-        both = tuple(
-            root * np.vstack([along**p, p * along ** (p - 1) * self._directions])
-            for p, root in self._weights.items()
-        )
-        return np.hstack(self._scaled(both, kernel))[int(not self.grid.rows.intercept) :]
+        return np.asarray(beta)
 
     def _scaled(self, powers: Sequence[Array], kernel: Kernel) -> tuple[Array, Array]:
         """The powers beside a kernel, zero beside one that is no series: they grow without bound.
@@ -256,7 +227,7 @@ class OutputPosteriors:
             errors = grid.errors_at(a, u)
             start = errors.trend @ (lin.back @ (lin.q1.T @ self.columns[a]))
             # The powers are known functions: what least squares misses of them counts.
-            start[:, n:] -= self._powers_at(u, grid.kernels[a])
+            start[:, n:] -= np.hstack(self._scaled(self._powers.at(u), grid.kernels[a]))
             r = grid.ratio[a][kept]
             scaled = errors.gain * grid.inverse[a][kept][:, None, :]
             shift = scaled.reshape(len(r) * p, grid.dof) @ self.contrasts[a]

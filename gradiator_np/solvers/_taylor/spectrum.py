@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
-from gradiator_np.solvers._taylor.kernel import Kernel
+from gradiator_np.solvers._taylor.kernel import Kernel, LocalCovariance
+from gradiator_np.solvers._taylor.slope_powers import NoPowers, SlopePowers
 
 #: Grid points a decade of amplitudes.
 PER = 4
@@ -60,6 +61,33 @@ def factor_trend(x: Array, tol: float = 1e-11, contrasts: bool = True) -> TrendF
     return TrendFactors(q[:, :rank], z, back, null, rank, cond)
 
 
+class Rows(Protocol):
+    """What samples are to the model: a linear trend, and the process that they saw."""
+
+    @property
+    def root(self) -> Array:
+        """Roots of the weights, shape (k, 1)."""
+
+    @property
+    def n_inputs(self) -> int:
+        """m."""
+
+    def linear(self, contrasts: bool) -> TrendFactors:
+        """Factors of the weighted design matrix; see `factor_trend`."""
+
+    def covariance(self, kernel: Kernel) -> Array:
+        """Of the process between the samples, weighted as these, shape (k, k)."""
+
+    def trend_at(self, u: Array) -> Array:
+        """What is predicted at u of the coefficients, shape (p, p)."""
+
+    def local(self, kernel: Kernel, u: Array) -> LocalCovariance:
+        """Of what is predicted of the process at u, with the samples."""
+
+    def slope_powers(self, coefficients: Array) -> SlopePowers | NoPowers:
+        """Curvature along the slopes among the coefficients (p, n)."""
+
+
 @dataclass(frozen=True, slots=True)
 class SharedSamples:
     """Samples that some outputs share, with what the kernel takes them for.
@@ -93,6 +121,38 @@ class SharedSamples:
         x = np.hstack([np.ones((len(self.u), 1)), self.u]) if self.intercept else self.u
         return factor_trend(self.root * x, contrasts=contrasts)
 
+    @property
+    def n_inputs(self) -> int:
+        """m."""
+        return self.u.shape[1]
+
+    def covariance(self, kernel: Kernel) -> Array:
+        """Of the process between the samples, weighted as these, shape (k, k)."""
+        return np.asarray(
+            self.root * kernel.matrix(self.u * self.anisotropy, self.additive) * self.root.T
+        )
+
+    def trend_at(self, u: Array) -> Array:
+        """Value and gradient at u of the coefficients, shape (p, p)."""
+        trend = np.eye(self.n_inputs + self.intercept)
+        if self.intercept:
+            trend[0, 1:] = u
+        return trend
+
+    def local(self, kernel: Kernel, u: Array) -> LocalCovariance:
+        """Of value, if it is fitted, and gradient of the process at u, with the samples."""
+        local = kernel.local(u * self.anisotropy, self.u * self.anisotropy, self.additive)
+        by_u = np.concatenate([[1.0], self.anisotropy])[:, None]
+        used = slice(int(not self.intercept), None)
+        return LocalCovariance(
+            (by_u * local.cross * self.root.T)[used], (by_u * local.own * by_u.T)[used, used]
+        )
+
+    def slope_powers(self, coefficients: Array) -> SlopePowers:
+        """Curvature along the slopes among the coefficients (p, n)."""
+        slopes = coefficients[int(self.intercept) :]
+        return SlopePowers.of(self.u, self.root, self.anisotropy, slopes, self.intercept)
+
 
 @dataclass(frozen=True, slots=True)
 class ContrastSpectrum:
@@ -101,7 +161,6 @@ class ContrastSpectrum:
     lam: Array  # (d,) eigenvalues of K among the contrasts
     t: Array  # (k, d) contrasts
     gain: Array  # (p, d) covariance of the least-squares coefficients with each contrast
-    reach: Array  # (p, k) covariance of the least-squares coefficients with the samples
     cov0: Array  # (p, p) covariance of the least-squares coefficients at unit curvature
     floor: float  # rounding of K, as a noise-to-curvature ratio
 
@@ -123,8 +182,7 @@ class ContrastSpectrum:
         cov0 = lin.back @ within @ lin.back.T
         top = max(float(lam[-1]), 0.0) if d else float(np.trace(cov0))
         floor = max(8 * EPS * top, np.finfo(float).tiny)
-        reach = lin.back @ kq.T
-        return cls(np.maximum(lam, 0.0), t, reach @ t, reach, cov0, floor)
+        return cls(np.maximum(lam, 0.0), t, lin.back @ (kq.T @ t), cov0, floor)
 
 
 class LocalErrors(NamedTuple):
@@ -140,25 +198,21 @@ class LengthScaleGrid:
 
     Parameters
     ----------
-    rows : SharedSamples
+    rows : Rows
     kernels : sequence of Kernel
         One for each length scale, which are in the units of u.
     unit : float
         Typical |u|: amplitudes are rho / unit times the spread of the output.
     """
 
-    def __init__(self, rows: SharedSamples, kernels: Sequence[Kernel], unit: float) -> None:
+    def __init__(self, rows: Rows, kernels: Sequence[Kernel], unit: float) -> None:
         self.rows, self.kernels, self.unit = rows, tuple(kernels), unit
         self.lin = rows.linear(contrasts=False)
-        self.dof = len(rows.u) - self.lin.rank
+        self.dof = len(rows.root) - self.lin.rank
         # Column c = s + Z - 1 - z of the noise-to-curvature ratio.
         self.nominal = 10.0 ** (2.0 * (np.arange(N_S + N_Z - 1) + S_MIN - N_Z + 1 - Z_MIN) / PER)
-        root, self._v = rows.root, rows.u * rows.anisotropy
         self.spectra = [
-            ContrastSpectrum.of(
-                self.lin,
-                (k.rho / unit) ** 2 * (root * k.matrix(self._v, rows.additive) * root.T),
-            )
+            ContrastSpectrum.of(self.lin, (k.rho / unit) ** 2 * rows.covariance(k))
             for k in self.kernels
         ]
         self.ratio = np.array([self.nominal + c.floor for c in self.spectra])
@@ -171,7 +225,7 @@ class LengthScaleGrid:
         return np.array([k.rho for k in self.kernels])
 
     def errors_at(self, a: int, u: Array) -> LocalErrors:
-        """Errors of least squares in value and gradient at u, for length scale ``a``.
+        """Errors of least squares in what is predicted at u, for length scale ``a``.
 
         Parameters
         ----------
@@ -180,16 +234,11 @@ class LengthScaleGrid:
             A displacement in scaled units, 0 for the centre. The value is left out where the fit
             has no intercept.
         """
-        rows, kernel, spectrum, lin = self.rows, self.kernels[a], self.spectra[a], self.lin
-        trend = np.eye(len(lin.back))
-        if rows.intercept:
-            trend[0, 1:] = u
-        local = kernel.local(u * rows.anisotropy, self._v, rows.additive)
-        power = (kernel.rho / self.unit) ** 2
-        by_u = np.concatenate([[1.0], rows.anisotropy])[:, None]
-        used = slice(int(not rows.intercept), None)
-        cross = (power * by_u * local.cross * rows.root.T)[used]
-        own = (power * by_u * local.own * by_u.T)[used, used]
+        spectrum, lin = self.spectra[a], self.lin
+        local = self.rows.local(self.kernels[a], u)
+        power = (self.kernels[a].rho / self.unit) ** 2
+        cross, own = power * local.cross, power * local.own
+        trend = self.rows.trend_at(u)
         mixed = trend @ lin.back @ (lin.q1.T @ cross.T)
         return LocalErrors(
             trend,
