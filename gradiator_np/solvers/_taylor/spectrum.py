@@ -124,7 +124,7 @@ class SharedSamples:
     @property
     def n_inputs(self) -> int:
         """m."""
-        return self.u.shape[1]
+        return int(self.u.shape[1])
 
     def covariance(self, kernel: Kernel) -> Array:
         """Of the process between the samples, weighted as these, shape (k, k)."""
