@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from gradiator_np import _checks as checks
 from gradiator_np._differentiable import Gradiator
 from gradiator_np._results import Frame, JacobianEstimate
-from gradiator_np._sample_set import SampleSet
-from gradiator_np._sample_store import SampleStore
+from gradiator_np._sampled.logs import Log, Model, ProductLog, RunLog
 from gradiator_np._samples import SampleError, Samples
 from gradiator_np._status import Status, warn
+from gradiator_np._structure import Layout
 from gradiator_np._typing import Array, Index
-from gradiator_np.solvers._taylor.solver import FittedTaylor, Taylor
 
 #: A fit is made anew where one of the nearest samples is not in it; these many times m + 1 of them.
 NEAREST = 2
@@ -28,7 +27,7 @@ GROWTH = 1.25
 class _LocalFit:
     """A fit about one point, of the samples nearest to it."""
 
-    model: FittedTaylor
+    model: Model
     center: Array
     rows: Index
     known: int  # samples there were
@@ -102,31 +101,84 @@ class SampledFunction:
         y_like: Any = None,
         max_samples: int = 400,
     ) -> None:
-        names = ("points", "values", "y_like")
-        self._shapes = x_like, y_like
-        given = SampleSet.of(points, values, x=x_like, y=y_like, names=names)
-        if given.batch:
-            raise ValueError(
-                f"points hold batches {given.batch} of samples; give one function's at a time"
-            )
-        self.x_layout, self.y_layout = given.x, given.y
-        self.noise = None if noise is None else checks.noise(noise, given.y)
-        if self.noise is not None and not self.noise.all():
-            raise ValueError("noise must be positive; leave it out (None) to find it with the fit")
-        m = given.x.size
-        self.max_samples = checks.integer(max_samples, "max_samples", m + 2)
-        self._x_scale = None if x_scale is None else checks.positive(x_scale, given.x, "x_scale")
-        scale = self._x_scale
-        if scale is None:
-            scale = np.median(np.abs(given.dx - np.median(given.dx, axis=0)), axis=0)
-            scale = np.where(scale > 0, scale, 1.0)
-        self._store = SampleStore(np.broadcast_to(scale, (m,)))
-        self._store.add(given.dx, given.df)
+        log = RunLog(
+            points, values, noise=noise, x_scale=x_scale, x_like=x_like, y_like=y_like
+        )  # fmt: skip
+        self._begin(log, max_samples)
+
+    @classmethod
+    def from_products(
+        cls,
+        x: Any,
+        dx: Any,
+        v: Any,
+        products: ArrayLike,
+        *,
+        noise: float | None = None,
+        x_scale: Any = None,
+        x_like: Any = None,
+        y_like: Any = None,
+        max_samples: int = 400,
+    ) -> SampledFunction:
+        """A function of which only products are known, at points that vary.
+
+        Parameters
+        ----------
+        x, dx : array_like, shape (k, m), or dict
+            Where each difference began, and its displacement.
+        v : array_like, shape (k, n), or dict
+            Cotangents, in 1/y.
+        products : array_like, shape (k,)
+            ``v_k . (f(x_k + dx_k) - f(x_k))``; nan where it failed.
+        noise : float, optional
+            Standard deviation of one product.
+        x_scale, x_like, y_like, max_samples
+            As for the class; ``y_like`` shows the shape of one cotangent.
+
+        Returns
+        -------
+        SampledFunction
+            It knows no value of f, and its Jacobian only where there are n times m products at
+            least. All outputs share one process, up to their sizes. Errors of the rows of J are
+            correlated, which ``vjp_stderr`` of an estimate leaves out.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from gradiator_np import SampledFunction
+        >>> rng = np.random.default_rng(0)
+        >>> f = lambda x: np.stack([np.exp(x[:, 0]) * x[:, 1], np.sin(x[:, 1])], -1)
+        >>> x, dx = rng.uniform(-1, 1, (150, 2)), rng.uniform(-0.1, 0.1, (150, 2))
+        >>> v = rng.normal(size=(150, 2))
+        >>> log = SampledFunction.from_products(x, dx, v, ((f(x + dx) - f(x)) * v).sum(1))
+        >>> log.vjp([0.2, 0.5], [1.0, 0.0]).round(2)
+        array([0.61, 1.22])
+        """
+        log = ProductLog(
+            x, dx, v, products, noise=noise, x_scale=x_scale, x_like=x_like, y_like=y_like
+        )  # fmt: skip
+        out = cls.__new__(cls)
+        out._begin(log, max_samples)
+        return out
+
+    def _begin(self, log: Log, max_samples: int) -> None:
+        self._log = log
+        self.max_samples = checks.integer(max_samples, "max_samples", log.x_layout.size + 2)
         self._fit: _LocalFit | None = None
         self._latest: tuple[Array, JacobianEstimate] | None = None
 
+    @property
+    def x_layout(self) -> Layout:
+        """How one input lies in a flat vector of m numbers."""
+        return self._log.x_layout
+
+    @property
+    def y_layout(self) -> Layout:
+        """How one output lies in a flat vector of n numbers."""
+        return self._log.y_layout
+
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self._log.store)
 
     def __repr__(self) -> str:
         fitted = "not fitted yet" if self._fit is None else f"fit of {len(self._fit.rows)}"
@@ -136,31 +188,29 @@ class SampledFunction:
         )
 
     @property
-    def samples(self) -> Samples:
-        """A copy of all samples."""
-        return self._store.samples
+    def samples(self) -> Samples | None:
+        """A copy of all runs; None where only products are known."""
+        return self._log.record(np.arange(len(self)))
 
-    def add(self, points: Any, values: Any) -> None:
-        """More samples of the same function, as they come: one, or several on a leading axis.
+    def add(self, *samples: Any) -> None:
+        """More samples of the same function, as they come: ``add(points, values)``, or
+        ``add(x, dx, v, products)`` where only products are known; one, or several on a leading
+        axis.
 
         The fit that there is goes on serving, until some of them are among the nearest to the
         point asked for, or they are a quarter as many as it rests on.
         """
-        names, like = ("points", "values", "y_like"), self._shapes
-        if self.x_layout.same(points):
-            points = self.x_layout.flatten(points)[None]
-            values, like = self.y_layout.flatten(values)[None], (None, None)
-        given = SampleSet.of(points, values, x=like[0], y=like[1], names=names)
-        if given.batch:
-            raise ValueError("points hold batches of samples; give one function's at a time")
-        self._store.add(given.dx, given.df)
+        self._log.add(*samples)
         self._latest = None
 
     # -- at a point ------------------------------------------------------------------------------
 
     def __call__(self, x: Any) -> Any:
         """The fitted value at x, shape of y."""
-        return self.estimate(x).y
+        estimate = self.estimate(x)
+        if estimate.solution.value is None:
+            raise SampleError("products alone tell no value of f, only its derivatives", None)
+        return estimate.y
 
     def estimate(self, x: Any) -> JacobianEstimate:
         """Value and Jacobian at x with their error bars; nothing is run.
@@ -184,7 +234,7 @@ class SampledFunction:
             Frame(self.x_layout, self.y_layout, flat, solution.value),
             "given samples",
             n_samples=len(fit.rows),
-            _record=Samples(self._store.points[fit.rows], self._store.values[fit.rows]),
+            _record=self._log.record(fit.rows),
         )
         self._latest = flat.copy(), estimate
         if solution.status.doubtful:
@@ -231,17 +281,12 @@ class SampledFunction:
 
     def _serving(self, x: Array) -> _LocalFit:
         """A fit that holds the samples nearest to x."""
-        store, fit = self._store, self._fit
-        if fit is not None and len(store) <= GROWTH * max(fit.known, 1):
+        store, fit = self._log.store, self._fit
+        if fit is not None and len(store) <= GROWTH * fit.known:
             near = store.nearest(x, NEAREST * (len(x) + 1))
             if np.isin(near, fit.rows).all():
                 return fit
         rows = store.nearest(x, self.max_samples)
-        values: NDArray[Any] = store.values[rows]
-        model = FittedTaylor.of(
-            Taylor(x_scale=self._x_scale, max_samples=self.max_samples),
-            store.points[rows] - x, values, np.ones(values.shape), True, self.noise,
-        )  # fmt: skip
-        model.keep()
+        model = self._log.model(rows, x, self.max_samples)
         self._fit = _LocalFit(model, x.copy(), np.sort(rows), len(store))
         return self._fit

@@ -81,10 +81,23 @@ def nearest(u: Array, limit: int, p: int) -> Index:
     return np.asarray(order[size <= 8.0 * size[core - 1]])
 
 
-def _spacing(u: Array) -> float:
+def spacing(u: Array) -> float:
     """Median distance of a sample to the nearest other one; infinite for one sample."""
     nearest_two, _ = cKDTree(u).query(u, 2)
     return float(np.median(nearest_two[:, 1]))
+
+
+def kernels_of(radius: float, farthest: float, apart: float) -> tuple[Kernel, ...]:
+    """Length scales that come into question, for samples of this median and largest distance from
+    the centre, and this one from each other."""
+    # exp(25) at the farthest sample: a smaller rho would leave it without weight anyway.
+    series = np.unique(np.maximum(radius * RHO, farthest / 5.0))
+    # What changes before the next sample is reached cannot be told from noise.
+    stationary = [rho for rho in radius * RHO_STATIONARY if rho > apart]
+    return (
+        *(SquaredExponential(float(rho)) for rho in stationary),
+        *(RandomTaylor(float(rho)) for rho in series),
+    )
 
 
 class TaylorProcess:
@@ -121,18 +134,7 @@ class TaylorProcess:
         size = np.linalg.norm(u, axis=1)
         moved = size[size > 0]
         self.radius = float(np.median(moved)) if moved.size else 1.0
-        # exp(25) at the farthest sample: a smaller rho would leave it without weight anyway.
-        series = np.unique(np.maximum(self.radius * RHO, moved.max(initial=0.0) / 5.0))
-        # What changes before the next sample is reached cannot be told from noise.
-        apart = _spacing(u)
-        self.lengths: tuple[Kernel, ...] = (
-            *(
-                SquaredExponential(float(rho))
-                for rho in self.radius * RHO_STATIONARY
-                if rho > apart
-            ),
-            *(RandomTaylor(float(rho)) for rho in series),
-        )
+        self.lengths = kernels_of(self.radius, float(moved.max(initial=0.0)), spacing(u))
         self._learn_kernel()
 
     def _grid(self, rows: Index, weights: Array) -> LengthScaleGrid:

@@ -138,14 +138,14 @@ class FittedTaylor:
         informative = (np.isfinite(df) & (w > 0)).any(1)
         if informative.any() and not informative.all():
             dx, df, w = dx[informative], df[informative], w[informative]
-        scale = _input_scale(opt, dx)
+        scale = input_scale(opt.x_scale, dx)
         near = nearest(dx / scale, opt.max_samples, m + intercept)
         near = _without_repeats(near, dx, df, w)
         u, y, w = dx[near] / scale, df[near], w[near]
         mask = np.isfinite(y) & (w > 0)
         y = np.where(mask, y, 0.0)
         offset, spread = _output_scale(y, mask, intercept)
-        noise, spread = _known_noise(known, spread)
+        noise, spread = noise_on_grid(known, spread)
         process = TaylorProcess(u, (y - offset) / spread, w, mask, intercept, noise)
         moments, loo, groups = process.fit()
         for _ in range(ROUNDS if opt.robust else 0):
@@ -187,11 +187,11 @@ def _without_repeats(rows: NDArray[np.intp], dx: Array, df: Array, w: Array) -> 
     return np.asarray(rows[np.sort(first)])
 
 
-def _input_scale(opt: Taylor, dx: Array) -> Array:
-    """Unit of each input; 1 where the input was never moved."""
+def input_scale(x_scale: ArrayLike | None, dx: Array) -> Array:
+    """Unit of each input, by default the median displacement; 1 where the input was never moved."""
     m = dx.shape[1]
-    if opt.x_scale is not None:
-        scale = np.broadcast_to(checks.numeric(opt.x_scale, "x_scale"), (m,))
+    if x_scale is not None:
+        scale = np.broadcast_to(checks.numeric(x_scale, "x_scale"), (m,))
         if not (np.isfinite(scale) & (scale > 0)).all():
             raise ValueError(f"x_scale must be positive and finite, got {scale}")
         return scale
@@ -211,7 +211,7 @@ def _output_scale(y: Array, mask: Mask, intercept: bool) -> tuple[Array, Array]:
     return offset, np.maximum(spread, least)
 
 
-def _known_noise(noise: Array | None, spread: Array) -> tuple[NDArray[np.intp] | None, Array]:
+def noise_on_grid(noise: Array | None, spread: Array) -> tuple[NDArray[np.intp] | None, Array]:
     """Grid index of a noise that is known, and output units in which it lies on the grid."""
     if noise is None:
         return None, spread
@@ -237,7 +237,7 @@ def _assemble(fitted: FittedTaylor, moments: PosteriorMoments, u: Array) -> Solu
     corr[:, np.arange(m), np.arange(m)] = 1.0 + 1e-9  # rounding must not spoil the factor
     noise = spread * np.maximum(moments.noise, np.finfo(float).tiny)
     unit = (sd / np.maximum(moments.noise, np.finfo(float).tiny)[:, None])[:, :, None]
-    factor = unit / scale[:, None] * _factor(corr)
+    factor = unit / scale[:, None] * correlation_factor(corr)
     known = var > 0
     factor_half = np.where(known, moments.half[:, inputs] / sd, 1.96)
     q = max(grid.lin.null.shape[1] for _, grid in groups)
@@ -280,7 +280,7 @@ def _assemble(fitted: FittedTaylor, moments: PosteriorMoments, u: Array) -> Solu
     )
 
 
-def _factor(corr: Array) -> Array:
+def correlation_factor(corr: Array) -> Array:
     """Square-root factors of correlation matrices (n, m, m)."""
     try:
         factor = np.asarray(np.linalg.cholesky(corr))
@@ -305,7 +305,7 @@ def _status(
             f"the samples{which} determine {min(rank for _, rank in short)} of {p} coefficients "
             "(inputs and value); add samples that differ in the other directions"
         )
-    if process.intercept and any(_hidden_extrapolation(grid.lin, u) > 1.001 for _, grid in groups):
+    if process.intercept and any(hidden_extrapolation(grid.lin, u) > 1.001 for _, grid in groups):
         return Status.EXTRAPOLATION, (
             "x lies farther from the middle of the samples than any of them (error bars are wider "
             "for it); add samples around x"
@@ -356,7 +356,7 @@ def _row(u: Array) -> Array:
     return np.concatenate([[1.0], u])
 
 
-def _hidden_extrapolation(lin: TrendFactors, u: Array) -> float:
+def hidden_extrapolation(lin: TrendFactors, u: Array) -> float:
     """Hidden extrapolation: the leverage of u over the largest of a sample."""
     most = np.square(lin.q1).sum(1).max(initial=0.0)
     return float(np.square(_row(u) @ lin.back).sum() / most) if most > 0 else 1.0
@@ -371,7 +371,7 @@ def _extrapolated(moments: PosteriorMoments, groups: OutputGroups, u: Array) -> 
     """
     wider = np.ones(len(moments.noise))
     for out, grid in groups:
-        wider[out] = max(1.0, _hidden_extrapolation(grid.lin, u)) ** 0.25
+        wider[out] = max(1.0, hidden_extrapolation(grid.lin, u)) ** 0.25
     return replace(
         moments,
         cov=moments.cov * np.square(wider)[:, None, None],
