@@ -51,7 +51,8 @@ class Profile:
         Of the parameter.
     low, high : float
         Ends of the interval; -inf or inf where the sum of squares does not rise enough however far
-        the parameter goes, the bound where it stops there, nan where conditional fits failed.
+        the parameter goes, as far as bounds and constraints let it where it stops there, nan where
+        conditional fits failed.
     confidence_level : float
     value : array, shape (k,)
         Values of the parameter, ascending, that of the fit among them.
@@ -99,18 +100,18 @@ class Profiler:
     covariance : array, shape (m, m)
     sum_of_squares, variance : float
         At the estimate; of a residual, in the same unit.
-    low, high : array, shape (m,)
-        Bounds.
+    extent : callable
+        ``extent(j)``: how far parameter j may go.
     fit : callable
-        ``fit(start, j)``: a `ConditionalFit` with parameter j where ``start`` has it.
+        ``fit(start, j)``: a `ConditionalFit` with parameter j where ``start`` has it, the others
+        from there or from what is next to it.
     """
 
     x: Array
     covariance: Array
     sum_of_squares: float
     variance: float
-    low: Array
-    high: Array
+    extent: Callable[[int], tuple[float, float]]
     fit: Callable[[Array, int], ConditionalFit]
 
     def profile(self, j: int, name: str, level: float, quantile: float) -> Profile:
@@ -144,14 +145,14 @@ class _Side:
         self.distance, self.t, self.x = [0.0], [0.0], [of.x]
         self.end, self.message, self.nfev = np.nan, "", 0
         self._of, self._j, self._sign, self._quantile = of, j, sign, quantile
-        bound = float(of.low[j] if sign < 0 else of.high[j])
-        self._room = sign * (bound - float(of.x[j]))
+        self._bound = of.extent(j)[0 if sign < 0 else 1]
+        self._room = sign * (self._bound - float(of.x[j]))
         self._outside = np.inf  # the least distance that is known to be too far
 
     def _value(self, distance: float) -> float:
         """Of the parameter; the bound itself where that is as far."""
         if distance >= self._room:
-            return float((self._of.low if self._sign < 0 else self._of.high)[self._j])
+            return self._bound
         return float(self._of.x[self._j] + self._sign * distance)
 
     def search(self) -> None:
@@ -203,7 +204,7 @@ class _Side:
             along = (x - self.x[inside[-2]]) / (near - self.distance[inside[-2]])
         found: list[ConditionalFit] = []
         for share in (1.0, 0.0):
-            start = np.clip(x + share * along * (distance - near), of.low, of.high)
+            start = x + share * along * (distance - near)
             start[j] = value
             found.append(of.fit(start, j))
             self.nfev += found[-1].nfev
