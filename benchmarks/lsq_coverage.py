@@ -7,8 +7,10 @@ with Gaussian errors: the share of parameters whose 95 % interval holds the trut
 curve_fit with exact runs, runs a fit, the median share of the noise of the runs in a bar, and fits
 without success. Sigma known; sigma found from the residuals;
 sigma wrong by 2 with HC3; errors that differ between data tenfold with HC3; runs that are noisy at
-1e-4 of the data; 5 % of the data off by 20 sigma with a robust loss. Then profile intervals beside
-Gaussian ones where the model is strongly bent.
+1e-4 of the data; 5 % of the data off by 20 sigma with a robust loss. Then forecasts at three
+times, of the model and of new observations, whose runs have the noise of those of the fit; with the
+median of their standard errors over those of exact slopes. Then profile intervals beside Gaussian
+ones where the model is strongly bent.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import curve_fit
+from scipy.optimize._numdiff import approx_derivative
 from scipy.special import stdtrit
 
 from benchmarks._common import quick, table, write
@@ -147,6 +151,59 @@ def coverage(row: Row, fits: int, sets: int, seed: int) -> list[Any]:
     return [np.mean(held), np.mean(theirs), np.mean(runs), np.nanmedian(width), int(failed)]
 
 
+#: Forecasts: errors of the data known or found, and the noise of a run as a share of them.
+FORECASTS = {
+    "forecasts, sigma known": (True, 0.0),
+    "forecasts, sigma unknown": (False, 0.0),
+    "forecasts, runs noisy at sigma / 20": (False, 0.05),
+    "forecasts, runs noisy at sigma / 5": (False, 0.2),
+}
+
+
+def noisy(
+    model: Callable[[np.ndarray], np.ndarray], noise: float, rng: np.random.Generator
+) -> Callable[[np.ndarray], np.ndarray]:
+    def run(x: np.ndarray) -> np.ndarray:
+        value = model(x)
+        return value + noise * rng.standard_normal(value.shape)
+
+    return run
+
+
+def forecasts(known: bool, share: float, fits: int, sets: int, seed: int) -> list[Any]:
+    """Bands of the model at a tenth, the middle and 1.3 times the end of its times."""
+    held, new, runs, wide = [], [], [], []
+    for k in range(fits):
+        rng = np.random.default_rng([seed, k])
+        p = drawn(rng)
+        at, noise = np.array([0.1, 0.5, 1.3]) * p.t[-1], share * p.sigma
+        options = {"sigma": p.sigma, "absolute_sigma": True} if known else {}
+        sigma = p.sigma if known else "residuals"
+        later = partial(on_vector, p.model, at)
+        exact = later(p.truth)
+        for _ in range(sets):
+            misfit = partial(on_vector, p.model, p.t, less=data_of(p, Row({}), rng))
+            r = least_squares(noisy(misfit, noise, rng), p.start, **options)
+            found = r.predict(noisy(later, noise, rng), sigma=sigma)
+            low, high = found.confidence_interval()
+            held += ((low <= exact) & (exact <= high)).tolist()
+            low, high = found.prediction_interval()
+            value = exact + p.sigma * rng.standard_normal(at.size)
+            new += ((low <= value) & (value <= high)).tolist()
+            runs.append(found.nfev)
+            jac = approx_derivative(later, r.x, method="3-point")
+            bar = np.sqrt(np.einsum("ij,jk,ik->i", jac, r.cov, jac) + noise**2)
+            wide += (found.stderr / bar).tolist()
+    endless = int(np.isinf(wide).sum())
+    return [np.mean(held), np.mean(new), np.mean(runs), *np.quantile(wide, [0.5, 0.9]), endless]
+
+
+def on_vector(
+    model: Callable[..., Any], t: np.ndarray, x: np.ndarray, less: Any = 0.0
+) -> np.ndarray:
+    return np.asarray(model(t, *x) - less)
+
+
 def profiles(name: str, sets: int, seed: int) -> list[Any]:
     """Of the first parameter."""
     model, truth, t, sigma = BENT[name]
@@ -186,6 +243,14 @@ def main() -> None:
     results["coverage"] = rows
     print(table(["95 % intervals", "held", "curve_fit", "runs a fit", "runs' share", "no success"],
                 rows))  # fmt: skip
+    bands = []
+    for name, (known, share) in FORECASTS.items():
+        if only in name:
+            bands.append([name, *forecasts(known, share, fits, sets, seed)])
+            print(*bands[-1], flush=True, file=sys.stderr)
+    results["forecasts"] = bands
+    print(table(["95 % bands", "held", "new values", "runs a forecast", "bar / exact slopes",
+                 "its 90 % quantile", "endless"], bands))  # fmt: skip
     bent = []
     for name in BENT:
         if only in name:

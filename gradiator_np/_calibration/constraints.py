@@ -209,7 +209,7 @@ def reduced(rows: Rows, x0: Array, scale: Array, fixed: Any) -> Coordinates:
     Raises
     ------
     ValueError
-        Where equalities tie fixed parameters only.
+        Where equalities tie fixed parameters only, or leave nothing to fit.
     """
     a, b = rows.matrix[rows.equal], rows.low[rows.equal]
     m = len(x0)
@@ -222,6 +222,11 @@ def reduced(rows: Rows, x0: Array, scale: Array, fixed: Any) -> Coordinates:
     rank = int((size > TOLERANCE * max(size[0], 1e-300)).sum())
     if rank == 0:
         raise ValueError("constraints tie only fixed parameters: leave them out")
+    if rank == m:
+        raise ValueError(
+            "equality constraints determine every parameter, so there is nothing to fit: leave "
+            "one of them out"
+        )
     dependent = np.sort(pivots[:rank])
     independent = np.setdiff1d(np.arange(m), dependent).astype(np.intp)
     base, basis = np.zeros(m), np.zeros((m, len(independent)))
@@ -235,7 +240,10 @@ def reduced(rows: Rows, x0: Array, scale: Array, fixed: Any) -> Coordinates:
 def half_spaces(
     rows: Rows, coordinates: Coordinates, low: Array, high: Array
 ) -> tuple[Array, Array]:
-    """Inequalities G z <= h: of the rows, and of the bounds of dependent parameters."""
+    """Inequalities G z <= h: of the rows, and of the bounds of dependent parameters.
+
+    Those of fixed parameters only hold wherever x0 does.
+    """
     free = ~rows.equal
     dependent = np.setdiff1d(np.arange(len(low)), coordinates.independent)
     matrix = np.vstack([rows.matrix[free], np.eye(len(low))[dependent]])
@@ -247,7 +255,9 @@ def half_spaces(
     lines = matrix @ coordinates.basis
     g = np.vstack([lines, -lines])
     h = np.concatenate([upper - offset, offset - lower])
-    return g[np.isfinite(h)], h[np.isfinite(h)]
+    kept = coordinates.independent
+    used = np.isfinite(h) & g[:, low[kept] < high[kept]].any(axis=1)
+    return g[used], h[used]
 
 
 def least_distance(g: Array, h: Array) -> Array | None:

@@ -34,6 +34,11 @@ LEAST_STEP = checks.EPS ** (1 / 3)
 #: their range. Of a solver at rtol 1e-4 standard errors of 240 forecasts were off by 0.4 at most
 #: with steps of any size (lack_of_fit), by 0.13 with this (and by that in ``stderr_error``).
 WIDE_STEP = 0.1
+#: The unit of that design, in conditional standard errors: where runs of the forecast scatter, by
+#: a fifth of the errors of the data here, it goes as far as half of it. (With 1 standard errors of
+#: 160 forecasts were 1.1 to 2.5 times those of exact slopes, their 90 % quantiles 2.3 to 5; with 4
+#: and 8 1.0 to 1.3 and 1.0 to 1.1. Without noise steps are as short as before.)
+RANGE = 8.0
 #: Draws that are made for one within the bounds, at most.
 MOST_DRAWS = 1000
 
@@ -154,7 +159,7 @@ def _differentiated(
     free, like_x = record.free, record.x_layout.unflatten
     low, high = np.where(free, record.low, record.x), np.where(free, record.high, record.x)
     unit = np.maximum(unit, LEAST_STEP * size)
-    own: dict[str, Any] = {"x_scale": like_x(unit), "bounds": (like_x(low), like_x(high))}
+    own: dict[str, Any] = {"x_scale": like_x(RANGE * unit), "bounds": (like_x(low), like_x(high))}
     if options.keys().isdisjoint(("method", "rel_step", "abs_step", "min_step")):
         own["min_step"] = like_x(WIDE_STEP * unit)
     return jacobian(forecast, like_x(record.x.copy()), **{**own, **options})

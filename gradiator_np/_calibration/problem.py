@@ -255,6 +255,11 @@ def _prior(mean: Any, std: Any, cov: Any, layout: Layout) -> Prior | None:
     matrix, m = checks.float_array(cov, 2, "prior_cov"), layout.size
     if matrix.shape != (m, m):
         raise ValueError(f"prior_cov has shape {matrix.shape}, expected {(m, m)}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(
+            "prior_cov must be finite; where nothing is known of a parameter give prior_std, inf "
+            "for it"
+        )
     if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):
         raise ValueError("prior_cov is not symmetric")
     size = np.sqrt(np.abs(np.diagonal(matrix)))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from gradiator_np._text import number
 from gradiator_np._typing import Array
@@ -69,6 +70,19 @@ class Profile:
     References
     ----------
     Bates and Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, ch. 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gradiator_np import least_squares
+    >>> t, y = np.linspace(0.3, 4, 8), np.array([0.45, 0.95, 0.97, 1.21, 1.35, 1.15, 1.48, 1.35])
+    >>> fit = least_squares(lambda x: x[0] * (1 - np.exp(-x[1] * t)) - y, [1.0, 1.0])
+    >>> profile = fit.profile(1)
+    >>> round(profile.low, 2), round(profile.high, 2)
+    (0.72, 2.13)
+    >>> value, rise = profile.curve()  # ready to plot; profile.value and .rise are the fits
+    >>> value.shape, bool(rise.min() < 1e-3)
+    ((200,), True)
     """
 
     name: str
@@ -80,6 +94,31 @@ class Profile:
     x: Array
     nfev: int
     message: str
+
+    @property
+    def rise(self) -> Array:
+        """Of the least sum of squares above its minimum, in variances of a residual: t^2, (k,).
+
+        Of chi-squared where ``sigma`` is the error of the data.
+        """
+        return np.square(self.t)
+
+    def curve(self, count: int = 200) -> tuple[Array, Array]:
+        """Values of the parameter (count,), evenly between the outermost fits, and the rise there.
+
+        By the monotone cubic interpolant of the profile t, which is nearly straight.
+
+        Raises
+        ------
+        ValueError
+            Where there is no conditional fit.
+        """
+        if len(self.value) < 2:
+            raise ValueError(
+                f"no conditional fit has succeeded: {self.message or 'x at its limit'}"
+            )
+        value = np.linspace(self.value[0], self.value[-1], count)
+        return value, np.square(PchipInterpolator(self.value, self.t)(value))
 
     def __repr__(self) -> str:
         best = float(self.value[self.t == 0][0])

@@ -206,8 +206,9 @@ class LeastSquaresResult(OptimizeResult):
             parameters. Each takes a run.
         **options : Options
 
-            By default ``x_scale`` are the standard errors of each parameter where the others are
-            known, ``min_step`` a tenth of them, and ``bounds`` those of the fit.
+            By default ``x_scale`` is 8 standard errors of each parameter where the others are
+            known: runs that scatter are made up to 4 of them away. ``min_step`` is a tenth of one,
+            and ``bounds`` are those of the fit.
 
         Returns
         -------
