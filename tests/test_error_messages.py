@@ -236,7 +236,8 @@ MISTAKES = {
     "sigma of 0": (lambda: least_squares(fun, X, sigma=0.0), ValueError, "sigma must be positive"),
     "sigma of another shape": (
         lambda: least_squares(fun, X, sigma=[1.0]), ValueError, "one for each residual"),
-    "sigma of a fit below 0": (lambda: least_squares(fun, X, sigma=-1), ValueError, "positive and finite"),
+    "sigma of a fit below 0": (
+        lambda: least_squares(fun, X, sigma=-1), ValueError, "positive and finite"),
     "sigma of nan": (lambda: least_squares(fun, X, sigma=np.nan), ValueError, "positive and fin"),
     "one sigma of 0": (
         lambda: least_squares(fun, X, sigma=[1.0, 0.0, 1.0]), ValueError, "do not count out of"),

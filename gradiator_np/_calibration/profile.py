@@ -11,8 +11,9 @@ from scipy.interpolate import PchipInterpolator
 from gradiator_np._text import number
 from gradiator_np._typing import Array
 
-#: A profile t this close to the wanted quantile, relative to it, ends the search for an end, which
-#: is interpolated from there.
+#: A fit this close to where t is to have the quantile, by the line through its neighbours, relative
+#: to the distance from the estimate, ends the search for an end. (By t itself ends were off by a
+#: quarter of a standard error where t levels off.)
 NEAR = 0.02
 #: Conditional fits on one side at most.
 MOST_FITS = 12
@@ -215,8 +216,8 @@ class _Side:
             self._take(distance, found)
             if self.message.startswith("a lower"):
                 return
-            if any(abs(t - self._quantile) <= NEAR * self._quantile for t in self.t):
-                self.end = self._value(self._crossing())
+            if len(self.t) > 1 and self._is_near(crossing := self._crossing()):
+                self.end = self._value(crossing)
                 return
             if self._levels_off:
                 break
@@ -315,6 +316,10 @@ class _Side:
         a, b = max(above - 1, 0), max(above, 1)
         slope = (t[b] - t[a]) / (distance[b] - distance[a])
         return float(distance[a] + (self._quantile - t[a]) / slope) if slope > 0 else np.inf
+
+    def _is_near(self, crossing: float) -> bool:
+        """Whether a fit is next to where t has the quantile."""
+        return any(abs(distance - crossing) <= NEAR * crossing for distance in self.distance[1:])
 
     def _next(self) -> float:
         """A distance at which t is nearer to the quantile."""
