@@ -10,7 +10,9 @@ sigma wrong by 2 with HC3; errors that differ between data tenfold with HC3; run
 1e-4 of the data; 5 % of the data off by 20 sigma with a robust loss. Then forecasts at three
 times, of the model and of new observations, whose runs have the noise of those of the fit; with the
 median of their standard errors over those of exact slopes. Then profile intervals beside Gaussian
-ones where the model is strongly bent.
+ones where the model is strongly bent. Last, in closed form, two parameters of a linear model next
+to a limit that holds them: intervals by the law within the limit, with the limit as an equality,
+and without it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from scipy.special import stdtrit
 
 from benchmarks._common import quick, table, write
 from gradiator_np import least_squares
+from gradiator_np._calibration.held import slack_square
 
 FAMILIES: dict[str, tuple[Callable[..., Any], list[tuple[float, float]], float]] = {
     "decay": (lambda t, a, b: a * np.exp(-b * t), [(1, 5), (0.3, 2)], 3.0),
@@ -228,6 +231,35 @@ def profiles(name: str, sets: int, seed: int) -> list[Any]:
     return [np.mean(gauss), np.mean(profile), np.mean(runs), int(unknown)]
 
 
+def next_to_a_limit(inside: float, sets: int, seed: int) -> list[Any]:
+    """Least and largest share of 95 % intervals that hold, and the widest over the narrowest bars.
+
+    Over correlations of 0, 0.7 and 0.95 and limits of one parameter, of the sum and the difference;
+    the truth so many standard errors of the limit inside. Bars: medians where the limit holds.
+    """
+    rng = np.random.default_rng([seed, int(10 * inside)])
+    held: dict[str, list[float]] = {}
+    bars: dict[str, list[float]] = {}
+    for rho in (0.0, 0.7, 0.95):
+        cov = np.array([[1.0, rho], [rho, 1.0]])
+        for row in np.array([[1.0, 0.0], [1.0, 1.0], [1.0, -1.0]]):
+            along = cov @ row / np.sqrt(row @ cov @ row)
+            error = rng.standard_normal((sets, 2)) @ np.linalg.cholesky(cov).T
+            z = error @ row / np.sqrt(row @ cov @ row) - inside
+            x = error - np.maximum(z, 0.0)[:, None] * along  # less the truth
+            for name, kept in (
+                ("within", slack_square(np.maximum(z, 0.0))), ("equality", 0.0 * z),
+                ("without", 0.0 * z + 1.0),
+            ):  # fmt: skip
+                kept = np.where(z > 0, kept, 1.0)
+                sd = np.sqrt(np.diag(cov) - (1.0 - kept)[:, None] * along**2)
+                held.setdefault(name, []).extend((np.abs(x) <= 1.959964 * sd).mean(0))
+                bars.setdefault(name, []).extend(np.median(sd[z > 0], axis=0))
+    too_wide = np.array(bars["without"]) / np.maximum(np.array(bars["equality"]), 1e-9)
+    some = [f"{min(v):.3f} to {max(v):.3f}" for v in held.values()]
+    return [inside, *some, float(too_wide[too_wide < 1e6].max())]
+
+
 def main() -> None:
     given = dict(a[2:].split("=", 1) for a in sys.argv[1:] if "=" in a)
     fits = int(given.get("fits", 2 if quick() else 50))
@@ -258,6 +290,12 @@ def main() -> None:
             print(*bent[-1], flush=True, file=sys.stderr)
     results["profiles"] = bent
     print(table(["strongly bent", "by J'J", "profile", "runs a profile", "no end"], bent))
+    if only in "next to a limit":
+        count = 2000 if quick() else 200_000
+        limits = [next_to_a_limit(inside, count, seed) for inside in (0.0, 0.5, 1.0, 2.0)]
+        results["next to a limit"] = limits
+        print(table(["sd inside of a limit", "law within it", "as an equality", "without it",
+                     "without it, too wide by"], limits))  # fmt: skip
     print(write("lsq_coverage", results))
 
 

@@ -91,8 +91,8 @@ class Held:
         Of several limits each is taken as if the others held exactly, which is the larger z.
 
         Of two parameters and one limit, truth 0, 0.5, 1 and 2 standard errors inside, correlations
-        of 0 to 0.95, 95 % intervals held 0.950 to 0.975 (2e5 data sets each); with the covariance
-        along the limit (that of an equality) 0.66 to 0.975, without the limit 0.949 to 0.975, up
+        of 0 to 0.95, 95 % intervals held 0.949 to 0.975 (`benchmarks.lsq_coverage`); with the covariance
+        along the limit (that of an equality) 0.67 to 0.975, without the limit 0.949 to 0.975, up
         to six times too wide where data contradict it.
         """
         if not len(self.rows) or not np.isfinite(covariance).all():
