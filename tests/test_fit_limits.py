@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.optimize import LinearConstraint, brentq, minimize
+from scipy.optimize import LinearConstraint, brentq, minimize, nnls
 from scipy.optimize import least_squares as scipy_least_squares
 from scipy.stats import norm
 
@@ -200,6 +200,27 @@ def test_intervals_hold_on_either_side_of_a_limit():
             low, high = fit.confidence_interval()
             held += (low <= [1.0, 0.5]) & (high >= [1.0, 0.5])
         assert np.all(held / 200 >= 0.95 - 0.062)
+
+
+@pytest.mark.parametrize("m, q", [(2, 2), (3, 2), (4, 3)])
+def test_intervals_hold_next_to_several_limits(m, q):
+    """In closed form: the estimate is the projection of a normal one. 1500 of each held 0.945 and
+    more; 600 leave 0.95 by five binomial standard deviations once in 3e6 parameters.
+    """
+    for seed in range(2):
+        rng = np.random.default_rng([seed, m])
+        root = rng.normal(size=(m, m)) + np.eye(m)
+        cov, rows = root @ root.T, rng.normal(size=(q, m))
+        rows /= np.sqrt(np.einsum("qi,ij,qj->q", rows, cov, rows))[:, None]
+        truth, held = np.linalg.lstsq(rows, np.full(q, -0.5))[0], np.zeros(m)
+        for _ in range(600):
+            free = truth + root @ rng.normal(size=m)
+            push = nnls((rows @ root).T, np.linalg.solve(root, free))[0]
+            x, on = free - cov @ rows.T @ push, push > 0
+            beyond = rows[on] @ cov @ rows[on].T @ push[on]
+            found = Held((), rows[on], beyond, np.eye(m)).narrowed(cov)
+            held += np.abs(x - truth) <= 1.959964 * np.sqrt(np.diagonal(found))
+        assert np.all(held / 600 >= 0.95 - 5 * np.sqrt(0.95 * 0.05 / 600))
 
 
 # -- profiles and draws ------------------------------------------------------------------------
