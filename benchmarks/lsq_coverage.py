@@ -7,8 +7,12 @@ with Gaussian errors: the share of parameters whose 95 % interval holds the trut
 curve_fit with exact runs, runs a fit, the median share of the noise of the runs in a bar, and fits
 without success. Sigma known; sigma found from the residuals;
 sigma wrong by 2 with HC3; errors that differ between data tenfold with HC3; runs that are noisy at
-1e-4 of the data; 5 % of the data off by 20 sigma with a robust loss. Then profile intervals beside
-Gaussian ones where the model is strongly bent.
+1e-4 of the data; 5 % of the data off by 20 sigma with a robust loss. Then forecasts at three
+times, of the model and of new observations, whose runs have the noise of those of the fit; with the
+median of their standard errors over those of exact slopes. Then profile intervals beside Gaussian
+ones where the model is strongly bent. Last, in closed form, two parameters of a linear model next
+to a limit that holds them: intervals by the law within the limit, with the limit as an equality,
+and without it.
 """
 
 from __future__ import annotations
@@ -16,14 +20,17 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import curve_fit
+from scipy.optimize._numdiff import approx_derivative
 from scipy.special import stdtrit
 
 from benchmarks._common import quick, table, write
 from gradiator_np import least_squares
+from gradiator_np._calibration.held import slack_square
 
 FAMILIES: dict[str, tuple[Callable[..., Any], list[tuple[float, float]], float]] = {
     "decay": (lambda t, a, b: a * np.exp(-b * t), [(1, 5), (0.3, 2)], 3.0),
@@ -147,6 +154,59 @@ def coverage(row: Row, fits: int, sets: int, seed: int) -> list[Any]:
     return [np.mean(held), np.mean(theirs), np.mean(runs), np.nanmedian(width), int(failed)]
 
 
+#: Forecasts: errors of the data known or found, and the noise of a run as a share of them.
+FORECASTS = {
+    "forecasts, sigma known": (True, 0.0),
+    "forecasts, sigma unknown": (False, 0.0),
+    "forecasts, runs noisy at sigma / 20": (False, 0.05),
+    "forecasts, runs noisy at sigma / 5": (False, 0.2),
+}
+
+
+def noisy(
+    model: Callable[[np.ndarray], np.ndarray], noise: float, rng: np.random.Generator
+) -> Callable[[np.ndarray], np.ndarray]:
+    def run(x: np.ndarray) -> np.ndarray:
+        value = model(x)
+        return value + noise * rng.standard_normal(value.shape)
+
+    return run
+
+
+def forecasts(known: bool, share: float, fits: int, sets: int, seed: int) -> list[Any]:
+    """Bands of the model at a tenth, the middle and 1.3 times the end of its times."""
+    held, new, runs, wide = [], [], [], []
+    for k in range(fits):
+        rng = np.random.default_rng([seed, k])
+        p = drawn(rng)
+        at, noise = np.array([0.1, 0.5, 1.3]) * p.t[-1], share * p.sigma
+        options = {"sigma": p.sigma, "absolute_sigma": True} if known else {}
+        sigma = p.sigma if known else "residuals"
+        later = partial(on_vector, p.model, at)
+        exact = later(p.truth)
+        for _ in range(sets):
+            misfit = partial(on_vector, p.model, p.t, less=data_of(p, Row({}), rng))
+            r = least_squares(noisy(misfit, noise, rng), p.start, **options)
+            found = r.predict(noisy(later, noise, rng), sigma=sigma)
+            low, high = found.confidence_interval()
+            held += ((low <= exact) & (exact <= high)).tolist()
+            low, high = found.prediction_interval()
+            value = exact + p.sigma * rng.standard_normal(at.size)
+            new += ((low <= value) & (value <= high)).tolist()
+            runs.append(found.nfev)
+            jac = approx_derivative(later, r.x, method="3-point")
+            bar = np.sqrt(np.einsum("ij,jk,ik->i", jac, r.cov, jac) + noise**2)
+            wide += (found.stderr / bar).tolist()
+    endless = int(np.isinf(wide).sum())
+    return [np.mean(held), np.mean(new), np.mean(runs), *np.quantile(wide, [0.5, 0.9]), endless]
+
+
+def on_vector(
+    model: Callable[..., Any], t: np.ndarray, x: np.ndarray, less: Any = 0.0
+) -> np.ndarray:
+    return np.asarray(model(t, *x) - less)
+
+
 def profiles(name: str, sets: int, seed: int) -> list[Any]:
     """Of the first parameter."""
     model, truth, t, sigma = BENT[name]
@@ -171,6 +231,35 @@ def profiles(name: str, sets: int, seed: int) -> list[Any]:
     return [np.mean(gauss), np.mean(profile), np.mean(runs), int(unknown)]
 
 
+def next_to_a_limit(inside: float, sets: int, seed: int) -> list[Any]:
+    """Least and largest share of 95 % intervals that hold, and the widest over the narrowest bars.
+
+    Over correlations of 0, 0.7 and 0.95 and limits of one parameter, of the sum and the difference;
+    the truth so many standard errors of the limit inside. Bars: medians where the limit holds.
+    """
+    rng = np.random.default_rng([seed, int(10 * inside)])
+    held: dict[str, list[float]] = {}
+    bars: dict[str, list[float]] = {}
+    for rho in (0.0, 0.7, 0.95):
+        cov = np.array([[1.0, rho], [rho, 1.0]])
+        for row in np.array([[1.0, 0.0], [1.0, 1.0], [1.0, -1.0]]):
+            along = cov @ row / np.sqrt(row @ cov @ row)
+            error = rng.standard_normal((sets, 2)) @ np.linalg.cholesky(cov).T
+            z = error @ row / np.sqrt(row @ cov @ row) - inside
+            x = error - np.maximum(z, 0.0)[:, None] * along  # less the truth
+            for name, kept in (
+                ("within", slack_square(np.maximum(z, 0.0))), ("equality", 0.0 * z),
+                ("without", 0.0 * z + 1.0),
+            ):  # fmt: skip
+                kept = np.where(z > 0, kept, 1.0)
+                sd = np.sqrt(np.diag(cov) - (1.0 - kept)[:, None] * along**2)
+                held.setdefault(name, []).extend((np.abs(x) <= 1.959964 * sd).mean(0))
+                bars.setdefault(name, []).extend(np.median(sd[z > 0], axis=0))
+    too_wide = np.array(bars["without"]) / np.maximum(np.array(bars["equality"]), 1e-9)
+    some = [f"{min(v):.3f} to {max(v):.3f}" for v in held.values()]
+    return [inside, *some, float(too_wide[too_wide < 1e6].max())]
+
+
 def main() -> None:
     given = dict(a[2:].split("=", 1) for a in sys.argv[1:] if "=" in a)
     fits = int(given.get("fits", 2 if quick() else 50))
@@ -186,6 +275,14 @@ def main() -> None:
     results["coverage"] = rows
     print(table(["95 % intervals", "held", "curve_fit", "runs a fit", "runs' share", "no success"],
                 rows))  # fmt: skip
+    bands = []
+    for name, (known, share) in FORECASTS.items():
+        if only in name:
+            bands.append([name, *forecasts(known, share, fits, sets, seed)])
+            print(*bands[-1], flush=True, file=sys.stderr)
+    results["forecasts"] = bands
+    print(table(["95 % bands", "held", "new values", "runs a forecast", "bar / exact slopes",
+                 "its 90 % quantile", "endless"], bands))  # fmt: skip
     bent = []
     for name in BENT:
         if only in name:
@@ -193,6 +290,12 @@ def main() -> None:
             print(*bent[-1], flush=True, file=sys.stderr)
     results["profiles"] = bent
     print(table(["strongly bent", "by J'J", "profile", "runs a profile", "no end"], bent))
+    if only in "next to a limit":
+        count = 2000 if quick() else 200_000
+        limits = [next_to_a_limit(inside, count, seed) for inside in (0.0, 0.5, 1.0, 2.0)]
+        results["next to a limit"] = limits
+        print(table(["sd inside of a limit", "law within it", "as an equality", "without it",
+                     "without it, too wide by"], limits))  # fmt: skip
     print(write("lsq_coverage", results))
 
 

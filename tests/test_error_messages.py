@@ -236,6 +236,12 @@ MISTAKES = {
     "sigma of 0": (lambda: least_squares(fun, X, sigma=0.0), ValueError, "sigma must be positive"),
     "sigma of another shape": (
         lambda: least_squares(fun, X, sigma=[1.0]), ValueError, "one for each residual"),
+    "sigma of a fit below 0": (
+        lambda: least_squares(fun, X, sigma=-1), ValueError, "positive and finite"),
+    "sigma of nan": (lambda: least_squares(fun, X, sigma=np.nan), ValueError, "positive and fin"),
+    "one sigma of 0": (
+        lambda: least_squares(fun, X, sigma=[1.0, 0.0, 1.0]), ValueError, "do not count out of"),
+    "sigma in words": (lambda: least_squares(fun, X, sigma="a"), TypeError, "sigma must be num"),
     "a loss in words": (lambda: least_squares(fun, X, loss="l1"), ValueError, "'soft_l1'"),
     "f_scale of 0": (lambda: least_squares(fun, X, f_scale=0), ValueError, "f_scale must be pos"),
     "a prior without sigma": (
@@ -254,6 +260,15 @@ MISTAKES = {
     "a prior that is not symmetric": (
         lambda: least_squares(fun, X, prior_mean=0, prior_cov=np.triu(np.ones((3, 3))), sigma=1),
         ValueError, "not symmetric"),
+    "a prior of nan": (
+        lambda: least_squares(fun, X, prior_mean=0, prior_cov=np.full((3, 3), np.nan), sigma=1),
+        ValueError, "prior_cov must be finite"),
+    "a prior that is not positive": (
+        lambda: least_squares(
+            fun, X, prior_mean=0, prior_cov=3 * np.ones((3, 3)) - 2.5 * np.eye(3), sigma=1),
+        ValueError, "not positive definite"),
+    "x0 outside of its bounds": (
+        lambda: least_squares(fun, X, bounds=(5, 9)), ValueError, "outside of its bounds [5.0, 9"),
     "fixed in numbers": (lambda: least_squares(fun, X, fixed=[1, 0]), TypeError, "True or False"),
     "constraints as a function": (
         lambda: least_squares(fun, X, constraints=fun), TypeError, "LinearConstraint"),
@@ -265,6 +280,22 @@ MISTAKES = {
             fun, X,
             constraints=[LinearConstraint([1, 1, 1], 9, 9), LinearConstraint([1, 1, 1], 0, 1)]),
         ValueError, "no point holds them all"),
+    "constraints that contradict bounds": (
+        lambda: least_squares(fun, X, bounds=(0, 9), constraints=LinearConstraint([1, 1, 1], 30)),
+        ValueError, "contradict each other or the bounds"),
+    "constraints that contradict what is fixed": (
+        lambda: least_squares(
+            fun, X, fixed=[True, False, False], constraints=LinearConstraint([1, 0, 0], 30)),
+        ValueError, "contradict each other or the bounds"),
+    "constraints that leave nothing": (
+        lambda: least_squares(fun, X, constraints=LinearConstraint(np.eye(3), X, X)),
+        ValueError, "determine every parameter"),
+    "a constraint upside down": (
+        lambda: least_squares(fun, X, constraints=LinearConstraint([1, 1, 1], 3, 1)),
+        ValueError, "exchange them"),
+    "a constraint of nan": (
+        lambda: least_squares(fun, X, constraints=LinearConstraint([1, np.nan, 1], 0, 9)),
+        ValueError, "a LinearConstraint has nan"),
     "constraints that x0 breaks": (
         lambda: least_squares(fun, X, constraints=LinearConstraint([1, 1, 1], 9, 10)),
         ValueError, "start within them, as at"),

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from scipy.optimize import brentq, minimize_scalar
 
 from gradiator_np import Status
 
@@ -75,6 +77,43 @@ def test_a_prior_closes_what_the_data_leave_open():
     report = informed.report()
     assert report.prior_share[1] > 0.99
     assert "The data determine 2.00 of 3 parameters" in " ".join(str(report).split())
+
+
+def test_a_profile_is_the_rise_of_chi_squared(tmp_path):
+    """Ends against a search in one dimension inside of another; and the picture is drawn."""
+    module = example("profile_interval")
+    for seed in (1, 4):
+        data = module.measured(seed)
+        fit, profile = module.fitted(data)
+
+        def chi_squared(c, data=data, module=module):
+            found = minimize_scalar(
+                lambda k: np.sum((module.concentrations({"c": c, "k": k}) - data) ** 2),
+                bounds=(1e-3, 3), method="bounded", options={"xatol": 1e-9},
+            )  # fmt: skip
+            return found.fun / module.SIGMA**2
+
+        least = chi_squared(fit.x["c"])
+
+        def excess(c, least=least, chi_squared=chi_squared):
+            return chi_squared(c) - least - 3.8414588  # 1.96^2
+
+        for end, far in ((profile.low, 0.5), (profile.high, 10.0)):
+            exact = brentq(excess, *sorted((fit.x["c"], far * fit.x["c"])))
+            # t is met to 2 % and interpolated along a bent line: a tenth of that of the way
+            assert abs(end - exact) < 2e-3 * abs(exact - fit.x["c"]) + 2e-3
+        # the curve between the fits, at a third of the way on either side
+        c, rise = profile.curve()
+        for value in (profile.low, profile.high):
+            at = int(np.argmin(np.abs(c - (2 * fit.x["c"] + value) / 3)))
+            # a cubic through four points and more of a line that bends by a tenth
+            assert rise[at] == pytest.approx(chi_squared(c[at]) - least, abs=0.05)
+        # the parabola's interval is off by a third of its half width and more on the right
+        _, high = fit.confidence_interval()
+        assert profile.high - high["c"] > 0.3 * (high["c"] - fit.x["c"])
+    pytest.importorskip("matplotlib")
+    module.draw(data, fit, profile, tmp_path / "profile.png")
+    assert (tmp_path / "profile.png").stat().st_size > 10_000
 
 
 def test_a_monte_carlo_simulator_is_fitted_to_the_width_wanted():

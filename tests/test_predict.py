@@ -143,6 +143,7 @@ def test_draws_have_students_tails_where_intervals_have():
         assert abs(drawn / exact - 1) < 4 * 0.052 / 2.92 / np.sqrt(2)
 
 
+@pytest.mark.filterwarnings("ignore:failed_runs:gradiator_np.GradiatorWarning")
 def test_draws_repeat_and_failures_are_told():
     def forecast(x):
         if x[0] > 1.7:

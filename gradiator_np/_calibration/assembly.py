@@ -11,16 +11,17 @@ from scipy.optimize import nnls
 
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
+from gradiator_np._calibration.held import held_at, run_covariance
+from gradiator_np._calibration.labels import combination
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.parameter_covariance import data_errors
 from gradiator_np._calibration.result import LeastSquaresResult
 from gradiator_np._calibration.search import Search
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import minimiser_covariance, parameter_errors
 from gradiator_np._samples import EvaluationError, Samples, last_line
 from gradiator_np._status import Status
-from gradiator_np._structure import Layout
-from gradiator_np._typing import Array, Mask
+from gradiator_np._structure import Layout, enumerated
+from gradiator_np._typing import Array
 
 MESSAGES = {
     Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; where it makes much of "
@@ -56,21 +57,21 @@ def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
 
 def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     problem, log = search.problem, search.log
-    x, model, active = search.answer()
+    x, model, _ = search.answer()
     unit, y_unit = search.region.unit, log.unit
     free = problem.high > problem.low
-    run_stderr, undetermined = parameter_errors(model, active)
     objective, n = problem.objective, log.n_data
     wide, wide_unit = search.wide_model(x)
     data = data_errors(model, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
-    undetermined |= search.lost
-    run_stderr[search.lost] = np.inf
-    data = replace(data, undetermined=data.undetermined | undetermined)
     coordinates, movable = problem.coordinates, problem.movable
+    held = held_at(problem, x, model, unit, y_unit, data.bread)
+    by_runs, undetermined = run_covariance(model, held.free)
+    undetermined = data.undetermined | undetermined | search.lost
+    data = replace(data, undetermined=undetermined)
     record = FitRecord(
         coordinates.expand(x), *problem.bounds, movable,
-        movable & (np.abs(coordinates.basis) @ data.undetermined > 0), problem.x_layout,
-        coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
+        movable & (np.abs(coordinates.basis) @ undetermined > 0),
+        problem.x_layout, coordinates, unit, y_unit, data, by_runs, held, objective,
         _facts(search, model),
     )  # fmt: skip
     raw = model if model.loss is None else model.loss
@@ -120,17 +121,7 @@ def _facts(search: Search, model: LocalModel) -> ModelFacts:
     by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
     problem = search.problem
     start = problem.coordinates.expand(problem.x0)
-    return ModelFacts(
-        start, problem.x_scale, problem.rows, problem.limits, len(model.samples), by_runs
-    )
-
-
-def _run_covariance(model: LocalModel, active: Mask, stderr: Array) -> Array:
-    """Covariance of the minimiser by the noise of the runs, with the variances that are told."""
-    cov, _ = minimiser_covariance(model, active)
-    each = np.arange(len(cov))
-    cov[each, each] = np.where(np.isfinite(stderr), np.square(stderr), cov[each, each])
-    return cov
+    return ModelFacts(start, problem.x_scale, problem.constraints, len(model.samples), by_runs)
 
 
 def _optimality(x: Array, grad: Array, region: TrustRegion) -> float:
@@ -162,6 +153,12 @@ def _message(search: Search, record: FitRecord, samples: Samples) -> str:
     for at, side in (((x <= record.low), "lower"), ((x >= record.high), "upper")):
         if names := layout.listed("x", np.flatnonzero(at & record.free)):
             parts.append(f"{names} at the {side} bound")
+    own = [f"x{name}" for name in layout.names]
+    rows = [c for c in record.held.limits if c.kind == "constraint"]
+    if rows:
+        text = "{} at its {} limit (row {} of the constraints)"
+        named = [text.format(combination(c.normal.tolist(), own), c.side, c.index) for c in rows]
+        parts.append(enumerated(named))
     if names := layout.listed("x", np.flatnonzero(record.undetermined)):
         parts.append(f"The runs do not determine {names}")
     if data.dof <= 0 and data.variance is None:

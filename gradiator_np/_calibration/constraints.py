@@ -108,32 +108,93 @@ def require_feasible(rows: Rows, x0: Array, scale: Array, low: Array, high: Arra
     """
     if not len(rows.matrix) or not (broken := _broken(rows, x0)).any():
         return
-    # Least largest distance, in units of the scale, of a point that holds: variables (x - x0, d).
-    a = rows.matrix * scale
-    limits = [(rows.high, 1.0), (-rows.low, -1.0)]
-    upper = np.concatenate([lim - sign * (rows.matrix @ x0) for lim, sign in limits])
-    lines = np.concatenate([sign * a for _, sign in limits])
-    lines, upper = lines[np.isfinite(upper)], upper[np.isfinite(upper)]
-    m = len(x0)
-    size = np.maximum(np.abs(lines).max(axis=1), 1e-300)
-    reach = np.vstack([np.hstack([s * np.eye(m), -np.ones((m, 1))]) for s in (1.0, -1.0)])
-    found = linprog(
-        np.append(np.zeros(m), 1.0),
-        A_ub=np.vstack([np.hstack([lines / size[:, None], np.zeros((len(lines), 1))]), reach]),
-        b_ub=np.append(upper / size, np.zeros(2 * m)),
-        bounds=[*zip((low - x0) / scale, (high - x0) / scale), (0, None)],
-    )
-    if found.x is None:
+    near = nearest(rows, x0, scale, low, high)
+    if near is None:
         raise ValueError(
             "constraints contradict each other or the bounds: no point holds them all; leave one "
             "out, or widen its limits"
         )
     i = int(np.argmax(broken))
-    near = np.array2string(x0 + scale * found.x[:m], precision=6, separator=", ", threshold=10)
+    shown = np.array2string(near, precision=6, separator=", ", threshold=10)
     raise ValueError(
         f"x0 breaks row {i} of the constraints: {rows.matrix[i] @ x0:g} is outside of "
-        f"[{rows.low[i]:g}, {rows.high[i]:g}]; start within them, as at {near}"
+        f"[{rows.low[i]:g}, {rows.high[i]:g}]; start within them, as at {shown}"
     )
+
+
+def nearest(
+    rows: Rows, x: Array, scale: Array, low: Array, high: Array, room: float = 0.0
+) -> Array | None:
+    """A point that holds constraints and bounds, the largest change of x in ``scale`` the least.
+
+    Parameters
+    ----------
+    room : float
+        What is left to all limits that leave it, in changes of the parameters by ``scale``.
+
+    Returns
+    -------
+    array, shape (m,), or None where no point holds them all.
+    """
+    margin = np.where(high - low > 4.0 * room * scale, room * scale, 0.0)
+    size = room * (np.abs(rows.matrix) @ scale)
+    inside = np.where(rows.high - rows.low > 4.0 * size, size, 0.0)
+    # variables (x - x0, d): |x - x0| <= d
+    lines, upper = _half_spaces(rows._replace(low=rows.low + inside, high=rows.high - inside), x)
+    reach = [np.hstack([s * np.diag(1 / scale), -np.ones((len(x), 1))]) for s in (1.0, -1.0)]
+    found = _programme(
+        np.append(np.zeros(len(x)), 1.0),
+        np.vstack([np.hstack([lines, np.zeros((len(lines), 1))]), *reach]),
+        np.append(upper, np.zeros(2 * len(x))),
+        np.append(scale, 1.0),
+        np.append(low + margin - x, 0.0),
+        np.append(high - margin - x, np.inf),
+    )
+    if found is None:
+        return None
+    x = np.clip(x + found[:-1], low, high)
+    # linear programmes hold equalities to 1e-7
+    a, free = rows.matrix[rows.equal], high > low
+    if len(a):
+        missing = rows.low[rows.equal] - a @ x
+        x[free] += scale[free] * np.linalg.lstsq((a * scale)[:, free], missing)[0]
+    return x
+
+
+def farthest(
+    rows: Rows, j: int, sign: float, x: Array, scale: Array, low: Array, high: Array
+) -> Array | None:
+    """Where parameter j is largest, or least, within bounds and constraints, which x holds.
+
+    None where it has no end.
+    """
+    lines, upper = _half_spaces(rows, x)
+    toward = -sign * np.eye(len(x))[j]
+    found = _programme(toward, lines, np.maximum(upper, 0.0), scale, low - x, high - x)
+    return None if found is None else np.asarray(x + found)
+
+
+def _half_spaces(rows: Rows, x: Array) -> tuple[Array, Array]:
+    """Changes d of x with A d <= b, those without a limit left out."""
+    value = rows.matrix @ x
+    lines, upper = (
+        np.vstack([rows.matrix, -rows.matrix]),
+        np.append(rows.high - value, value - rows.low),
+    )
+    return lines[np.isfinite(upper)], upper[np.isfinite(upper)]
+
+
+def _programme(
+    cost: Array, lines: Array, upper: Array, scale: Array, low: Array, high: Array
+) -> Array | None:
+    """min cost . d over lines d <= upper and bounds; None where there is none, or no least one."""
+    scaled = lines * scale
+    size = np.maximum(np.abs(scaled).max(axis=1, initial=0.0), 1e-300)
+    found = linprog(
+        cost * scale, A_ub=scaled / size[:, None], b_ub=upper / size,
+        bounds=[*zip(low / scale, high / scale)],
+    )  # fmt: skip
+    return None if found.x is None else np.asarray(found.x * scale)
 
 
 def _broken(rows: Rows, x: Array) -> Any:
@@ -148,7 +209,7 @@ def reduced(rows: Rows, x0: Array, scale: Array, fixed: Any) -> Coordinates:
     Raises
     ------
     ValueError
-        Where equalities tie fixed parameters only.
+        Where equalities tie fixed parameters only, or leave nothing to fit.
     """
     a, b = rows.matrix[rows.equal], rows.low[rows.equal]
     m = len(x0)
@@ -161,6 +222,11 @@ def reduced(rows: Rows, x0: Array, scale: Array, fixed: Any) -> Coordinates:
     rank = int((size > TOLERANCE * max(size[0], 1e-300)).sum())
     if rank == 0:
         raise ValueError("constraints tie only fixed parameters: leave them out")
+    if rank == m:
+        raise ValueError(
+            "equality constraints determine every parameter, so there is nothing to fit: leave "
+            "one of them out"
+        )
     dependent = np.sort(pivots[:rank])
     independent = np.setdiff1d(np.arange(m), dependent).astype(np.intp)
     base, basis = np.zeros(m), np.zeros((m, len(independent)))
@@ -174,7 +240,10 @@ def reduced(rows: Rows, x0: Array, scale: Array, fixed: Any) -> Coordinates:
 def half_spaces(
     rows: Rows, coordinates: Coordinates, low: Array, high: Array
 ) -> tuple[Array, Array]:
-    """Inequalities G z <= h: of the rows, and of the bounds of dependent parameters."""
+    """Inequalities G z <= h: of the rows, and of the bounds of dependent parameters.
+
+    Those of fixed parameters only hold wherever x0 does.
+    """
     free = ~rows.equal
     dependent = np.setdiff1d(np.arange(len(low)), coordinates.independent)
     matrix = np.vstack([rows.matrix[free], np.eye(len(low))[dependent]])
@@ -186,7 +255,9 @@ def half_spaces(
     lines = matrix @ coordinates.basis
     g = np.vstack([lines, -lines])
     h = np.concatenate([upper - offset, offset - lower])
-    return g[np.isfinite(h)], h[np.isfinite(h)]
+    kept = coordinates.independent
+    used = np.isfinite(h) & g[:, low[kept] < high[kept]].any(axis=1)
+    return g[used], h[used]
 
 
 def least_distance(g: Array, h: Array) -> Array | None:

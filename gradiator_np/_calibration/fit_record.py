@@ -9,11 +9,15 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gradiator_np import _checks as checks
-from gradiator_np._calibration.constraints import Coordinates
+from gradiator_np._calibration.constraints import Coordinates, Rows, farthest, nearest
+from gradiator_np._calibration.held import Held
 from gradiator_np._calibration.objective import Objective
 from gradiator_np._calibration.parameter_covariance import HETEROSCEDASTIC, KINDS, DataErrors
 from gradiator_np._structure import Layout
 from gradiator_np._typing import Array, Mask
+
+#: Starts of conditional fits keep this far within constraints, in the unit of the search.
+INSIDE = 1e-6
 
 
 class ModelFacts(NamedTuple):
@@ -23,8 +27,8 @@ class ModelFacts(NamedTuple):
     ----------
     start, scale : array, shape (m,)
         x0, and the unit of the parameters that the search began with.
-    rows, limits : array, shape (q, k) and (q,)
-        Half-spaces of the parameters that were searched.
+    constraints : Rows
+        Of all parameters.
     runs : int
         Runs that the model at the minimum is made from.
     chi_squared_by_runs : float
@@ -33,8 +37,7 @@ class ModelFacts(NamedTuple):
 
     start: Array
     scale: Array
-    rows: Array
-    limits: Array
+    constraints: Rows
     runs: int
     chi_squared_by_runs: float
 
@@ -59,6 +62,8 @@ class FitRecord:
     data : DataErrors
     runs : array, shape (k, k)
         Covariance by the noise of the runs.
+    held : Held
+        Bounds and constraints that hold x.
     objective : Objective
     facts : ModelFacts
     """
@@ -74,6 +79,7 @@ class FitRecord:
     y_unit: float
     data: DataErrors
     runs: Array
+    held: Held
     objective: Objective
     facts: ModelFacts
 
@@ -104,7 +110,9 @@ class FitRecord:
     def searched_covariance(self, kind: str) -> Array:
         """A covariance (k, k) of what was searched, in ``unit``, noise of the runs included."""
         checks.choice(kind, (*KINDS, "runs"), "kind")
-        return self.runs if kind == "runs" else self.data.covariance(kind) + self.runs
+        if kind == "runs":
+            return self.runs
+        return self.held.narrowed(self.data.covariance(kind)) + self.runs
 
     def covariance(self, kind: str) -> Array:
         """Of one kind, of all parameters, in units of x."""
@@ -163,7 +171,43 @@ class FitRecord:
         return np.maximum(self.x - half, self.low), np.minimum(self.x + half, self.high)
 
     def within(self, x: Array) -> Mask:
-        """Which of several x (q, m) keep to bounds and constraints."""
-        searched = x[:, self.coordinates.independent]
-        slack = self.facts.limits - searched @ self.facts.rows.T
-        return np.asarray(((x >= self.low) & (x <= self.high)).all(1) & (slack >= 0).all(1))
+        """Which of several x (q, m) keep to bounds and inequalities."""
+        rows = self.facts.constraints
+        value = x @ rows.matrix.T
+        holds = rows.equal | ((value >= rows.low) & (value <= rows.high))
+        return np.asarray(((x >= self.low) & (x <= self.high)).all(1) & holds.all(1))
+
+    def extent(self, j: int) -> tuple[float, float]:
+        """How far a parameter may go within bounds and constraints.
+
+        A millionth of the way is left to where constraints leave one point only.
+        """
+        if not self.facts.constraints.matrix[:, j].any():
+            return float(self.low[j]), float(self.high[j])
+        here, ends = float(self.x[j]), []
+        for sign in (-1.0, 1.0):
+            end = self._farthest(j, sign)
+            way = sign * np.inf if end is None else float(end[j]) - here
+            ends.append(here + (1.0 - INSIDE) * way)
+        return ends[0], ends[1]
+
+    def _farthest(self, j: int, sign: float) -> Array | None:
+        facts = self.facts
+        return farthest(facts.constraints, j, sign, self.x, facts.scale, self.low, self.high)
+
+    def allowed(self, x: Array, j: int) -> Array:
+        """The nearest parameters that are allowed with x[j], which is within its extent."""
+        held = np.arange(len(x)) == j
+        low, high = np.where(held, x, self.low), np.where(held, x, self.high)
+        x, facts = np.clip(x, low, high), self.facts
+        if not len(facts.constraints.matrix):
+            return x
+        near = nearest(facts.constraints, x, facts.scale, low, high, INSIDE)
+        if near is not None:
+            return near
+        # next to its end, on the way there
+        way = float(x[j] - self.x[j])
+        end = self._farthest(j, 1.0 if way > 0 else -1.0)
+        if end is None or end[j] == self.x[j]:
+            return self.x
+        return np.asarray(self.x + way / float(end[j] - self.x[j]) * (end - self.x))

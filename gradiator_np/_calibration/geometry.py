@@ -78,9 +78,15 @@ def step_along(
 
 
 def reflected(step: Array, low: Array, high: Array, rows: Array, room: Array) -> Array:
-    """A step within low <= u <= high and rows u <= room: reversed where that cuts it short."""
+    """A step within low <= u <= high and rows u <= room: reversed where that cuts it short.
+
+    At half-spaces also where bounds turn it and not its reverse: what is left of the way out of a
+    corner may be the way out of another limit.
+    """
     forth, back = (_cut(np.clip(s, low, high), rows, room) for s in (step, -step))
-    longer: Array = back if np.linalg.norm(back) > 1.5 * np.linalg.norm(forth) else forth
+    inside = [bool(((low <= s) & (s <= high)).all()) for s in (step, -step)]
+    turned = len(rows) > 0 and inside == [False, True]
+    longer: Array = back if turned or np.linalg.norm(back) > 1.5 * np.linalg.norm(forth) else forth
     return longer
 
 

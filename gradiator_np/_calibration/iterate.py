@@ -48,6 +48,8 @@ class Iterate:
         Parameters that a bound holds there.
     touching : array, shape (q, m)
         Half-spaces that hold x or the step.
+    on_bounds : array of bool, shape (m,)
+        Parameters on a bound there or at x.
     free : array, shape (m, f)
         Orthonormal directions that neither bounds nor half-spaces hold there.
     predicted_decrease : float
@@ -66,6 +68,7 @@ class Iterate:
     step: Array
     active: Mask
     touching: Array
+    on_bounds: Mask
     free: Array
     predicted_decrease: float
     full_decrease: float
@@ -90,13 +93,25 @@ class Iterate:
         touching = np.unique(
             np.vstack([_holding(u, *limits[2:]) for u in (0.0 * step, step)]), axis=0
         )
+        on_bounds = active | (limits[0] >= 0.0) | (limits[1] <= 0.0)
         change = jac @ step
         predicted = -float(change @ (2.0 * residuals + change))
         anywhere = gauss_newton_decrease(residuals, jac @ free)
         loss = expected_loss(model, free)
         of_x = EPS * float(np.sqrt(np.mean(np.square(np.abs(model.jac) @ np.abs(x / region.unit)))))
         return cls(
-            x, model, step, active, touching, free, predicted, anywhere, loss, rounding + of_x, ftol
+            x,
+            model,
+            step,
+            active,
+            touching,
+            on_bounds,
+            free,
+            predicted,
+            anywhere,
+            loss,
+            rounding + of_x,
+            ftol,
         )
 
     @property
@@ -144,13 +159,15 @@ class Iterate:
         """Unit vectors (m, m), or more, that runs can go along: axes where no half-space is met.
 
         At half-spaces: the free directions, and for each of what holds the step the one that leaves
-        it and keeps to the others. (Along the axes no run can leave some corners: of 200 fits under
-        two constraints 5 knew nothing of J at the end.)
+        it and keeps to the others, bounds at x among them. (Along the axes no run can leave some
+        corners: of 200 fits under two constraints 5 knew nothing of J at the end. Without the
+        bounds at x 7 of 160 linear fits under two constraints and up to four bounds took 60 to 500
+        runs, and 2 do.)
         """
         m = len(self.x)
         if not len(self.touching):
             return np.eye(m)
-        held = np.vstack([self.touching, np.eye(m)[self.active]])
+        held = np.vstack([self.touching, np.eye(m)[self.on_bounds]])
         leaving = np.linalg.pinv(held).T
         leaving /= np.linalg.norm(leaving, axis=1, keepdims=True)
         return np.vstack([null_space(held).T, leaving])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gradiator_np._structure import Layout
+
+#: Terms of a sum that are written out.
+MOST_TERMS = 4
 
 
 def parameter_names(names: Any, layout: Layout) -> list[str]:
@@ -20,6 +23,18 @@ def parameter_names(names: Any, layout: Layout) -> list[str]:
         twice = next(name for name in given if given.count(name) > 1)
         raise ValueError(f"names has {twice!r} more than once; give each parameter one of its own")
     return given
+
+
+def combination(weights: Sequence[float], names: Sequence[str]) -> str:
+    """A sum of parameters, as "x[0] + 2 x[1] - x[2]"; the first terms of a long one."""
+    used = [j for j, w in enumerate(weights) if w]
+    text = ""
+    for j in used[:MOST_TERMS]:
+        size = abs(weights[j])
+        text += (" + " if weights[j] > 0 else " - ") + ("" if size == 1 else f"{size:.4g} ")
+        text += names[j]
+    text = text.removeprefix(" + ").replace(" - ", "-", 1 if text.startswith(" - ") else 0)
+    return text + " + ..." * (len(used) > MOST_TERMS)
 
 
 def parameter_units(units: Any, layout: Layout) -> list[str]:

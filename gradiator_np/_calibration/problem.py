@@ -11,6 +11,7 @@ import numpy as np
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.constraints import (
     Coordinates,
+    Rows,
     half_spaces,
     reduced,
     require_feasible,
@@ -57,6 +58,8 @@ class FitProblem:
         Bounds of a fixed parameter are both its value in x0.
     rows, limits : array, shape (q, k) and (q,)
         Half-spaces rows x <= limits.
+    constraints : Rows
+        As they were given, of all parameters.
     coordinates : Coordinates
         From these parameters to all of them.
     bounds : pair of array, shape (m,)
@@ -84,6 +87,7 @@ class FitProblem:
     high: Array
     rows: Array
     limits: Array
+    constraints: Rows
     coordinates: Coordinates
     bounds: tuple[Array, Array]
     x_scale: Array
@@ -138,8 +142,8 @@ class FitProblem:
                 f"parameter, (n, {m})"
             )
         return cls(
-            flat[kept], scale[kept], low[kept], high[kept], rows, limits, coordinates,
-            (low, high), scale, fixed, layout, objective, bool(absolute),
+            flat[kept], scale[kept], low[kept], high[kept], rows, limits, constraints,
+            coordinates, (low, high), scale, fixed, layout, objective, bool(absolute),
             None if noise is None else checks.noise(noise, what="run_noise"),
             widths, None if jac0 is None else jac0 @ coordinates.basis,
             None if samples is None else _flat(samples, coordinates, scale),
@@ -251,6 +255,11 @@ def _prior(mean: Any, std: Any, cov: Any, layout: Layout) -> Prior | None:
     matrix, m = checks.float_array(cov, 2, "prior_cov"), layout.size
     if matrix.shape != (m, m):
         raise ValueError(f"prior_cov has shape {matrix.shape}, expected {(m, m)}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(
+            "prior_cov must be finite; where nothing is known of a parameter give prior_std, inf "
+            "for it"
+        )
     if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):
         raise ValueError("prior_cov is not symmetric")
     size = np.sqrt(np.abs(np.diagonal(matrix)))

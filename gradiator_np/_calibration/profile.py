@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from gradiator_np._text import number
 from gradiator_np._typing import Array
 
-#: A profile t this close to the wanted quantile, relative to it, ends the search for an end, which
-#: is interpolated from there.
+#: A fit this close to where t is to have the quantile, by the line through its neighbours, relative
+#: to the distance from the estimate, ends the search for an end. (By t itself ends were off by a
+#: quarter of a standard error where t levels off.)
 NEAR = 0.02
 #: Conditional fits on one side at most.
 MOST_FITS = 12
@@ -51,7 +53,8 @@ class Profile:
         Of the parameter.
     low, high : float
         Ends of the interval; -inf or inf where the sum of squares does not rise enough however far
-        the parameter goes, the bound where it stops there, nan where conditional fits failed.
+        the parameter goes, as far as bounds and constraints let it where it stops there, nan where
+        conditional fits failed.
     confidence_level : float
     value : array, shape (k,)
         Values of the parameter, ascending, that of the fit among them.
@@ -68,6 +71,19 @@ class Profile:
     References
     ----------
     Bates and Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, ch. 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gradiator_np import least_squares
+    >>> t, y = np.linspace(0.3, 4, 8), np.array([0.45, 0.95, 0.97, 1.21, 1.35, 1.15, 1.48, 1.35])
+    >>> fit = least_squares(lambda x: x[0] * (1 - np.exp(-x[1] * t)) - y, [1.0, 1.0])
+    >>> profile = fit.profile(1)
+    >>> round(profile.low, 2), round(profile.high, 2)
+    (0.72, 2.13)
+    >>> value, rise = profile.curve()  # ready to plot; profile.value and .rise are the fits
+    >>> value.shape, bool(rise.min() < 1e-3)
+    ((200,), True)
     """
 
     name: str
@@ -79,6 +95,31 @@ class Profile:
     x: Array
     nfev: int
     message: str
+
+    @property
+    def rise(self) -> Array:
+        """Of the least sum of squares above its minimum, in variances of a residual: t^2, (k,).
+
+        Of chi-squared where ``sigma`` is the error of the data.
+        """
+        return np.square(self.t)
+
+    def curve(self, count: int = 200) -> tuple[Array, Array]:
+        """Values of the parameter (count,), evenly between the outermost fits, and the rise there.
+
+        By the monotone cubic interpolant of the profile t, which is nearly straight.
+
+        Raises
+        ------
+        ValueError
+            Where there is no conditional fit.
+        """
+        if len(self.value) < 2:
+            raise ValueError(
+                f"no conditional fit has succeeded: {self.message or 'x at its limit'}"
+            )
+        value = np.linspace(self.value[0], self.value[-1], count)
+        return value, np.square(PchipInterpolator(self.value, self.t)(value))
 
     def __repr__(self) -> str:
         best = float(self.value[self.t == 0][0])
@@ -99,18 +140,18 @@ class Profiler:
     covariance : array, shape (m, m)
     sum_of_squares, variance : float
         At the estimate; of a residual, in the same unit.
-    low, high : array, shape (m,)
-        Bounds.
+    extent : callable
+        ``extent(j)``: how far parameter j may go.
     fit : callable
-        ``fit(start, j)``: a `ConditionalFit` with parameter j where ``start`` has it.
+        ``fit(start, j)``: a `ConditionalFit` with parameter j where ``start`` has it, the others
+        from there or from what is next to it.
     """
 
     x: Array
     covariance: Array
     sum_of_squares: float
     variance: float
-    low: Array
-    high: Array
+    extent: Callable[[int], tuple[float, float]]
     fit: Callable[[Array, int], ConditionalFit]
 
     def profile(self, j: int, name: str, level: float, quantile: float) -> Profile:
@@ -144,14 +185,14 @@ class _Side:
         self.distance, self.t, self.x = [0.0], [0.0], [of.x]
         self.end, self.message, self.nfev = np.nan, "", 0
         self._of, self._j, self._sign, self._quantile = of, j, sign, quantile
-        bound = float(of.low[j] if sign < 0 else of.high[j])
-        self._room = sign * (bound - float(of.x[j]))
+        self._bound = of.extent(j)[0 if sign < 0 else 1]
+        self._room = sign * (self._bound - float(of.x[j]))
         self._outside = np.inf  # the least distance that is known to be too far
 
     def _value(self, distance: float) -> float:
         """Of the parameter; the bound itself where that is as far."""
         if distance >= self._room:
-            return float((self._of.low if self._sign < 0 else self._of.high)[self._j])
+            return self._bound
         return float(self._of.x[self._j] + self._sign * distance)
 
     def search(self) -> None:
@@ -175,8 +216,8 @@ class _Side:
             self._take(distance, found)
             if self.message.startswith("a lower"):
                 return
-            if any(abs(t - self._quantile) <= NEAR * self._quantile for t in self.t):
-                self.end = self._value(self._crossing())
+            if len(self.t) > 1 and self._is_near(crossing := self._crossing()):
+                self.end = self._value(crossing)
                 return
             if self._levels_off:
                 break
@@ -203,7 +244,7 @@ class _Side:
             along = (x - self.x[inside[-2]]) / (near - self.distance[inside[-2]])
         found: list[ConditionalFit] = []
         for share in (1.0, 0.0):
-            start = np.clip(x + share * along * (distance - near), of.low, of.high)
+            start = x + share * along * (distance - near)
             start[j] = value
             found.append(of.fit(start, j))
             self.nfev += found[-1].nfev
@@ -275,6 +316,10 @@ class _Side:
         a, b = max(above - 1, 0), max(above, 1)
         slope = (t[b] - t[a]) / (distance[b] - distance[a])
         return float(distance[a] + (self._quantile - t[a]) / slope) if slope > 0 else np.inf
+
+    def _is_near(self, crossing: float) -> bool:
+        """Whether a fit is next to where t has the quantile."""
+        return any(abs(distance - crossing) <= NEAR * crossing for distance in self.distance[1:])
 
     def _next(self) -> float:
         """A distance at which t is nearer to the quantile."""

@@ -11,6 +11,7 @@ from gradiator_np import _checks as checks
 from gradiator_np._calibration import report_sections as sections
 from gradiator_np._calibration.fit_record import FitRecord
 from gradiator_np._calibration.fit_statistics import FitStatistics, fit_statistics
+from gradiator_np._calibration.held import Limit
 from gradiator_np._calibration.identifiability import (
     Combination,
     combinations,
@@ -58,6 +59,8 @@ class FitReport:
         Parameters, standard errors, ends of 95 % intervals, x0, and bounds.
     state : tuple of str
         "fixed", "undetermined", "at lower bound", "at upper bound" or "".
+    held : tuple of Limit
+        Bounds and constraints that hold with equality, with their multipliers.
     run_share, prior_share : array, shape (m,)
         Shares of the noise of the runs in each variance, and of the prior in what is known.
     statistics : FitStatistics
@@ -87,6 +90,7 @@ class FitReport:
     lower: Array
     upper: Array
     state: tuple[str, ...]
+    held: tuple[Limit, ...]
     run_share: Array
     prior_share: Array
     statistics: FitStatistics
@@ -144,6 +148,7 @@ def report_of(
         sections.ending(fit, statistics),
         sections.parameters(record, kind, labels, words, stderr, state, shares,
                             by_prior if given else None),
+        sections.limits_that_hold(record, labels),
         sections.worth_of_runs(record, labels, stderr, shares, fit.reason),
         sections.goodness(statistics, record.objective),
         sections.correlated(correlations, least),
@@ -152,8 +157,8 @@ def report_of(
     )  # fmt: skip
     return FitReport(
         tuple(labels), tuple(words), record.x, stderr, low, high, record.facts.start, record.low,
-        record.high, tuple(state), shares, by_prior, statistics, tuple(correlations), tuple(found),
-        tuple(part for part in parts if part is not None),
+        record.high, tuple(state), record.held.limits, shares, by_prior, statistics,
+        tuple(correlations), tuple(found), tuple(part for part in parts if part is not None),
     )  # fmt: skip
 
 

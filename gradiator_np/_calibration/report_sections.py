@@ -10,6 +10,7 @@ import numpy as np
 from gradiator_np._calibration.fit_record import FitRecord
 from gradiator_np._calibration.fit_statistics import FitStatistics
 from gradiator_np._calibration.identifiability import Combination, determined_by_data
+from gradiator_np._calibration.labels import combination
 from gradiator_np._calibration.objective import Objective
 from gradiator_np._calibration.parameter_covariance import HETEROSCEDASTIC
 from gradiator_np._calibration.tables import Section
@@ -123,6 +124,30 @@ def _meaning(record: FitRecord, kind: str) -> str:
     if np.isnan(quantile):
         return text + "; no more residuals than parameters: nothing tells the errors of the data."
     return text + f"; 95 % intervals are {quantile:.3g} of them to either side ({law})."
+
+
+def limits_that_hold(record: FitRecord, names: Sequence[str]) -> Section | None:
+    """Bounds and constraints that hold with equality, and how hard."""
+    limits = record.held.limits
+    if not limits:
+        return None
+    beyond = record.held.standard_errors_beyond(record.data.covariance("gauss-newton"))
+    rows = [("", "limit", "multiplier", "beyond")]
+    for limit, z in zip(limits, beyond):
+        what = combination(limit.normal.tolist(), names)
+        sign = "<=" if limit.side == "upper" else ">="
+        far = f"{z:.2g} stderr" if np.isfinite(z) else ""
+        multiplier = f"{limit.multiplier:+.3g}" if limit.multiplier else "0"
+        rows.append((what, f"{sign} {limit.value:.6g}", multiplier, far))
+    lines = [
+        "Multiplier: what the cost falls by for one unit of the limit, positive for upper limits. "
+        "Beyond: how far past each limit the minimum without it lies. Standard errors are those "
+        "of the normal law where it keeps to the limits: the farther beyond, the nearer they are "
+        "to those with the limit as an equality."
+    ]
+    more = len(rows) - 1 - MOST_ROWS
+    lines += [f"... {more} more: .held"] if more > 0 else []
+    return Section("Bounds and constraints that hold", rows[: MOST_ROWS + 1], lines)
 
 
 def worth_of_runs(

@@ -83,7 +83,9 @@ class LeastSquaresResult(OptimizeResult):
         Returns
         -------
         array, shape (m, m)
-            0 for fixed parameters; nan where too few residuals tell it.
+            0 for fixed parameters; nan where too few residuals tell it. Where bounds or constraints
+            hold x: mean squares about x of the normal law within them, which are those without
+            them where they hold by chance, and those of equalities where data contradict them.
 
         References
         ----------
@@ -204,8 +206,9 @@ class LeastSquaresResult(OptimizeResult):
             parameters. Each takes a run.
         **options : Options
 
-            By default ``x_scale`` are the standard errors of each parameter where the others are
-            known, ``min_step`` a tenth of them, and ``bounds`` those of the fit.
+            By default ``x_scale`` is 8 standard errors of each parameter where the others are
+            known: runs that scatter are made up to 4 of them away. ``min_step`` is a tenth of one,
+            and ``bounds`` are those of the fit.
 
         Returns
         -------
@@ -309,7 +312,7 @@ class LeastSquaresResult(OptimizeResult):
         def fit(start: Array, j: int) -> ConditionalFit:
             before = len(samples[0])
             try:
-                found = refit(start, j, samples[0], ftol)
+                found = refit(record.allowed(start, j), j, samples[0], ftol)
             except EvaluationError as exc:
                 samples[0] = exc.samples or samples[0]
                 return ConditionalFit(start, np.inf, len(samples[0]) - before)
@@ -318,7 +321,7 @@ class LeastSquaresResult(OptimizeResult):
 
         profiler = Profiler(
             record.x, record.covariance("gauss-newton"), 2.0 * self.cost,
-            variance, record.low, record.high, fit,
+            variance, record.extent, fit,
         )  # fmt: skip
         return profiler.profile(j, record.x_layout.names[j], level, quantile)
 

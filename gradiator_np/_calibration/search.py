@@ -19,6 +19,7 @@ from gradiator_np._calibration.geometry import (
     single_steps,
     step_along,
 )
+from gradiator_np._calibration.held import held_at, run_covariance
 from gradiator_np._calibration.iterate import Iterate
 from gradiator_np._calibration.local_model import (
     LocalModel,
@@ -31,7 +32,7 @@ from gradiator_np._calibration.refinement import LastPhase, refining_steps
 from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
+from gradiator_np._calibration.uncertainty import determined_inverse, weakly_determined
 from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
 from gradiator_np._samples import EvaluationError
@@ -243,8 +244,11 @@ class Search:
         widths = self.problem.half_widths
         if widths is None:
             return True
-        x, model, active = self.answer()
-        errors, _ = parameter_errors(model, active)
+        x, model, _ = self.answer()
+        told = determined_inverse(model, ~self.region.movable).inverse
+        held = held_at(self.problem, x, model, self.region.unit, self.log.unit, told)
+        cov, lost = run_covariance(model, held.free)
+        errors = np.where(lost, np.inf, np.sqrt(np.diagonal(cov)))
         return bool((1.96 * errors * self.region.unit <= widths.at(x)).all())
 
     def _request(self, points: list[Array]) -> tuple[int, ...]:

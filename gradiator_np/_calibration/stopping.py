@@ -132,7 +132,7 @@ class StoppingTest:
             return Decision.ENLARGE
         if (done or exhausted) and not self.confirmed_nearby:
             return Decision.CONFIRM_NEARBY
-        if exhausted and not self.confirmed_bounds and it.doubtful_bounds.any():
+        if exhausted and not self.confirmed_bounds and (it.doubtful_bounds & region.movable).any():
             return Decision.CONFIRM_BOUNDS
         if exhausted and it.limited_by_noise and self.has_to_confirm_farther(it):
             return Decision.CONFIRM_FARTHER
