@@ -294,7 +294,8 @@ class _Lift:
         points = moved.astype(self.x.dtype, copy=False)
         if self.limits is not None:
             points = np.clip(points, *self.limits).astype(self.x.dtype, copy=False)
-        still = (points == self.x).all(-1) & (self.tangents != 0).any(-1).any(0) & (s != 0).any(-1)
+        moves = (s != 0) & np.moveaxis((self.tangents != 0).any(-1), 0, -1)  # tangents may be 0
+        still = (points == self.x).all(-1) & moves.any(-1)
         if still.any():
             # Moves along dependent tangents may cancel: only what stands still by itself is lost.
             for size, tangent in zip(np.moveaxis(s, -1, 0), self.tangents):

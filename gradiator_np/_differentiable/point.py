@@ -382,7 +382,7 @@ class DifferentiablePoint:
             if "bounds" in self.owner.options and not along:
                 flat = self.x_layout.flatten(tree(self._moved()))
                 low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
-                lost = lost & (low != high)
+                lost = lost & (low != high)[..., None, :]
             if lost.any():
                 names = found.frame.x_layout.listed("x", np.unique(np.argwhere(lost)[:, -1]))
                 raise SampleError(
