@@ -275,7 +275,7 @@ def options_for(
         low, high = (limits.lb, limits.ub) if hasattr(limits, "lb") else limits
         out["bounds"] = by_x(low, "lower bound"), by_x(high, "upper bound")
     noise = out.get("noise")
-    if noise is not None and not _one_for_all(noise) and flat.fun.tree.num_leaves > 1:
+    if noise is not None and not one_for_all(noise) and flat.fun.tree.num_leaves > 1:
         leaves = _up_to(flat.fun.tree, noise, "noise=", "y")
         out["noise"] = _keyed([leaves[i] for i in flat.floating])
     return out
