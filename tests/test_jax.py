@@ -148,6 +148,32 @@ def test_several_inputs_and_outputs():
     close(jax.jacfwd(g, argnums=(0, 1))(a, b), jax.jacrev(same, argnums=(0, 1))(a, b))
 
 
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("method", ["given", "cs", "auto"])
+def test_scalars(method, jit):
+    """Outputs without axes, alone or in a tuple, at single points and in batches of one."""
+    derivatives = {"grad_fun": lambda x, v: 2 * x * v[0] + np.cos(x) * v[1]}
+    options = derivatives if method == "given" else {"method": method}
+    g = adapter.gradiator(lambda x: ((x**2).sum(), np.sin(x)), **options)
+    wrap = jax.jit if jit else lambda h: h
+
+    def same(x):
+        return (x**2).sum(), jnp.sin(x)
+
+    for x in (array(2), array()):
+        g(x)
+        for i in (0, 1):
+            for transform, at in (
+                (lambda h, i=i: jax.grad(lambda z: h(z)[i].sum()), x),
+                (lambda h, i=i: lambda z: jax.jvp(h, (z,), (z,))[1][i], x),
+                (lambda h, i=i: jax.vmap(jax.grad(lambda z: h(z)[i].sum())), x[None]),
+                (lambda h, i=i: jax.vmap(jax.jacfwd(lambda z: h(z)[i])), x[None]),
+            ):
+                # The default's steps for smooth functions: eps^(4/5) and a few.
+                got, want = wrap(transform(g))(at), transform(same)(at)
+                close(got, want, rtol=1e-9, atol=1e-9)
+
+
 def test_only_inputs_that_are_differentiated_cost_evaluations():
     g = adapter.gradiator(lambda a, i, b: a[i] * b, method="2-point")
     a, b = array(5), array(2, seed=1)
@@ -204,6 +230,7 @@ GIVEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", GIVEN)
 @pytest.mark.parametrize("order", SECOND)
 def test_second_derivatives_are_differences_of_the_first(given, order):

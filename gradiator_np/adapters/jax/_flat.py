@@ -154,9 +154,7 @@ class FlatDerivatives:
                 "a grad_fun with a backward pass of its own takes no keyword arguments; give all "
                 "arguments by position"
             )
-        hessian, _ = exact_nested_vjp(
-            self.owner, point, self._like_y(v), self._like_x(w, x)
-        )
+        hessian, _ = exact_nested_vjp(self.owner, point, self._like_y(v), self._like_x(w, x))
         return pack(self._x_leaves(hessian, "the backward pass of grad_fun"))
 
     def _point(self, x: Any) -> tuple[Any, dict[str, Any]]:

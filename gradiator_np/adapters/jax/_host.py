@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import threading
 import time
@@ -21,6 +23,8 @@ from gradiator_np.adapters.jax._products import Products
 from gradiator_np.adapters.jax._structure import Arguments, unpack
 
 Array = NDArray[Any]
+#: Shapes and types of several arrays.
+Avals = Sequence[tuple[tuple[int, ...], Any]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Host:
         self,
         owner: Gradiator,
         arguments: Arguments,
-        avals: tuple[tuple[tuple[int, ...], Any], ...],
+        avals: Avals,
         default: Any,
     ) -> None:
         self.owner, self.arguments, self.default = owner, arguments, np.dtype(default)
@@ -95,7 +99,7 @@ class Host:
         self._lock = threading.RLock()
         self.products = Products(owner, self.flat)
 
-    def promise(self, tree: Any, avals: Sequence[tuple[tuple[int, ...], Any]]) -> None:
+    def promise(self, tree: Any, avals: Avals) -> None:
         """Know the structure, the shapes and the types of the output."""
         self.fun.tree = tree
         self.promised = [(tuple(shape), np.dtype(dtype)) for shape, dtype in avals]
@@ -126,7 +130,9 @@ class Host:
             )
 
         at_once = self._points_at_once(batch)
-        return self._each(batch, at, (lambda: self._values_at_once(batch)) if at_once else None, self.promised)
+        return self._each(
+            batch, at, (lambda: self._values_at_once(batch)) if at_once else None, self.promised
+        )
 
     def _value(self, xs: list[Array]) -> list[Array]:
         """f at one point: all arrays of its output."""
@@ -182,7 +188,7 @@ class Host:
         batch: Batch,
         at: Callable[[tuple[int, ...]], Sequence[Array]],
         at_once: Callable[[], Sequence[Array]] | None,
-        own: Sequence[tuple[tuple[int, ...], Any]] | None,
+        own: Avals | None,
     ) -> tuple[Array, ...]:
         """``at`` for each point of a batch; nan where it fails, an error where all do.
 
@@ -228,7 +234,7 @@ class Host:
         return tuple(batch.in_order(o) for o in out)
 
     def _points_at_once(self, batch: Batch) -> bool:
-        """Whether one run may answer for all points: a vectorized function, mapped over what moves."""
+        """Whether one run may answer for all points: fun takes many, and only what moves varies."""
         moved = self.flat.moved
         fixed = (k for k in range(len(self.shapes)) if k not in moved)
         return (
@@ -249,53 +255,70 @@ class Host:
 
     def _products(self, call: Call, operands: list[Array]) -> tuple[Array, ...]:
         assert self.promised is not None
-        n_x, n_y = len(self.shapes), len(self.promised)
-        split = n_x + n_y + len(call.first)
-        slots = range(n_x, n_x + n_y), range(n_x + n_y, split), range(split, len(operands))
+        _, _, first, _ = self.slots(call)
         # A curvature is estimated along the second directions: the first belong to its point.
-        points = [*range(n_x), *(slots[1] if call.curved else ())]
+        points = [*range(len(self.shapes)), *(first if call.curved else ())]
         batch = Batch(call.axes, operands, points)
         own = [
             (self.shapes[i], operands[i].dtype) if call.to_x else self.promised[i]
             for i in call.into
         ]
         several = tuple(batch.sizes[i] for i in batch.directions)
-
-        def at(where: tuple[int, ...]) -> list[Array]:
-            xs = [batch.single(k, where) for k in range(n_x)]
-            ys = [batch.single(k, where) for k in slots[0]]
-            take = batch.single if call.curved else batch.several
-            first = {i: take(k, where) for i, k in zip(call.first, slots[1], strict=True)}
-            second = {
-                i: batch.several(k, where) for i, k in zip(call.second, slots[2], strict=True)
-            }
-            floats = [y for y in ys if y.dtype.kind in "fc" and y.size]
-            lost = bool(floats) and all(np.isnan(y).all() for y in floats)
-            if batch.points and lost and any(a.any() for a in first.values()):
-                raise ValueError("its value is nan")
-            lead = (math.prod(several),) if several else ()
-            found = self.products(call.kind, xs, ys, first, second, call.into, lead)
-            return [
-                _cast(a, dtype).reshape(several + shape)
-                for a, (shape, dtype) in zip(found, own, strict=True)
-            ]
-
-        def at_once() -> list[Array]:
-            xs = self._all_points(batch)
-            ys = [batch.all_points(k, shape) for k, (shape, _) in zip(slots[0], self.promised)]
-            like = self.shapes if call.kind == "jvp" else [shape for shape, _ in self.promised]
-            first = {i: batch.all_directions(k, like[i]) for i, k in zip(call.first, slots[1])}
-            lead = (math.prod(several),) if several else ()
-            found = self.products.of_batch(call.kind, xs, ys, first, call.into, lead)
-            order = (lambda a: a.swapaxes(0, 1)) if several else (lambda a: a)
-            return [
-                _cast(order(a), dtype).reshape((batch.count, *several, *shape))
-                for a, (shape, dtype) in zip(found, own, strict=True)
-            ]
-
         quick = not (call.curved or self.exact) and self._points_at_once(batch)
-        shapes = [(several + shape, dtype) for shape, dtype in own]
-        return self._each(batch, at, at_once if quick else None, shapes)
+        return self._each(
+            batch,
+            functools.partial(self._product, call, batch, several, own),
+            functools.partial(self._at_once, call, batch, several, own) if quick else None,
+            [(several + shape, dtype) for shape, dtype in own],
+        )
+
+    def slots(self, call: Call) -> tuple[range, range, range, range]:
+        """Places of x, y, the first and the second directions among the operands of a product."""
+        ends = np.cumsum(
+            [0, len(self.shapes), len(self.promised or ()), len(call.first), len(call.second)]
+        ).tolist()
+        x, y, first, second = (range(i, j) for i, j in itertools.pairwise(ends))
+        return x, y, first, second
+
+    def _product(
+        self, call: Call, batch: Batch, several: tuple[int, ...], own: Avals, where: tuple[int, ...]
+    ) -> list[Array]:
+        """A product at one point, with axes of directions in front."""
+        x, y, one, two = self.slots(call)
+        ys = [batch.single(k, where) for k in y]
+        take = batch.single if call.curved else batch.several
+        first = {i: take(k, where) for i, k in zip(call.first, one, strict=True)}
+        second = {i: batch.several(k, where) for i, k in zip(call.second, two, strict=True)}
+        floats = [a for a in ys if a.dtype.kind in "fc" and a.size]
+        lost = bool(floats) and all(np.isnan(a).all() for a in floats)
+        if batch.points and lost and any(a.any() for a in first.values()):
+            raise ValueError("its value is nan")
+        xs = [batch.single(k, where) for k in x]
+        found = self.products(call.kind, xs, ys, first, second, call.into, _flat_lead(several))
+        return [_cast(a, t).reshape(several + s) for a, (s, t) in zip(found, own, strict=True)]
+
+    def _at_once(
+        self, call: Call, batch: Batch, several: tuple[int, ...], own: Avals
+    ) -> list[Array]:
+        """Products at all points, whose values one call gives: points first, directions then."""
+        assert self.promised is not None
+        _, y, one, _ = self.slots(call)
+        y_shapes = [shape for shape, _ in self.promised]
+        ys = [batch.all_points(k, shape) for k, shape in zip(y, y_shapes, strict=True)]
+        like = self.shapes if call.kind == "jvp" else y_shapes
+        first = {i: batch.all_directions(k, like[i]) for i, k in zip(call.first, one, strict=True)}
+        found = self.products.of_batch(
+            call.kind, self._all_points(batch), ys, first, call.into, _flat_lead(several)
+        )
+        return [
+            _cast(a.swapaxes(0, 1) if several else a, t).reshape((batch.count, *several, *s))
+            for a, (s, t) in zip(found, own, strict=True)
+        ]
+
+
+def _flat_lead(several: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of directions as one, and as none where there are none."""
+    return (math.prod(several),) if several else ()
 
 
 def _cast(a: Array, dtype: Any) -> Array:

@@ -1,9 +1,9 @@
 """The primitive that JAX differentiates, transposes, maps and compiles.
 
 Value, products and their derivatives are one family that is closed under JAX's rules: the
-derivative of f(x) is J u, which is linear in u; its transpose is v^T J; derivatives of both by x are
-the trilinear form v . f''(x)[u, w], of which two directions give a vector like the third. All rules
-therefore lead to another ``Call`` of the same primitive.
+derivative of f(x) is J u, which is linear in u; its transpose is v^T J; derivatives of both by x
+are the trilinear form v . f''(x)[u, w], of which two directions give a vector like the third. All
+rules therefore lead to another ``Call`` of the same primitive.
 """
 
 # Parts of JAX have no types.
@@ -71,18 +71,12 @@ def _shapes(*operands: Any, host: Host, what: Call) -> list[Any]:
 
 
 def _staged(*operands: Any, host: Host, what: Call) -> Any:
-    out = _shapes_of(operands, host, what)
+    found = _shapes(*operands, host=host, what=what)
+    out = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in found)
     return jax.pure_callback(functools.partial(host.run, what), out, *operands)
 
 
-def _shapes_of(operands: Sequence[Any], host: Host, what: Call) -> tuple[Any, ...]:
-    found = _shapes(*operands, host=host, what=what)
-    return tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in found)
-
-
-mlir.register_lowering(
-    call_p, mlir.lower_fun(lambda *a, **k: list(_staged(*a, **k)), multiple_results=True)
-)
+mlir.register_lowering(call_p, mlir.lower_fun(_staged, multiple_results=True))
 
 
 # -- derivatives -----------------------------------------------------------------------------------
@@ -91,19 +85,14 @@ mlir.register_lowering(
 def _jvp(primals: Any, tangents: Any, *, host: Host, what: Call) -> tuple[Any, Any]:
     out = call(host, what, *primals)
     n_x = len(host.shapes)
-    xs = list(primals[:n_x])
     dx = {i: t for i, t in enumerate(tangents[:n_x]) if type(t) is not ad.Zero}
     if what.kind == "value":
-        return out, _push(host, what, xs, out, dx)
+        return out, _push(host, what, list(primals), out, dx)
     # The value y that comes along depends on x, and on nothing else that could move.
-    assert host.promised is not None
-    start = n_x + len(host.promised)
-    slots = (what.first, start), (what.second, start + len(what.first))
     terms = []
-    for name, (which, begin) in zip(("first", "second"), slots):
-        live = [k for k in range(len(which)) if type(tangents[begin + k]) is not ad.Zero]
-        if live:  # linear in the directions of each kind
-            terms.append(_with(host, what, primals, name, live, tangents, begin))
+    for name, slot in zip(("first", "second"), host.slots(what)[2:], strict=True):
+        if any(type(tangents[k]) is not ad.Zero for k in slot):  # linear in each kind
+            terms.append(_with(host, what, primals, tangents, name, slot))
     if dx:
         if what.curved:
             raise NotImplementedError("gradiator has no third derivatives")
@@ -166,19 +155,15 @@ def _allow(host: Host, dx: dict[int, Any]) -> None:
             )
 
 
-def _with(
-    host: Host, what: Call, primals: Any, name: str, live: list[int], tangents: Any, begin: int
-) -> list[Any]:
-    """The same product with other directions of one kind, those that are live."""
-    which = getattr(what, name)
-    drop = {begin + k for k in range(len(which)) if k not in live}
-    operands = [
-        tangents[k] if begin <= k < begin + len(which) else a
-        for k, a in enumerate(primals)
-        if k not in drop
-    ]
-    axes = tuple(has for k, has in enumerate(what.axes) if k not in drop)
-    changes: dict[str, Any] = {name: tuple(which[k] for k in live), "axes": axes}
+def _with(host: Host, what: Call, primals: Any, tangents: Any, name: str, slot: range) -> list[Any]:
+    """The same product in the directions of tangents, those that are not 0."""
+    live = [k for k in slot if type(tangents[k]) is not ad.Zero]
+    kept = [k for k in range(len(primals)) if k not in slot or k in live]
+    changes: dict[str, Any] = {
+        name: tuple(getattr(what, name)[k - slot.start] for k in live),
+        "axes": tuple(what.axes[k] for k in kept),
+    }
+    operands = (tangents[k] if k in slot else primals[k] for k in kept)
     return call(host, replace(what, **changes), *operands)
 
 
@@ -195,9 +180,6 @@ TRANSPOSED = {
 
 
 def _transpose(cts: Any, *operands: Any, host: Host, what: Call) -> list[Any]:
-    assert host.promised is not None
-    start = len(host.shapes) + len(host.promised)
-    middle = start + len(what.first)
     asked = [k for k, a in enumerate(operands) if ad.is_undefined_primal(a)]
     out: list[Any] = [None] * len(operands)
     live = [k for k, ct in enumerate(cts) if type(ct) is not ad.Zero]
@@ -205,29 +187,26 @@ def _transpose(cts: Any, *operands: Any, host: Host, what: Call) -> list[Any]:
         for k in asked:
             out[k] = ad.Zero(operands[k].aval)
         return out
-    name = "first" if asked[0] < middle else "second"
-    which = [*what.first, *what.second]
-    first = slice(start, middle), what.first
-    second = slice(middle, len(operands)), what.second
-    (kept_at, kept) = second if name == "first" else first
+    _, y, first, second = host.slots(what)
+    name = "first" if asked[0] in first else "second"
+    stays = second if name == "first" else first
+    kept = what.second if name == "first" else what.first
+    which = dict(zip([*first, *second], what.first + what.second, strict=True))
+    kept_axes = tuple(what.axes[k] for k in stays)
+    kept_operands = [operands[k] for k in stays]
     ct_of = tuple(what.into[k] for k in live)
-    full = (True,) * len(what.axes[0])
-    ct_axes, given = (full,) * len(live), [cts[k] for k in live]
+    ct_axes = ((True,) * len(what.axes[0]),) * len(live)
+    given = [cts[k] for k in live]
     kind = TRANSPOSED[what.kind, name]
     # The cotangent is like the old result; where the old direction that stays is like y, as v in
-    # "hvp", it goes first.
-    if kind == "hvp" and what.kind == "hvp":
-        ordered = kept, ct_of, what.axes[kept_at] + ct_axes, [*operands[kept_at], *given]
+    # "hvp", that goes first.
+    if kind == what.kind == "hvp":
+        one, two, axes, directions = kept, ct_of, kept_axes + ct_axes, kept_operands + given
     else:
-        ordered = ct_of, kept, ct_axes + what.axes[kept_at], [*given, *operands[kept_at]]
-    back = Call(
-        kind,
-        what.axes[:start] + ordered[2],
-        first=tuple(ordered[0]),
-        second=tuple(ordered[1]),
-        into=tuple(which[k - start] for k in asked),
-    )
-    found = call(host, back, *operands[:start], *ordered[3])
+        one, two, axes, directions = ct_of, kept, ct_axes + kept_axes, given + kept_operands
+    into = tuple(which[k] for k in asked)
+    back = Call(kind, what.axes[: y.stop] + axes, first=one, second=two, into=into)
+    found = call(host, back, *operands[: y.stop], *directions)
     for k, a in zip(asked, found, strict=True):
         # A direction that served all along an axis gathers what comes from each.
         gone = tuple(i for i, has in enumerate(what.axes[k]) if not has)
@@ -243,9 +222,7 @@ ad.primitive_transposes[call_p] = _transpose
 
 
 def _batch(operands: Any, dims: Any, *, host: Host, what: Call) -> tuple[list[Any], Any]:
-    moved = [
-        a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(operands, dims, strict=True)
-    ]
+    moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(operands, dims, strict=True)]
     axes = tuple((d is not None, *has) for d, has in zip(dims, what.axes, strict=True))
     out = call(host, replace(what, axes=axes), *moved)
     return out, (0,) * len(out)
@@ -285,11 +262,13 @@ def _alike(operands: Sequence[Any]) -> Sequence[Any]:
     every = frozenset().union(*map(_varying, operands))
     if not every:
         return operands
-    cast = getattr(jax.lax, "pcast", None)
+    new, old = (getattr(jax.lax, name, None) for name in ("pcast", "pvary"))
     out = []
     for a in operands:
         missing = tuple(every - _varying(a))
-        if missing:
-            a = cast(a, missing, to="varying") if cast else jax.lax.pvary(a, missing)
+        if missing and new:
+            a = new(a, missing, to="varying")
+        elif missing and old:  # before JAX 0.8
+            a = old(a, missing)
         out.append(a)
     return out

@@ -110,7 +110,7 @@ class Products:
         return tuple(i for i in moved if i in moves and xs[i].size)
 
     def _gradiator(self, where: tuple[int, ...], sizes: Sequence[int]) -> Gradiator:
-        """The function of arrays, to be differentiated by some of them; kept with what it learns."""
+        """The function of arrays, differentiated by some of them; kept with what it learns."""
         if where not in self._owners:
             owner, flat = self.owner, self.flat
             self._owners[where] = found = Gradiator(
