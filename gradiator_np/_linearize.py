@@ -14,6 +14,7 @@ from gradiator_np._engine import Engine
 from gradiator_np._estimate import evaluator_options, run, warned
 from gradiator_np._evaluate import Evaluator
 from gradiator_np._fast_path import fast_path
+from gradiator_np._operators import LazyOperator
 from gradiator_np._options import Options, takes
 from gradiator_np._products import ProductEstimate, ProductView
 from gradiator_np._results import JacobianEstimate
@@ -115,8 +116,12 @@ def linearize(
     return lin.y, lin
 
 
-class Linearization:
+class Linearization(LazyOperator):
     """The Jacobian of a function at one point, run for only when a product is asked for.
+
+    SciPy takes it for a linear operator: ``gmres(lin, b)`` costs the evaluations of one JVP an
+    iteration. J is never stored, so that each ``rmatvec`` costs as much as all of J: where that
+    fits into memory, ``Gradiator.linearize`` keeps it from the first one on.
 
     Attributes
     ----------
@@ -158,6 +163,18 @@ class Linearization:
             f"Linearization(x of shape {self._layout.shapes}, y of shape {self._y_layout.shapes}, "
             f"{self.nfev} evaluations so far)"
         )
+
+    def _layouts(self) -> tuple[Layout, Layout]:
+        return self._y_layout, self._layout
+
+    def _is_complex(self) -> bool:
+        return self._y_layout.flatten(self._value).dtype.kind == "c"
+
+    def _jvp_rows(self, tangents: NDArray[Any]) -> NDArray[Any]:
+        return self._y_layout.flatten(self.jvp(self._layout.unflatten(tangents)), 1)
+
+    def _vjp_rows(self, cotangents: NDArray[Any]) -> NDArray[Any]:
+        return self._layout.flatten(self.vjp(self._y_layout.unflatten(cotangents)), 1)
 
     def _evaluator(self, **hooks: Any) -> Evaluator:
         return Evaluator(self._fun, self._layout, **self._running, **hooks)

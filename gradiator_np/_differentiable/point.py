@@ -22,6 +22,7 @@ from gradiator_np._differentiable.inputs import (
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import jvp, vjp
+from gradiator_np._operators import LazyOperator
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import SampleError
 from gradiator_np._status import Status
@@ -98,8 +99,10 @@ class ForwardRun(NamedTuple):
         return cls(value, Layout.of(tree(value), batch_dims), context)
 
 
-class DifferentiablePoint:
+class DifferentiablePoint(LazyOperator):
     """A differentiable function at one point: ``value, pushforward, pullback``.
+
+    SciPy takes it for a linear operator, by ``pushforward`` and ``pullback``.
 
     What the forward run computed (the value, the context) serves the products, and a Jacobian
     that one product had to estimate serves the next ones where ``keep`` is set.
@@ -221,6 +224,23 @@ class DifferentiablePoint:
             matrix = self._trusted(self._remembered(owner._memory, np.square(np.abs(flat))))
         out = (flat[..., None, :] @ matrix)[..., 0, :]
         return self._as_x(self.x_layout.unflatten(out))
+
+    def _layouts(self) -> tuple[Layout, Layout]:
+        return self.y_layout, self.x_layout
+
+    def _is_complex(self) -> bool:
+        return "c" in (
+            self._flat_y().dtype.kind,
+            self.x_layout.flatten(tree(self._moved())).dtype.kind,
+        )
+
+    def _jvp_rows(self, tangents: NDArray[Any]) -> NDArray[Any]:
+        out = self.pushforward(self._as_x(self.x_layout.unflatten(tangents)))
+        return self.y_layout.flatten(tree(out), 1)
+
+    def _vjp_rows(self, cotangents: NDArray[Any]) -> NDArray[Any]:
+        v = untree(self.y_layout.unflatten(cotangents), isinstance(self.value, tuple))
+        return self.x_layout.flatten(tree(self.pullback(v)), 1)
 
     def jacobian(self) -> Any:
         """The Jacobian, shape ``y.shape + x.shape``; tuples where there are several."""
