@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from scipy.sparse.linalg import LinearOperator
 
 from gradiator_np import _checks as checks
 from gradiator_np._structure import Layout
@@ -114,7 +114,7 @@ class LazyOperator(ABC):
         r""":math:`J^H V` for columns, (n, p) to (m, p), which share their evaluations."""
 
         def adjoint(rows: NDArray[Any]) -> NDArray[Any]:
-            return np.conj(self._vjp_rows(rows))
+            return np.asarray(np.conj(self._vjp_rows(rows)))
 
         return self._columns(v, self.shape[0], adjoint, "v")
 
@@ -125,7 +125,14 @@ class LazyOperator(ABC):
         -------
         scipy.sparse.linalg.LinearOperator
         """
-        return aslinearoperator(self)
+        return LinearOperator(
+            self.shape,
+            matvec=self.matvec,
+            rmatvec=self.rmatvec,
+            matmat=self.matmat,
+            rmatmat=self.rmatmat,
+            dtype=self.dtype,
+        )
 
     def _columns(self, value: Any, size: int, product: Any, what: str) -> NDArray[Any]:
         """A product with columns; complex ones as real and imaginary parts, since it is linear."""
