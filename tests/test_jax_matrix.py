@@ -389,6 +389,38 @@ def test_complex_outputs_of_real_inputs():
     compare(jax.jvp(g, (x,), (x,)), jax.jvp(lambda x: f(jnp, x), (x,), (x,)), 1e-9, "jvp")
 
 
+@pytest.mark.parametrize("wrap", [lambda h: h, jax.jit], ids=["plain", "jit"])
+def test_buffers_that_are_used_again(wrap):
+    """Compiled simulators return one array each time, with new numbers in it."""
+    y, slope = np.zeros(3), np.zeros(3)
+
+    def fun(x):
+        y[:] = np.sin(x)
+        return y
+
+    def grad_fun(x, v):
+        slope[:] = np.cos(x) * v
+        return slope
+
+    g = adapter.gradiator(fun, grad_fun, out=lambda x: x)
+    many = jnp.arange(6.0).reshape(2, 3)
+    compare(wrap(jax.vmap(g))(many), jnp.sin(many), 1e-15, "values")
+    for transform in (lambda h: jax.grad(lambda x: h(x).sum()), jax.jacrev):
+        got, want = (wrap(jax.vmap(transform(h)))(many) for h in (g, jnp.sin))
+        compare(got, want, 1e-15, "derivatives")
+    first = wrap(g)(many[0])
+    wrap(g)(many[1])
+    compare(first, jnp.sin(many[0]), 1e-15, "a value from before")
+
+
+def test_weak_types_do_not_hang_on_the_order_of_calls():
+    g = adapter.gradiator(lambda x, a: x * a, method="cs")
+    x = jnp.ones(2, "float32")
+    assert g(x, 2.0).dtype == jnp.float32
+    assert g(x, jnp.float64(2.0)).dtype == jnp.float64
+    assert g(x, 2.0).dtype == jnp.float32
+
+
 # -- failures --------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from gradiator_np._differentiable.inputs import (
     expect,
     join,
     name_of,
+    own,
     tree,
     untree,
 )
@@ -190,6 +191,7 @@ class DifferentiablePoint(LazyOperator):
                     f"with context=True fun must return (y, context), got {type(out).__name__}"
                 )
             out, context = out
+        out = own(out)
         if owner.options.get("vectorized"):
             out = tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
         self._forward = forward = ForwardRun.of(out, owner.batch_dims, context)
@@ -320,10 +322,10 @@ class DifferentiablePoint(LazyOperator):
         return out
 
     def _grad(self, v: Any) -> Any:
-        return expect(self._given("grad", v), self.x_layout, "grad_fun", "x")
+        return expect(own(self._given("grad", v)), self.x_layout, "grad_fun", "x")
 
     def _jvp(self, u: Any) -> Any:
-        out, y_layout = self._given("jvp", u), self._known_y_layout()
+        out, y_layout = own(self._given("jvp", u)), self._known_y_layout()
         return out if y_layout is None else expect(out, y_layout, "jvp_fun", "y")
 
     def _several(

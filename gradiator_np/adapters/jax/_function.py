@@ -141,7 +141,7 @@ class JaxFunction:
     def _host(self, arguments: Arguments, arrays: list[Any], dtype: Any) -> Host:
         """What runs arguments of this structure and these shapes, with what it has learned."""
         avals = tuple((a.shape, _host_dtype(a.dtype)) for a in arrays)
-        key = arguments, tuple(a.dtype for a in arrays), avals
+        key = arguments, tuple(a.dtype for a in arrays), avals, dtype
         if key not in self._hosts:
             while len(self._hosts) >= REMEMBERED:
                 self._hosts.pop(next(iter(self._hosts)))

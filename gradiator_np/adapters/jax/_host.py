@@ -179,7 +179,8 @@ class Host:
                     f"fun returned {y.dtype}, but {dtype} was promised, by out= or by an earlier "
                     "call: a part of the number would be lost; say out= with the right dtype"
                 )
-        return tuple(y.astype(t, copy=False) for y, (_, t) in zip(ys, self.promised, strict=True))
+        # Copies: fun may use its buffer again, and JAX may take that for its own.
+        return tuple(y.astype(t) for y, (_, t) in zip(ys, self.promised, strict=True))
 
     # -- batches -------------------------------------------------------------------------------
 
