@@ -180,6 +180,12 @@ def test_only_inputs_that_are_differentiated_cost_evaluations():
     got = jax.grad(lambda z: g(a, 1, z).sum())(b)
     close(got, jnp.full(2, a[1]), rtol=1e-6)  # linear: rounding over sqrt(eps)
     assert g.function.nfev == 1 + 2
+    got = jax.vmap(jax.grad(lambda z: g(a, 1, z).sum()))(jnp.stack([b, 2 * b]))
+    close(got, jnp.full((2, 2), a[1]), rtol=1e-6)
+    assert g.function.nfev == 3 * (1 + 2)
+    forward = jax.vmap(lambda z: jax.jvp(lambda z: g(a, 1, z), (z,), (z,))[1])
+    close(forward(jnp.stack([b, 2 * b])), a[1] * jnp.stack([b, 2 * b]), rtol=1e-6)
+    assert g.function.nfev == 3 * (1 + 2) + 2 * (1 + 1)
 
 
 def test_single_precision():

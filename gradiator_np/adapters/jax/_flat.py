@@ -103,6 +103,10 @@ class FlatDerivatives:
             for i, place in enumerate(arguments.places)
             if place in self.places and inexact(dtypes[i])
         )
+        # For each of them its structure, and (place among its leaves, number among all arrays).
+        self._parts = {
+            place: (arguments.part(place), arguments.arrays_in(place)) for place in self.places
+        }
         single = owner.argnums is None and arguments.count == 1 and len(self.places) == 1
         self.bare = isinstance(owner.argnums, int) or single
 
@@ -183,8 +187,9 @@ class FlatDerivatives:
         """The arrays moved, of a value of the structure of the arguments to differentiate by."""
         found: dict[int, Any] = {}
         for place, part in zip(self.places, self._by_place(out, who), strict=True):
-            leaves = _up_to(self.arguments.part(place), part, who, f"argument {place!r}")
-            found |= self.arguments.arrays_in(place, leaves)
+            tree, numbers = self._parts[place]
+            leaves = _up_to(tree, part, who, f"argument {place!r}")
+            found |= {i: leaves[k] for k, i in numbers}
         return [found[i] for i in self.moved]
 
     def _by_place(self, value: Any, who: str) -> Sequence[Any]:
@@ -206,11 +211,11 @@ class FlatDerivatives:
             return np.split(value, np.cumsum([sizes[i] for i in self.moved])[:-1])
         found: dict[int, Any] = {}
         for place, part in zip(self.places, self._by_place(value, who), strict=True):
-            tree = self.arguments.part(place)
+            tree, numbers = self._parts[place]
             leaves = [part] * tree.num_leaves if one_for_all(part) else _up_to(
                 tree, part, who, f"argument {place!r}"
             )  # fmt: skip
-            found |= self.arguments.arrays_in(place, leaves)
+            found |= {i: leaves[k] for k, i in numbers}
         return [found[i] for i in self.moved]
 
 

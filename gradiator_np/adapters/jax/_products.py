@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiator_np._calls import FAILING
 from gradiator_np._differentiable.function import Gradiator, _has_nested
-from gradiator_np._differentiable.inputs import tree, untree
+from gradiator_np._differentiable.inputs import own, tree, untree
 from gradiator_np._differentiable.point import DifferentiablePoint, ForwardRun
+from gradiator_np._samples import SampleError
 from gradiator_np._status import GradiatorWarning
-from gradiator_np.adapters.jax._flat import FlatDerivatives, options_for
+from gradiator_np.adapters.jax._flat import FlatDerivatives, FlatFunction, options_for
 from gradiator_np.adapters.jax._structure import pack, unpack
 
 #: Options that speak of y, or of how ``fun`` is called: not those of a derivative of it.
@@ -21,6 +23,7 @@ OF_FUN = ("noise", "atol", "rtol", "max_nfev", "solver", "vectorized", "workers"
 
 Array = NDArray[Any]
 Directions = dict[int, Array]
+MakePoint = Callable[[tuple[int, ...], list[Array], list[Array]], DifferentiablePoint]
 
 
 class Products:
@@ -40,7 +43,7 @@ class Products:
 
     def __call__(
         self, kind: str, xs: list[Array], ys: list[Array], first: Directions, second: Directions,
-        into: Sequence[int], lead: tuple[int, ...],
+        into: Sequence[int], lead: tuple[int, ...], at: MakePoint | None = None,
     ) -> list[Array]:  # fmt: skip
         """One product, for the arrays ``into``.
 
@@ -54,6 +57,8 @@ class Products:
             Directions for some of the arrays; the last kind may have ``lead`` axes in front.
         lead : tuple of int
             (several,), or () for one direction.
+        at : callable, optional
+            Makes the point from the arrays to differentiate by, xs and ys.
         """
         to_x = kind in ("vjp", "hvp")
         like = [(xs if to_x else ys)[i] for i in into]
@@ -66,7 +71,7 @@ class Products:
         ):
             return [np.zeros(lead + a.shape) for a in like]
         where = self._where(moves, xs)
-        point = self._point(where, xs, ys)
+        point = (at or self._point)(where, xs, ys)
         floating = self.flat.floating
         of_y, of_x = {i: ys[i] for i in floating}, {i: xs[i] for i in where}
         if kind == "jvp":
@@ -86,21 +91,35 @@ class Products:
         self, kind: str, xs: list[Array], ys: list[Array], first: Directions, into: Sequence[int],
         lead: tuple[int, ...],
     ) -> list[Array]:  # fmt: skip
-        """A "jvp" or "vjp" of a vectorized function at all points of an axis.
+        """A "jvp" or "vjp" estimated at all points of an axis together.
 
         Arrays that move, those of the output and directions have that axis, behind ``lead``.
+
+        Raises
+        ------
+        SampleError
+            Where a run failed: which points that spoils is told one by one.
         """
-        moved, floating = self.flat.moved, self.flat.floating
-        sizes = [x[0].size if i in moved else x.size for i, x in enumerate(xs)]
-        owner = self._gradiator(moved, sizes).batched(moved)
-        known = ForwardRun.of(pack([ys[i] for i in floating]), owner.batch_dims)
-        point = DifferentiablePoint(owner, tuple(xs), forward=known)
-        if kind == "jvp":
-            found = point.pushforward(_filled(first, {i: xs[i] for i in moved}, lead))
-        else:
-            found = point.pullback(_filled(first, {i: ys[i] for i in floating}, lead))
-        named = dict(zip(floating if kind == "jvp" else moved, unpack(found), strict=True))
-        return [np.asarray(named[i]) for i in into]
+        moved = self.flat.moved
+        fun = _Watched(self.flat.fun, moved, self.owner)
+
+        def at(where: tuple[int, ...], xs: list[Array], ys: list[Array]) -> DifferentiablePoint:
+            single = self._gradiator(where, [(x[0] if i in moved else x).size
+                                             for i, x in enumerate(xs)])  # fmt: skip
+            options = single.options | {"batch_dims": single.batch_dims + 1, "vectorized": False}
+            owner = Gradiator(fun, argnums=single.argnums, options=options)
+            known = ForwardRun.of(pack([ys[i] for i in self.flat.floating]), owner.batch_dims)
+            return DifferentiablePoint(owner, tuple(xs), forward=known)
+
+        try:
+            if any(np.isnan(y).any() for y in ys):
+                raise SampleError("no value at one of the points", None)
+            found = self(kind, xs, ys, first, {}, into, lead, at)
+        finally:
+            self.owner.counts.fun += fun.runs
+        if fun.failed:
+            raise SampleError("a run failed at one of the points", None)
+        return found
 
     def _where(self, moves: Sequence[int], xs: list[Array]) -> tuple[int, ...]:
         """The arrays to differentiate by: evaluations are spent only on what is asked for."""
@@ -183,6 +202,36 @@ class Products:
             h = self._hessian(point, untree(y.unflatten(e), many), w)
             rows.append(point.x_layout.flatten(tree(h)) @ flat_u)
         return untree(y.unflatten(np.array(rows)), many)
+
+
+class _Watched:
+    """A function of many points, which are told apart where one of them fails."""
+
+    def __init__(self, fun: FlatFunction, moved: tuple[int, ...], owner: Gradiator) -> None:
+        self.fun, self.moved, self.context = fun, moved, owner.context
+        self.vectorized = bool(owner.options.get("vectorized"))
+        self.runs, self.failed = 0, False
+
+    def __call__(self, *arrays: Any) -> Any:
+        try:
+            out = self._run(arrays) if self.vectorized else self._each(arrays)
+        except FAILING:
+            self.failed = True
+            raise
+        self.failed |= any(np.isnan(y).any() for y in unpack(out))
+        return out
+
+    def _run(self, arrays: tuple[Any, ...]) -> Any:
+        self.runs += 1
+        out = self.fun(*arrays)
+        return out[0] if self.context else out
+
+    def _each(self, arrays: tuple[Any, ...]) -> Any:
+        rows = []
+        for k in range(len(arrays[self.moved[0]])):
+            row = (a[k] if i in self.moved else a for i, a in enumerate(arrays))
+            rows.append(own(unpack(self._run(tuple(row)))))
+        return pack([np.stack(column) for column in zip(*rows, strict=True)])
 
 
 def _filled(given: Directions, like: dict[int, Array], lead: tuple[int, ...]) -> Any:

@@ -85,12 +85,13 @@ class Arguments:
         args, kwargs = jax.tree.unflatten(self.tree, self.leaf_places)
         return jax.tree.structure(kwargs[place] if isinstance(place, str) else args[place])
 
-    def arrays_in(self, place: int | str, leaves: Sequence[Any]) -> dict[int, Any]:
-        """Of all leaves of one argument the arrays, by their number among all arrays."""
-        mine = [s for s, p in zip(self.statics, self.leaf_places, strict=True) if p == place]
-        arrays = [a for a, static in zip(leaves, mine, strict=True) if static is None]
+    def arrays_in(self, place: int | str) -> list[tuple[int, int]]:
+        """The arrays of one argument: their places among its leaves, and among all arrays."""
+        pairs = zip(self.statics, self.leaf_places, strict=True)
+        mine = [static for static, p in pairs if p == place]
+        leaves = [k for k, static in enumerate(mine) if static is None]
         numbers = [i for i, p in enumerate(self.places) if p == place]
-        return dict(zip(numbers, arrays, strict=True))
+        return list(zip(leaves, numbers, strict=True))
 
 
 def is_array(leaf: Any) -> bool:
