@@ -274,6 +274,11 @@ def test_a_linear_function_has_a_hessian_of_zero():
         (lambda: adapter.gradiator(f, mode="forward"), TypeError, "unknown option 'mode'"),
         (lambda: adapter.gradiator(f)(jnp.arange(3)), TypeError, "no input is a floating-point"),
         (
+            lambda: adapter.gradiator(f)(array(3), jax.random.key(0)),
+            TypeError,
+            "argument 1 is of dtype key.*key_data",
+        ),
+        (
             lambda: adapter.gradiator(f, argnums=1)(array(3), jnp.arange(2)),
             TypeError,
             "argument 1 of this call holds no floating-point",

@@ -122,6 +122,12 @@ class JaxFunction:
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         arguments, leaves = Arguments.of(inputs, keywords)
         arrays = [jnp.asarray(leaf) for leaf in leaves]
+        for place, a in zip(arguments.places, arrays, strict=True):
+            if jnp.issubdtype(a.dtype, jax.dtypes.extended):
+                raise TypeError(
+                    f"argument {place!r} is of dtype {a.dtype}, which NumPy has not: pass "
+                    "jax.random.key_data(key) of a key"
+                )
         floating = [a for a in arrays if inexact(a.dtype)]
         if not floating:
             raise TypeError("no input is a floating-point array; call the function itself")
