@@ -136,6 +136,10 @@ class Linearization(LazyOperator):
     >>> _, lin = linearize(lambda x: x**2, [1.0, 2.0], method="3-point")
     >>> lin.vjp_estimate([1.0, 1.0]).value.round(6), lin.nfev
     (array([2., 4.]), 5)
+    >>> from scipy.sparse.linalg import gmres
+    >>> solution, info = gmres(lin, [2.0, 8.0], rtol=1e-9)  # a Newton step without J
+    >>> solution.round(6), info
+    (array([1., 2.]), 0)
     """
 
     def __init__(self, fun: Callable[..., Any], x: Any, options: Options) -> None:
