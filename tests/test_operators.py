@@ -96,7 +96,7 @@ def test_evaluations_of_a_solver():
     """Two a JVP by central differences, twice m a VJP: J is never made, nothing runs besides."""
     _, lin = linearize(bent(SQUARE), X, method="3-point")
     counted = Counted(lin)
-    gmres(counted, np.ones(5), rtol=1e-10)
+    gmres(counted, np.ones(5), rtol=1e-6)  # far above the errors of differences
     assert counted.adjoint == 0
     assert 0 < counted.forward <= 8  # m iterations, and residuals at both ends
     assert lin.nfev == 1 + 2 * counted.forward
