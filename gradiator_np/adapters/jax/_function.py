@@ -71,7 +71,9 @@ def gradiator(
     inputs that are differentiated. Under ``vmap`` each point is treated as if it were alone (with
     ``vectorized`` one call answers for all): where some fail they are nan, with a warning, unless
     ``on_error="raise"``; where all do the error is raised. Several cotangents at one point, as in
-    ``jacrev``, share their evaluations. One function runs in one thread at a time.
+    ``jacrev``, share their evaluations. One function runs in one thread at a time; ``workers`` of a
+    number starts processes for each point anew, and forks a program with threads of JAX: an
+    executor is the better choice.
 
     Examples
     --------
