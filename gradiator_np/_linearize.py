@@ -14,6 +14,7 @@ from gradiator_np._engine import Engine
 from gradiator_np._estimate import evaluator_options, run, warned
 from gradiator_np._evaluate import Evaluator
 from gradiator_np._fast_path import fast_path
+from gradiator_np._operators import LazyOperator
 from gradiator_np._options import Options, takes
 from gradiator_np._products import ProductEstimate, ProductView
 from gradiator_np._results import JacobianEstimate
@@ -115,8 +116,12 @@ def linearize(
     return lin.y, lin
 
 
-class Linearization:
+class Linearization(LazyOperator):
     """The Jacobian of a function at one point, run for only when a product is asked for.
+
+    SciPy takes it for a linear operator: ``gmres(lin, b)`` costs the evaluations of one JVP an
+    iteration. J is never stored, so that each ``rmatvec`` costs as much as all of J: where that
+    fits into memory, ``Gradiator.linearize`` keeps it from the first one on.
 
     Attributes
     ----------
@@ -131,6 +136,10 @@ class Linearization:
     >>> _, lin = linearize(lambda x: x**2, [1.0, 2.0], method="3-point")
     >>> lin.vjp_estimate([1.0, 1.0]).value.round(6), lin.nfev
     (array([2., 4.]), 5)
+    >>> from scipy.sparse.linalg import gmres
+    >>> solution, info = gmres(lin, [2.0, 8.0], rtol=1e-9)  # a Newton step without J
+    >>> solution.round(6), info
+    (array([1., 2.]), 0)
     """
 
     def __init__(self, fun: Callable[..., Any], x: Any, options: Options) -> None:
@@ -158,6 +167,18 @@ class Linearization:
             f"Linearization(x of shape {self._layout.shapes}, y of shape {self._y_layout.shapes}, "
             f"{self.nfev} evaluations so far)"
         )
+
+    def _layouts(self) -> tuple[Layout, Layout]:
+        return self._y_layout, self._layout
+
+    def _is_complex(self) -> bool:
+        return self._y_layout.flatten(self._value).dtype.kind == "c"
+
+    def _jvp_rows(self, tangents: NDArray[Any]) -> NDArray[Any]:
+        return self._y_layout.flatten(self.jvp(self._layout.unflatten(tangents)), 1)
+
+    def _vjp_rows(self, cotangents: NDArray[Any]) -> NDArray[Any]:
+        return self._layout.flatten(self.vjp(self._y_layout.unflatten(cotangents)), 1)
 
     def _evaluator(self, **hooks: Any) -> Evaluator:
         return Evaluator(self._fun, self._layout, **self._running, **hooks)
@@ -294,7 +315,8 @@ class _Lift:
         points = moved.astype(self.x.dtype, copy=False)
         if self.limits is not None:
             points = np.clip(points, *self.limits).astype(self.x.dtype, copy=False)
-        still = (points == self.x).all(-1) & (self.tangents != 0).any(-1).any(0) & (s != 0).any(-1)
+        moves = (s != 0) & np.moveaxis((self.tangents != 0).any(-1), 0, -1)  # tangents may be 0
+        still = (points == self.x).all(-1) & moves.any(-1)
         if still.any():
             # Moves along dependent tangents may cancel: only what stands still by itself is lost.
             for size, tangent in zip(np.moveaxis(s, -1, 0), self.tangents):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gradiator_np import JacobianEstimator, jacobian, linearize
+from gradiator_np import JacobianEstimator, gradiator, jacobian, linearize
 
 X = np.array([1.0, 2.0, 3.0])
 
@@ -42,3 +42,37 @@ def test_a_residual_in_place_does_not_spoil_the_linearization():
     x += 5
     assert_allclose(lin.jvp([1.0, 0, 0]), EXACT[:, 0], atol=1e-6)
     assert_allclose(lin.vjp([1.0, 0.0]), EXACT[0], atol=1e-6)
+
+
+class Simulator:
+    """Returns the same arrays each time, with new numbers in them, as compiled codes do."""
+
+    def __init__(self):
+        self.y, self.product = np.zeros(3), np.zeros(3)
+
+    def run(self, x):
+        self.y[:] = np.sin(x)
+        return self.y
+
+    def diagonal(self, x, direction):
+        self.product[:] = np.cos(x) * direction
+        return self.product
+
+
+@pytest.mark.parametrize("given", ["grad_fun", "jvp_fun"])
+@pytest.mark.parametrize("batch", [False, True])
+def test_derivatives_may_use_a_buffer_again(given, batch):
+    s = Simulator()
+    f = gradiator(s.run, **{given: s.diagonal})
+    if batch:
+        f, x = f.batched((0,)), np.stack([X, 2 * X])
+        want = np.cos(x)[..., None] * np.eye(3)
+    else:
+        x, want = X, np.diag(np.cos(X))
+    point = f.linearize(x)
+    assert_array_equal(f.jacobian(x), want)
+    rows = np.eye(3) if not batch else np.eye(3)[:, None] * np.ones((2, 1))
+    product = point.pullback if given == "grad_fun" else point.pushforward
+    assert_array_equal(product(rows), np.moveaxis(want, -2, 0))
+    s.run(0 * X)
+    assert_array_equal(point.value, np.sin(x))

@@ -59,20 +59,19 @@ def make(request):
 
 def test_check_grads(make):
     x = array(3)
-    check_grads(make(), (x,), order=1, modes=["rev"])
-    check_grads(make(mode="forward"), (x,), order=1, modes=["fwd"])
+    check_grads(make(), (x,), order=1, modes=["fwd", "rev"])
     # Central differences on both sides: the default tolerance of float64 is 1e-5.
-    check_grads(adapter.gradiator(f, method="3-point"), (x,), order=1, modes=["rev"])
+    check_grads(adapter.gradiator(f, method="3-point"), (x,), order=1, modes=["fwd", "rev"])
 
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_transforms(make, jit):
-    g, forward = make(out=OUT), make(out=OUT, mode="forward")
+    g = make(out=OUT)
     x, u, v, many = array(3), array(3, seed=1), array(4, seed=2), array(5, 3, seed=3)
     wrap = jax.jit if jit else lambda h: h
 
-    def both(transform, h=g):
-        return wrap(transform(h)), transform(reference)
+    def both(transform):
+        return wrap(transform(g)), transform(reference)
 
     for transform, at in (
         (lambda h: h, x),
@@ -84,14 +83,13 @@ def test_transforms(make, jit):
         (lambda h: jax.grad(lambda z: (jax.vmap(h)(z) ** 2).sum()), many),
         (lambda h: jax.vmap(jax.vmap(h)), jnp.stack([many, 2 * many])),
         (lambda h: jax.vmap(jax.vmap(jax.jacrev(h))), jnp.stack([many, 2 * many])),
+        (jax.jacfwd, x),
+        (lambda h: jax.vmap(jax.jacfwd(h)), many),
     ):
         got, want = both(transform)
         close(got(at), want(at))
     close(wrap(lambda z: jax.vjp(g, z)[1](v)[0])(x), jax.vjp(reference, x)[1](v)[0])
-    for transform, at in ((jax.jacfwd, x), (lambda h: jax.vmap(jax.jacfwd(h)), many)):
-        got, want = both(transform, forward)
-        close(got(at), want(at))
-    close(wrap(lambda z: jax.jvp(forward, (z,), (u,)))(x), jax.jvp(reference, (x,), (u,)))
+    close(wrap(lambda z: jax.jvp(g, (z,), (u,)))(x), jax.jvp(reference, (x,), (u,)))
 
 
 def test_shapes_are_learned_from_a_plain_call_or_asked_for():
@@ -120,10 +118,20 @@ def test_cotangents_at_one_point_share_their_evaluations():
     assert g.function.nfev == 1 + 3
 
 
-def test_a_batch_moves_at_once():
-    g = adapter.gradiator(f, method="2-point", out=OUT)
-    jax.vmap(jax.jacrev(g))(array(6, 3))
-    assert g.function.nfev == 1 + 3  # evaluations of the whole batch
+def test_evaluations_of_a_batch():
+    """Those of its points, each as if it were alone; one for all where fun takes many points."""
+    for options, fun, points in (
+        ({}, f, 6),
+        ({"vectorized": True}, lambda x: np.sin(x @ A.T), 1),
+    ):
+        for wrap in (lambda h: h, jax.jit):
+            g = adapter.gradiator(fun, method="2-point", out=OUT, **options)
+            got = wrap(jax.vmap(jax.jacrev(g)))(array(6, 3))
+            close(got, jax.vmap(jax.jacrev(reference))(array(6, 3)), atol=1e-5)  # steps sqrt(eps)
+            assert g.function.nfev == points * (1 + 3)
+            got = wrap(jax.vmap(jax.jacfwd(g)))(array(6, 3))
+            close(got, jax.vmap(jax.jacrev(reference))(array(6, 3)), atol=1e-5)
+            assert g.function.nfev == 2 * points * (1 + 3)
 
 
 def test_several_inputs_and_outputs():
@@ -137,8 +145,33 @@ def test_several_inputs_and_outputs():
     g = adapter.gradiator(two, method="cs")
     close(g(a, b), same(a, b))
     close(jax.jacrev(g, argnums=(0, 1))(a, b), jax.jacrev(same, argnums=(0, 1))(a, b))
-    forward = adapter.gradiator(two, method="cs", mode="forward")
-    close(jax.jacfwd(forward, argnums=(0, 1))(a, b), jax.jacrev(same, argnums=(0, 1))(a, b))
+    close(jax.jacfwd(g, argnums=(0, 1))(a, b), jax.jacrev(same, argnums=(0, 1))(a, b))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("method", ["given", "cs", "auto"])
+def test_scalars(method, jit):
+    """Outputs without axes, alone or in a tuple, at single points and in batches of one."""
+    derivatives = {"grad_fun": lambda x, v: 2 * x * v[0] + np.cos(x) * v[1]}
+    options = derivatives if method == "given" else {"method": method}
+    g = adapter.gradiator(lambda x: ((x**2).sum(), np.sin(x)), **options)
+    wrap = jax.jit if jit else lambda h: h
+
+    def same(x):
+        return (x**2).sum(), jnp.sin(x)
+
+    for x in (array(2), array()):
+        g(x)
+        for i in (0, 1):
+            for transform, at in (
+                (lambda h, i=i: jax.grad(lambda z: h(z)[i].sum()), x),
+                (lambda h, i=i: lambda z: jax.jvp(h, (z,), (z,))[1][i], x),
+                (lambda h, i=i: jax.vmap(jax.grad(lambda z: h(z)[i].sum())), x[None]),
+                (lambda h, i=i: jax.vmap(jax.jacfwd(lambda z: h(z)[i])), x[None]),
+            ):
+                # The default's steps for smooth functions: eps^(4/5) and a few.
+                got, want = wrap(transform(g))(at), transform(same)(at)
+                close(got, want, rtol=1e-9, atol=1e-9)
 
 
 def test_only_inputs_that_are_differentiated_cost_evaluations():
@@ -147,6 +180,12 @@ def test_only_inputs_that_are_differentiated_cost_evaluations():
     got = jax.grad(lambda z: g(a, 1, z).sum())(b)
     close(got, jnp.full(2, a[1]), rtol=1e-6)  # linear: rounding over sqrt(eps)
     assert g.function.nfev == 1 + 2
+    got = jax.vmap(jax.grad(lambda z: g(a, 1, z).sum()))(jnp.stack([b, 2 * b]))
+    close(got, jnp.full((2, 2), a[1]), rtol=1e-6)
+    assert g.function.nfev == 3 * (1 + 2)
+    forward = jax.vmap(lambda z: jax.jvp(lambda z: g(a, 1, z), (z,), (z,))[1])
+    close(forward(jnp.stack([b, 2 * b])), a[1] * jnp.stack([b, 2 * b]), rtol=1e-6)
+    assert g.function.nfev == 3 * (1 + 2) + 2 * (1 + 1)
 
 
 def test_single_precision():
@@ -175,24 +214,109 @@ def test_it_trains_under_jit():
     assert losses["ours"][-1] < losses["ours"][0]
 
 
-def test_second_derivatives_are_an_error():
-    g = adapter.gradiator(f, f_vjp, out=OUT)
-    first = jax.grad(lambda x: g(x).sum())
-    with pytest.raises(NotImplementedError, match="second derivatives through gradiator"):
-        jax.jacrev(first)(array(3))
-    with pytest.raises(TypeError, match="forward-mode"):  # JAX's own words
-        jax.hessian(lambda x: g(x).sum())(array(3))
+SECOND = {
+    "hessian": jax.hessian,
+    "reverse over reverse": lambda h: jax.jacrev(jax.jacrev(h)),
+    "forward over forward": lambda h: jax.jacfwd(jax.jacfwd(h)),
+    "reverse over forward": lambda h: jax.jacrev(jax.jacfwd(h)),
+}
+GIVEN = {
+    "grad_fun": {"grad_fun": f_vjp},
+    "jvp_fun": {"jvp_fun": f_jvp},
+    "jac_fun": {"jac_fun": lambda x: np.cos(A @ x)[:, None] * A},
+    "nested": {
+        "grad_fun": plain(
+            f_vjp,
+            lambda xv, w: (
+                A.T @ (-np.sin(A @ xv[0]) * xv[1] * (A @ w)),
+                np.cos(A @ xv[0]) * (A @ w),
+            ),
+        )
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize("order", SECOND)
+def test_second_derivatives_are_differences_of_the_first(given, order):
+    g = adapter.gradiator(f, **GIVEN[given], out=OUT)
+    x, many, transform = array(3), array(2, 3, seed=3), SECOND[order]
+
+    def scalar(h):
+        return lambda z: (h(z) ** 2).sum()
+
+    # Differences of smooth functions around 1: the default's error is below 1e-8.
+    close(transform(g)(x), transform(reference)(x), atol=1e-8)
+    want = jax.vmap(transform(scalar(reference)))(many)
+    close(jax.vmap(transform(scalar(g)))(many), want, atol=1e-8)
+    close(jax.jit(transform(scalar(g)))(x), transform(scalar(reference))(x), atol=1e-8)
+
+
+def test_second_derivatives_of_estimates_are_an_error():
+    g = adapter.gradiator(f, out=OUT)
+    for transform in SECOND.values():
+        with pytest.raises(NotImplementedError, match="second derivatives through gradiator"):
+            transform(lambda x: g(x).sum())(array(3))
+    twice = adapter.gradiator(f, f_vjp, out=OUT)
+    with pytest.raises(NotImplementedError, match="no third derivatives"):
+        jax.jacfwd(jax.hessian(lambda x: twice(x).sum()))(array(3))
+
+
+def test_a_linear_function_has_a_hessian_of_zero():
+    g = adapter.gradiator(lambda x: A @ x, lambda x, v: A.T @ v)
+    close(jax.hessian(lambda x: g(x).sum())(array(3)), jnp.zeros((3, 3)), atol=0)
 
 
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: adapter.gradiator(f, mode="both"), ValueError, "mode='both'"),
+        (lambda: adapter.gradiator(f, mode="forward"), TypeError, "unknown option 'mode'"),
         (lambda: adapter.gradiator(f)(jnp.arange(3)), TypeError, "no input is a floating-point"),
         (
-            lambda: adapter.gradiator(plain(f, f_vjp, context=True)),
+            lambda: adapter.gradiator(f)(array(3), jax.random.key(0)),
+            TypeError,
+            "argument 1 is of dtype key.*key_data",
+        ),
+        (
+            lambda: adapter.gradiator(f, argnums=1)(array(3), jnp.arange(2)),
+            TypeError,
+            "argument 1 of this call holds no floating-point",
+        ),
+        (
+            lambda: jax.grad(adapter.gradiator(lambda a, b: a * b, argnums=0), 1)(1.0, 2.0),
             ValueError,
-            "context cannot travel",
+            r"argument 1 is differentiated.*argnums=0.*stop_gradient",
+        ),
+        (
+            lambda: jax.grad(adapter.gradiator(lambda z: abs(z)))(1.0 + 2.0j),
+            TypeError,
+            "argument 0 is complex",
+        ),
+        (
+            lambda: adapter.gradiator(f, out=jax.ShapeDtypeStruct((5,), float))(array(3)),
+            ValueError,
+            r"returned the shapes \[\(4,\)\], but \[\(5,\)\] were promised",
+        ),
+        (
+            lambda: adapter.gradiator(f, out=jax.ShapeDtypeStruct((4,), int))(array(3)),
+            TypeError,
+            "returned float64, but int64 was promised",
+        ),
+        (
+            lambda: adapter.gradiator(lambda x: (x, x), out=OUT)(array(4)),
+            ValueError,
+            r"shapes \[\(2, 4\)\]",
+        ),
+        (
+            lambda: jax.grad(lambda x: adapter.gradiator(f, lambda x, v: v)(x).sum())(array(3)),
+            ValueError,
+            r"grad_fun returned shape \(4,\), expected \(3,\)",
+        ),
+        (
+            lambda: adapter.gradiator(f, context=True)(array(3)),
+            ValueError,
+            "must return .y, context.",
         ),
     ],
 )

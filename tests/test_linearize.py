@@ -229,3 +229,15 @@ def test_prepared_for_a_dict():
     for other in ({"a": 1.0, "c": 3.0}, {"a": 1.0, "b": np.ones(2)}, np.ones(2)):
         with pytest.raises(ValueError, match="was prepared for"):
             prepared(other)
+
+
+@pytest.mark.parametrize("method", ["auto", "3-point", "cs"])
+def test_a_tangent_of_zeros_among_others(method):
+    """As a basis of a batch's inputs holds them: J 0 is 0, and nothing has rounded away."""
+    lin = linearize(lambda x: x**2, [1.0, 2.0], method=method)[1]
+    # Squares: differences have no truncation error, rounding is below 1e-9 at any step taken.
+    np.testing.assert_allclose(lin.jvp([[0.0, 0.0], [1.0, 0.0]]), [[0, 0], [2, 0]], atol=1e-8)
+    batch = linearize(lambda x: x**2, [[1.0, 2.0], [3.0, 4.0]], method=method, batch_dims=1)[1]
+    u = [[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]]
+    want = [[[0, 0], [6, 0]], [[0, 4], [0, 0]]]
+    np.testing.assert_allclose(batch.jvp(u), want, atol=1e-8)

@@ -15,6 +15,7 @@ from gradiator_np._chain.stages import Stage, StageCosts, as_stage, product_cost
 from gradiator_np._differentiable.function import Gradiator
 from gradiator_np._differentiable.inputs import name_of, own
 from gradiator_np._differentiable.point import DifferentiablePoint
+from gradiator_np._operators import LazyOperator
 from gradiator_np._options import GradiatorOptions, takes
 from gradiator_np._structure import Layout, blocks
 
@@ -160,10 +161,11 @@ class Chain:
         return self.linearize(x).plan(product)
 
 
-class LinearizedChain:
+class LinearizedChain(LazyOperator):
     """A chain at one point: ``value, pushforward, pullback``.
 
-    Jacobians of stages that one product had to form serve the next ones.
+    Jacobians of stages that one product had to form serve the next ones. SciPy takes it for a
+    linear operator.
 
     Attributes
     ----------
@@ -239,6 +241,18 @@ class LinearizedChain:
         flat, lead = checks.direction(v, self.y_layout, "v")
         out = self._product("vjp", flat.reshape(-1, self.y_layout.size))
         return self.x_layout.unflatten(out if lead else out[0])
+
+    def _layouts(self) -> tuple[Layout, Layout]:
+        return self.y_layout, self.x_layout
+
+    def _is_complex(self) -> bool:
+        return any(point._is_complex() for point in self.points)
+
+    def _jvp_rows(self, tangents: NDArray[Any]) -> NDArray[Any]:
+        return self._product("jvp", tangents.T).T
+
+    def _vjp_rows(self, cotangents: NDArray[Any]) -> NDArray[Any]:
+        return self._product("vjp", cotangents)
 
     def jacobian(self) -> Any:
         """The Jacobian, shape ``y.shape + x.shape``."""

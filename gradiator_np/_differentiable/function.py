@@ -405,7 +405,7 @@ class _Each:
         """``fun(*x)``, with its contexts as a list."""
 
         def over(*x: Any) -> Any:
-            out = [fun(*point) for point in self._points(x)]
+            out = [own(fun(*point)) for point in self._points(x)]
             if not self.context:
                 return _stacked(out)
             return _stacked([y for y, _ in out]), [context for _, context in out]
@@ -424,7 +424,7 @@ class _Each:
             directions = rows if rest else ((),) * len(points)
             return _stacked(
                 [
-                    fun(point if several else point[0], *row)
+                    own(fun(point if several else point[0], *row))
                     for point, row in zip(points, directions, strict=True)
                 ]
             )

@@ -59,7 +59,9 @@ def untree(value: Any, to_tuple: bool) -> Any:
 
 
 def own(value: Any) -> Any:
-    """A copy that later changes of the caller's array do not reach."""
+    """A copy that later changes of the caller's array do not reach, nor a buffer used again."""
+    if type(value) is tuple:
+        return tuple(own(item) for item in value)
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, Mapping):

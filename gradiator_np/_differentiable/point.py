@@ -16,12 +16,14 @@ from gradiator_np._differentiable.inputs import (
     expect,
     join,
     name_of,
+    own,
     tree,
     untree,
 )
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import jvp, vjp
+from gradiator_np._operators import LazyOperator
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import SampleError
 from gradiator_np._status import Status
@@ -98,8 +100,10 @@ class ForwardRun(NamedTuple):
         return cls(value, Layout.of(tree(value), batch_dims), context)
 
 
-class DifferentiablePoint:
+class DifferentiablePoint(LazyOperator):
     """A differentiable function at one point: ``value, pushforward, pullback``.
+
+    SciPy takes it for a linear operator, by ``pushforward`` and ``pullback``.
 
     What the forward run computed (the value, the context) serves the products, and a Jacobian
     that one product had to estimate serves the next ones where ``keep`` is set.
@@ -187,6 +191,7 @@ class DifferentiablePoint:
                     f"with context=True fun must return (y, context), got {type(out).__name__}"
                 )
             out, context = out
+        out = own(out)
         if owner.options.get("vectorized"):
             out = tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
         self._forward = forward = ForwardRun.of(out, owner.batch_dims, context)
@@ -221,6 +226,23 @@ class DifferentiablePoint:
             matrix = self._trusted(self._remembered(owner._memory, np.square(np.abs(flat))))
         out = (flat[..., None, :] @ matrix)[..., 0, :]
         return self._as_x(self.x_layout.unflatten(out))
+
+    def _layouts(self) -> tuple[Layout, Layout]:
+        return self.y_layout, self.x_layout
+
+    def _is_complex(self) -> bool:
+        return "c" in (
+            self._flat_y().dtype.kind,
+            self.x_layout.flatten(tree(self._moved())).dtype.kind,
+        )
+
+    def _jvp_rows(self, tangents: NDArray[Any]) -> NDArray[Any]:
+        out = self.pushforward(self._as_x(self.x_layout.unflatten(tangents)))
+        return self.y_layout.flatten(tree(out), 1)
+
+    def _vjp_rows(self, cotangents: NDArray[Any]) -> NDArray[Any]:
+        v = untree(self.y_layout.unflatten(cotangents), isinstance(self.value, tuple))
+        return self.x_layout.flatten(tree(self.pullback(v)), 1)
 
     def jacobian(self) -> Any:
         """The Jacobian, shape ``y.shape + x.shape``; tuples where there are several."""
@@ -300,10 +322,10 @@ class DifferentiablePoint:
         return out
 
     def _grad(self, v: Any) -> Any:
-        return expect(self._given("grad", v), self.x_layout, "grad_fun", "x")
+        return expect(own(self._given("grad", v)), self.x_layout, "grad_fun", "x")
 
     def _jvp(self, u: Any) -> Any:
-        out, y_layout = self._given("jvp", u), self._known_y_layout()
+        out, y_layout = own(self._given("jvp", u)), self._known_y_layout()
         return out if y_layout is None else expect(out, y_layout, "jvp_fun", "y")
 
     def _several(
@@ -382,7 +404,7 @@ class DifferentiablePoint:
             if "bounds" in self.owner.options and not along:
                 flat = self.x_layout.flatten(tree(self._moved()))
                 low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
-                lost = lost & (low != high)
+                lost = lost & (low != high)[..., None, :]
             if lost.any():
                 names = found.frame.x_layout.listed("x", np.unique(np.argwhere(lost)[:, -1]))
                 raise SampleError(

@@ -1,0 +1,340 @@
+"""What runs outside of JAX: the function, its products and their derivatives, on NumPy arrays."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np._calls import FAILING, only_value
+from gradiator_np._differentiable.function import Gradiator
+from gradiator_np._status import warn
+from gradiator_np.adapters.jax._batches import Batch
+from gradiator_np.adapters.jax._flat import FlatDerivatives, FlatFunction
+from gradiator_np.adapters.jax._products import Products
+from gradiator_np.adapters.jax._structure import Arguments, unpack
+from gradiator_np.designs._finite_difference.stencil import RULES
+
+Array = NDArray[Any]
+#: Shapes and types of several arrays.
+Avals = Sequence[tuple[tuple[int, ...], Any]]
+
+
+@dataclass(frozen=True)
+class Call:
+    r"""One operation at points x: what JAX differentiates, maps and transposes.
+
+    Attributes
+    ----------
+    kind : str
+        "value": f(x). "jvp": J u, u of x -> y. "vjp": :math:`v^T J`, v of y -> x. "hvp": the
+        Hessian of v . f times w, (v, w) -> x. "bend": :math:`f''(x)[u, w]`, (u, w) -> y.
+    axes : tuple of tuple of bool
+        For each operand, which of the axes that ``vmap`` made it has, the outermost first: they
+        are in front of its own. Results have all of them. Operands are x, y (but for "value"), and
+        the directions of the first and of the second kind.
+    first, second : tuple of int
+        To which arrays of x or y the directions belong; those of others are 0.
+    into : tuple of int
+        Which arrays of x or y are asked for.
+    """
+
+    kind: str
+    axes: tuple[tuple[bool, ...], ...]
+    first: tuple[int, ...] = ()
+    second: tuple[int, ...] = ()
+    into: tuple[int, ...] = ()
+
+    @property
+    def to_x(self) -> bool:
+        """Whether results are like x, not like y."""
+        return self.kind in ("vjp", "hvp")
+
+    @property
+    def curved(self) -> bool:
+        """Whether it is a second derivative."""
+        return self.kind in ("hvp", "bend")
+
+
+class Host:
+    """A function for arguments of one structure, shapes and types.
+
+    Parameters
+    ----------
+    owner : Gradiator
+        The user's function.
+    arguments : Arguments
+    avals : tuple of (shape, dtype)
+        Of the arrays of the arguments.
+    default : dtype
+        Of outputs of which nothing else is known.
+
+    Attributes
+    ----------
+    promised : list of (shape, dtype), or None
+        Of the arrays of the output, from ``out=`` or the first run.
+    """
+
+    def __init__(
+        self,
+        owner: Gradiator,
+        arguments: Arguments,
+        avals: Avals,
+        default: Any,
+    ) -> None:
+        self.owner, self.arguments, self.default = owner, arguments, np.dtype(default)
+        self.shapes = [shape for shape, _ in avals]
+        self.fun = FlatFunction(owner, arguments)
+        self.flat = FlatDerivatives(owner, arguments, [dtype for _, dtype in avals], self.fun)
+        self.exact = bool(owner._given())
+        self.promised: list[tuple[tuple[int, ...], np.dtype[Any]]] | None = None
+        # Simulators are seldom made for several threads, and devices run callbacks in theirs.
+        self._lock = threading.RLock()
+        self.products = Products(owner, self.flat)
+
+    def promise(self, tree: Any, avals: Avals) -> None:
+        """Know the structure, the shapes and the types of the output."""
+        self.fun.tree = tree
+        self.promised = [(tuple(shape), np.dtype(dtype)) for shape, dtype in avals]
+        self.flat.learn([np.broadcast_to(np.zeros((), dtype), s) for s, dtype in self.promised])
+
+    def run(self, call: Call, *operands: Any) -> tuple[Array, ...]:
+        """What JAX asks for: arrays in, arrays of the promised shapes and types out."""
+        arrays = [np.asarray(a) for a in operands]
+        with self._lock:
+            if call.kind == "value":
+                return self._values(call, arrays)
+            return self._products(call, arrays)
+
+    # -- the function --------------------------------------------------------------------------
+
+    def _values(self, call: Call, xs: list[Array]) -> tuple[Array, ...]:
+        batch = Batch(call.axes, xs, range(len(xs)))
+        if not batch.sizes:
+            return self._promised_arrays(self._value(xs))
+        if batch.count == 0 and self.promised is None:
+            raise ValueError(
+                "nothing tells the output of a batch of no points: give gradiator(..., out=...)"
+            )
+
+        def at(where: tuple[int, ...]) -> tuple[Array, ...]:
+            return self._promised_arrays(
+                self._value([batch.single(k, where) for k in range(len(xs))])
+            )
+
+        at_once = self._points_at_once(batch)
+        return self._each(
+            batch, at, (lambda: self._values_at_once(batch)) if at_once else None, self.promised
+        )
+
+    def _value(self, xs: list[Array]) -> list[Array]:
+        """f at one point: all arrays of its output."""
+        vectorized = bool(self.owner.options.get("vectorized"))
+        started = time.perf_counter()
+        out = self.fun(
+            *(x[None] if vectorized and i in self.flat.moved else x for i, x in enumerate(xs))
+        )
+        self.owner.counts.add("fun", started)
+        ys = unpack(out[0] if self.owner.context else out)
+        return [np.asarray(only_value(y) if vectorized else y) for y in ys]
+
+    def _values_at_once(self, batch: Batch) -> tuple[Array, ...]:
+        """f at all points by one call, with one leading axis."""
+        started = time.perf_counter()
+        out = self.fun(*self._all_points(batch))
+        self.owner.counts.add("fun", started)
+        ys = [np.asarray(y) for y in unpack(out[0] if self.owner.context else out)]
+        for y in ys:
+            if y.shape[:1] != (batch.count,):
+                raise ValueError(
+                    f"a vectorized fun returns one row for each of its {batch.count} points, but "
+                    f"this one returned shape {y.shape}"
+                )
+        found = [self._promised_arrays([y[i] for y in ys]) for i in range(batch.count)]
+        return tuple(np.stack(column) for column in zip(*found, strict=True))
+
+    def _promised_arrays(self, ys: list[Array]) -> tuple[Array, ...]:
+        """The output of one run in the types that JAX was promised."""
+        if self.promised is None:
+            kinds = [np.result_type(self.default, np.complex64) if y.dtype.kind == "c" else
+                     np.zeros((), self.default).real.dtype for y in ys]  # fmt: skip
+            self.promise(self.fun.tree, [(y.shape, t) for y, t in zip(ys, kinds, strict=True)])
+        assert self.promised is not None
+        if [y.shape for y in ys] != [shape for shape, _ in self.promised]:
+            raise ValueError(
+                f"fun returned the shapes {[y.shape for y in ys]}, but "
+                f"{[shape for shape, _ in self.promised]} were promised, by out= or by an earlier "
+                "call with arguments of these shapes"
+            )
+        for y, (_, dtype) in zip(ys, self.promised, strict=True):
+            if not np.can_cast(y.dtype, dtype, "same_kind"):
+                raise TypeError(
+                    f"fun returned {y.dtype}, but {dtype} was promised, by out= or by an earlier "
+                    "call: a part of the number would be lost; say out= with the right dtype"
+                )
+        # Copies: fun may use its buffer again, and JAX may take that for its own.
+        return tuple(y.astype(t) for y, (_, t) in zip(ys, self.promised, strict=True))
+
+    # -- batches -------------------------------------------------------------------------------
+
+    def _each(
+        self,
+        batch: Batch,
+        at: Callable[[tuple[int, ...]], Sequence[Array]],
+        at_once: Callable[[], Sequence[Array]] | None,
+        own: Avals | None,
+    ) -> tuple[Array, ...]:
+        """``at`` for each point of a batch; nan where it fails, an error where all do.
+
+        ``own`` are shapes and types of results at one point, for batches without any.
+        """
+        lead = tuple(batch.sizes[i] for i in batch.points)
+        if at_once:
+            try:
+                found = at_once()
+            except FAILING:  # one by one, then, to see which of the points it is
+                pass
+            else:
+                return tuple(batch.in_order(a.reshape((*lead, *a.shape[1:]))) for a in found)
+        results: dict[tuple[int, ...], Sequence[Array]] = {}
+        failed: dict[tuple[int, ...], BaseException] = {}
+        for where in batch:
+            try:
+                results[where] = at(where)
+            except FAILING as exc:
+                if self.owner.options.get("on_error") == "raise":
+                    raise
+                failed[where] = exc
+        if failed and not results:
+            raise next(iter(failed.values()))
+        for some in results.values():
+            own = [(a.shape, a.dtype) for a in some]
+        assert own is not None
+        out = [np.empty((*lead, *shape), dtype) for shape, dtype in own]
+        for where, arrays in results.items():
+            for o, a in zip(out, arrays, strict=True):
+                o[where] = a
+        if failed:
+            where, first = next(iter(failed.items()))
+            if any(o.dtype.kind not in "fc" for o in out):
+                raise first
+            for o in out:
+                o[tuple(np.transpose(list(failed)))] = np.nan
+            warn(
+                f"{len(failed)} of {batch.count} points of a batch failed and are nan, the first "
+                f"at {where} ({type(first).__name__}: {first}); on_error='raise' stops instead",
+                None,
+            )
+        return tuple(batch.in_order(o) for o in out)
+
+    def _points_at_once(self, batch: Batch) -> bool:
+        """Whether one run may answer for all points: fun takes many, and only what moves varies."""
+        return bool(self.owner.options.get("vectorized")) and self._only_moved_vary(batch)
+
+    def _estimated_at_once(self, batch: Batch) -> bool:
+        """Whether one estimate may answer for all points.
+
+        Stencils do the same at each point, whatever the others are, at a twentieth of the time
+        that an estimate of its own takes; the default goes by what it finds at a point.
+        """
+        options = self.owner.options
+        alike = options.get("vectorized") or (
+            options.get("method") in (*RULES, "cs") and options.get("workers", 1) == 1
+        )
+        return bool(alike) and not self.owner.reuse and self._only_moved_vary(batch)
+
+    def _only_moved_vary(self, batch: Batch) -> bool:
+        fixed = (k for k in range(len(self.shapes)) if k not in self.flat.moved)
+        return batch.count > 1 and not any(batch.varies(k) for k in fixed)
+
+    def _all_points(self, batch: Batch) -> list[Array]:
+        """The arguments at all points: what moves with a leading axis, the rest as it is."""
+        first = (0,) * len(batch.points)
+        return [
+            batch.all_points(k, shape) if k in self.flat.moved else batch.single(k, first)
+            for k, shape in enumerate(self.shapes)
+        ]
+
+    # -- products ------------------------------------------------------------------------------
+
+    def _products(self, call: Call, operands: list[Array]) -> tuple[Array, ...]:
+        assert self.promised is not None
+        _, _, first, _ = self.slots(call)
+        # A curvature is estimated along the second directions: the first belong to its point.
+        points = [*range(len(self.shapes)), *(first if call.curved else ())]
+        batch = Batch(call.axes, operands, points)
+        own = [
+            (self.shapes[i], operands[i].dtype) if call.to_x else self.promised[i]
+            for i in call.into
+        ]
+        several = tuple(batch.sizes[i] for i in batch.directions)
+        quick = not (call.curved or self.exact) and self._estimated_at_once(batch)
+        return self._each(
+            batch,
+            functools.partial(self._product, call, batch, several, own),
+            functools.partial(self._at_once, call, batch, several, own) if quick else None,
+            [(several + shape, dtype) for shape, dtype in own],
+        )
+
+    def slots(self, call: Call) -> tuple[range, range, range, range]:
+        """Places of x, y, the first and the second directions among the operands of a product."""
+        ends = np.cumsum(
+            [0, len(self.shapes), len(self.promised or ()), len(call.first), len(call.second)]
+        ).tolist()
+        x, y, first, second = (range(i, j) for i, j in itertools.pairwise(ends))
+        return x, y, first, second
+
+    def _product(
+        self, call: Call, batch: Batch, several: tuple[int, ...], own: Avals, where: tuple[int, ...]
+    ) -> list[Array]:
+        """A product at one point, with axes of directions in front."""
+        x, y, one, two = self.slots(call)
+        ys = [batch.single(k, where) for k in y]
+        take = batch.single if call.curved else batch.several
+        first = {i: take(k, where) for i, k in zip(call.first, one, strict=True)}
+        second = {i: batch.several(k, where) for i, k in zip(call.second, two, strict=True)}
+        floats = [a for a in ys if a.dtype.kind in "fc" and a.size]
+        lost = bool(floats) and all(np.isnan(a).all() for a in floats)
+        if batch.points and lost and any(a.any() for a in first.values()):
+            raise ValueError("its value is nan")
+        xs = [batch.single(k, where) for k in x]
+        found = self.products(call.kind, xs, ys, first, second, call.into, _flat_lead(several))
+        return [_cast(a, t).reshape(several + s) for a, (s, t) in zip(found, own, strict=True)]
+
+    def _at_once(
+        self, call: Call, batch: Batch, several: tuple[int, ...], own: Avals
+    ) -> list[Array]:
+        """Products at all points, whose values one call gives: points first, directions then."""
+        assert self.promised is not None
+        _, y, one, _ = self.slots(call)
+        y_shapes = [shape for shape, _ in self.promised]
+        ys = [batch.all_points(k, shape) for k, shape in zip(y, y_shapes, strict=True)]
+        like = self.shapes if call.kind == "jvp" else y_shapes
+        first = {i: batch.all_directions(k, like[i]) for i, k in zip(call.first, one, strict=True)}
+        found = self.products.of_batch(
+            call.kind, self._all_points(batch), ys, first, call.into, _flat_lead(several)
+        )
+        return [
+            _cast(a.swapaxes(0, 1) if several else a, t).reshape((batch.count, *several, *s))
+            for a, (s, t) in zip(found, own, strict=True)
+        ]
+
+
+def _flat_lead(several: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of directions as one, and as none where there are none."""
+    return (math.prod(several),) if several else ()
+
+
+def _cast(a: Array, dtype: Any) -> Array:
+    """A product in the type of what it belongs to; real by a real number, as JAX defines it."""
+    if a.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+        a = a.real
+    return a.astype(dtype, copy=False)
