@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,6 @@ from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.geometry import (
     NEXT_TO_CENTER,
-    InitialDesign,
     confirming_step,
     downhill_steps,
     narrowing_steps,
@@ -20,21 +18,19 @@ from gradiator_np._calibration.geometry import (
     step_along,
 )
 from gradiator_np._calibration.iterate import Iterate
-from gradiator_np._calibration.local_model import (
-    LocalModel,
-    default_samples,
-    model_about,
-)
+from gradiator_np._calibration.local_model import LocalModel, default_samples
+from gradiator_np._calibration.models import LocalModels
+from gradiator_np._calibration.opening import Opening
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.proposal import Proposal, TrialStep
 from gradiator_np._calibration.refinement import LastPhase, refining_steps
 from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.stopping import Decision, StoppingTest
-from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._calibration.trust_region import BAD, TrustRegion
 from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
+from gradiator_np._calibration.units import Units
 from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
-from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
 from gradiator_np._typing import Array, Index, Mask
 
@@ -44,10 +40,6 @@ RADIUS = 0.3
 MAX_GROWTH = 1e4
 #: A run improves J where the expected loss by its errors exceeds this many predicted decreases.
 MOST_LOSS = 10.0
-#: A noise that was given is not believed where the runs scatter by less or more than this factor of
-#: it, as so many contrasts of points tell (of 450 fits with the right noise the factor was 0.50 to
-#: 3.2); fewer do not tell noise from curvature.
-NOISE_FACTOR, LEAST_CONTRASTS = 10.0, 5
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
 
@@ -83,17 +75,17 @@ class Search:
         self.center = -1
         self.rounds = self.iterations = 0
         self._rng = rng
-        self._design = InitialDesign(m)
-        self._jac0 = problem.jac0
+        self._opening = Opening(problem)
+        self._models = LocalModels(self.log, problem.noise is not None, self._first_radius)
+        self.units = Units(m, problem.scale_is_a_guess)
         self._stopping = StoppingTest(m)
         self._ended: Status | None = None
+        self._first_end = 0  # behind the id of the last of the first runs
         self._proposal = Proposal(())
-        self._noise_is_known = problem.noise is not None
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._geometry_rounds = 0  # in a row
         self._downhill_steps = 0
         self._last: LastPhase | None = None  # of a fit without noise
-        self._kept: tuple[Any, LocalModel | None] = (None, None)
         self.lost: Mask = np.zeros(m, bool)
         if problem.samples is not None:
             self._start_from_given()
@@ -112,7 +104,7 @@ class Search:
         rows = samples_about(base, self.log, self.region, self._most_samples)
         u = (np.array([self.log.points[i] for i in rows]) - base) / self.region.scale
         if np.linalg.matrix_rank(u, tol=1e-6) == len(base):
-            self._design.end()
+            self._opening.end()
 
     @property
     def _best_within_bounds(self) -> int:
@@ -137,15 +129,15 @@ class Search:
     @property
     def reason(self) -> Status:
         """Why the search ended; INCOMPLETE while runs are wanted."""
-        if self._ended is not None:
-            return self._ended
         spent = self.nfev >= self.problem.max_nfev and not self.pending
+        if self._ended is not None and (spent or self.units.running is None):
+            return self._ended
         return Status.BUDGET if spent else Status.INCOMPLETE
 
     @property
     def noise_was_contradicted(self) -> bool:
         """Whether the runs scatter far less, or far more, than the noise that was given."""
-        return self.problem.noise is not None and not self._noise_is_known
+        return self.problem.noise is not None and not self._models.noise_is_known
 
     @property
     def pending(self) -> list[int]:
@@ -162,8 +154,7 @@ class Search:
             Where every run failed and nothing is left to try.
         """
         if not self.pending and self.reason is Status.INCOMPLETE:
-            left = self.problem.max_nfev - self.nfev
-            proposal = self._initial(left) or self._iterate(max(1, min(most, left)))
+            proposal = self._next(most, self.problem.max_nfev - self.nfev)
             if proposal is not None:
                 self._proposal = proposal
                 self.rounds += 1
@@ -180,53 +171,76 @@ class Search:
             return
         # In the order asked for, whoever came back first.
         self.log.accept(self._proposal.ids)
-        if self._proposal.initial:
+        if self._proposal.along_lines:
+            assert self.units.running is not None
+            self.units.running = self.units.running.told(self._proposal.ids)
+        elif self._proposal.initial:
             self._center_on_best()
         else:
             self._move(self._proposal)
 
-    # -- the initial design ------------------------------------------------------------------
+    def _next(self, most: int, left: int) -> Proposal | None:
+        """What to run next; None where the search ends."""
+        proposal = self._first_runs(left) or self._along_lines(left)
+        while proposal is None and self._ended is None:
+            proposal = self._iterate(max(1, min(most, left)))
+            if self._ended not in (None, Status.NO_SIGNAL):
+                proposal = self._at_the_end(left)
+        return proposal
 
-    def _initial(self, left: int) -> Proposal | None:
-        """x0 and a displacement of each parameter; None where that is done."""
-        x0 = self.problem.x0
-        points: list[Array] = []
-        if self.center < 0 and not any(np.array_equal(p, x0) for p in self.log.points):
-            points.append(x0)
-        if self._jac0 is not None and not points:
-            if self.center >= 0:
-                self._add_predictions(self._jac0)
-            self._jac0 = None
-        if self._jac0 is None:
-            base = self._x if self.center >= 0 else x0
-            points += self._design.points(base, self.region, left - len(points))
-        if not points and self.center < 0:
-            samples = self.log.samples
-            raise EvaluationError(
-                f"no run has succeeded, at x0 or beside it: all {len(samples)} raised or returned "
-                "nan or inf (samples.errors holds what they raised); start where fun has a value",
-                samples,
-            )
-        return Proposal(self._request(points), initial=True) if points else None
+    # -- the first runs, and units of parameters ---------------------------------------------
 
-    def _add_predictions(self, jac0: Array) -> None:
-        residuals = self.log.output(self.center)
-        assert residuals is not None
-        for point, predicted in self._design.predicted(
-            self._x, residuals, jac0, self.problem.scale
-        ):
-            self.log.add_pseudo(point, predicted)
+    def _first_runs(self, left: int) -> Proposal | None:
+        points = self._opening.points(self.center, self.log, self.region, left)
+        if points:
+            return Proposal(self._request(points), initial=True)
+        if not self._first_end:
+            self._first_end = len(self.log.points)
+            self.units.after_displacements(self.log, self.region)
+        return None
 
     def _center_on_best(self) -> None:
-        """Centre on the best run; parameters that no run beside it moves are tried again."""
         best, found_before = self._best_within_bounds, self.center >= 0
-        if best < 0:
-            return
-        self.center = best
-        moved: Mask = np.any([self.log.points[i] != self._x for i in self.log.usable], axis=0)
-        if not found_before and self.log.residuals[0] is None:
-            self._design.restart(~moved)
-        self._design.moved(moved)
+        if best >= 0:
+            self.center = best
+            self._opening.told(best, found_before, self.log)
+
+    def _along_lines(self, left: int) -> Proposal | None:
+        """Runs in search of units; None where that is done."""
+        if self.units.running is None:
+            return None
+        self.units.running, points = self.units.running.asked(self.log, self.region)
+        if points and len(points) <= left:
+            return Proposal(self._request(points), along_lines=True)
+        found = self.units.finish(self.region.scale)
+        if found is not None:
+            self._go_on_with(*found)
+        elif self._ended is not None:
+            return self._at_the_end(left)
+        return None
+
+    def _at_the_end(self, left: int) -> Proposal | None:
+        """Runs along parameters that do not answer where the search ended; None: it has ended."""
+        x, model, active = self.answer()
+        elsewhere = np.isfinite(self.units.elsewhere)
+        if elsewhere.any():
+            self._ended, self.lost = Status.UNDETERMINED, self.lost | elsewhere
+        _, undetermined = parameter_errors(model, active)
+        undetermined &= self.region.movable & ~active
+        gone = self.lost | undetermined
+        self.units.at_the_end(self.center, model, gone, self.region, self.log)
+        return self._along_lines(left)
+
+    def _go_on_with(self, scale: Array, center: int) -> None:
+        """New units: from the run at ``center``, or from where the search is."""
+        self.center = self.center if center < 0 else center
+        self.region = replace(
+            self.region, scale=scale, radius=self._first_radius, difference_step=0.0
+        )
+        self._stopping = StoppingTest(len(scale)).restarted(len(self.log.points))
+        self._last, self._ended, self.log.triple = None, None, None
+        self._geometry_rounds = 0
+        self.lost = np.zeros(len(scale), bool)
 
     # -- an iteration ------------------------------------------------------------------------
 
@@ -251,27 +265,14 @@ class Search:
         return tuple(self.log.request(self.region.clip(point)) for point in points)
 
     def _model(self, x: Array) -> LocalModel:
-        """The model about x, in units of the trust radius; the latest is kept."""
+        """The model about x, in units of the trust radius."""
         log, most = self.log, self._most_samples
         among = None if self._last is None else self._last.samples(log, self.center, most)
-        region = self.region
-        key = (
-            x.tobytes(), region.radius, region.difference_step, len(log.usable), log.triple, most,
-            None if among is None else among.tobytes(), self._noise_is_known,
-        )  # fmt: skip
-        known, model = self._kept
-        if model is None or key != known:
-            believed = self._noise_is_known
-            model = model_about(x, log, region, most, log.rounding, among, believed)
-            self._kept = key, model
-        return model
+        return self._models.about(x, self.region, most, among)
 
-    def wide_model(self, x: Array, noise_is_known: bool = True) -> tuple[LocalModel, Array]:
+    def wide_model(self, x: Array) -> tuple[LocalModel, Array]:
         """The model about x in units of the first region, which sees more runs; and these units."""
-        region = self.region.with_radius(self._first_radius).with_difference_step(1.0)
-        believed = noise_is_known and self._noise_is_known
-        most, rounding = self._most_samples, self.log.rounding
-        return model_about(x, self.log, region, most, rounding, None, believed), region.unit
+        return self._models.wide(x, self.region, self._most_samples)
 
     def _at(self, x: Array) -> Iterate:
         ftol = self.problem.tolerances.ftol or EPS
@@ -287,9 +288,11 @@ class Search:
         self._stopping = self._stopping.after(it, len(self.log.points), at_once)
         decision = self._stopping.decide(it, self.log, self.region)
         ends = decision in (Decision.STOP, Decision.CONVERGED, Decision.ENLARGE, Decision.REFINE)
-        if ends and self._noise_is_contradicted(it):
+        if ends and self._models.contradict_noise(
+            it.x, it.model.noise, self.region, self._most_samples
+        ):
             # What was done under it may have shrunk the region to where only noise is seen.
-            self._noise_is_known = False
+            self._models.noise_is_known = False
             self.region = self.region.with_radius(self._first_radius)
             self._stopping = self._stopping.restarted(len(self.log.points))
             decision = Decision.CONTINUE
@@ -403,21 +406,6 @@ class Search:
             return NEXT_TO_CENTER
         return 0.0
 
-    def _noise_is_contradicted(self, it: Iterate) -> bool:
-        """Whether runs scatter far less, or far more, than the noise that was given for them.
-
-        In the first region: where it has shrunk about a lucky run, few others are near.
-        """
-        if not self._noise_is_known:
-            return False
-        data = slice(self.log.n_data)
-        found, _ = self.wide_model(it.x, noise_is_known=False)
-        if len(found.samples) - 1 - len(it.x) < LEAST_CONTRASTS:
-            return False
-        given = float(np.linalg.norm(it.model.noise[data]))
-        seen = float(np.linalg.norm(found.noise[data]))
-        return not given / NOISE_FACTOR <= seen <= given * NOISE_FACTOR
-
     def _steps(self, it: Iterate, most: int) -> tuple[list[Array], TrialStep | None]:
         """Steps to run, and what the first of them promises where it is the model's own."""
         if not most:
@@ -452,6 +440,7 @@ class Search:
         succeeded = [i for i in proposal.ids if log.residuals[i] is not None]
         if not succeeded:
             self.region = self.region.after_failure()
+            self._doubt_first_runs()
             return
         model = self._model(x)
         u = (np.array([log.points[i] for i in succeeded]) - x) / self.region.unit
@@ -472,11 +461,18 @@ class Search:
         least = min(log.sum_of_squares(i) for i in succeeded)
         if proposal.ids[0] not in succeeded or least > limit:
             self.region = self.region.after_failure()
+            self._doubt_first_runs()
         else:
             decrease = model.sum_of_squares - float(values.min())
-            self.region = self.region.after_trial(
-                decrease / trial.predicted_decrease, trial.length, trial.least_factor
-            )
+            agreement = decrease / trial.predicted_decrease
+            self.region = self.region.after_trial(agreement, trial.length, trial.least_factor)
+            if agreement < BAD:
+                self._doubt_first_runs()
+
+    def _doubt_first_runs(self) -> None:
+        """A step that rests on the first displacements alone went wrong: did one of them leap?"""
+        if self.center < self._first_end:
+            self.units.after_bad_trial(self.log, self.region.movable)
 
     # -- the answer --------------------------------------------------------------------------
 

@@ -1,0 +1,336 @@
+"""The unit of a parameter that nobody gave, from runs along it alone.
+
+|x| is the first guess, and wrong for a date, or for what starts at 0. A parameter leaps where the
+residuals change by as much within a small share of its displacement as over all of it; it is silent
+where the displacement changes nothing worth mentioning. Distances go up or down by factors until
+the change is of the size of the residuals: the unit is where it becomes that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.geometry import DISPLACEMENT
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._checks import EPS
+from gradiator_np._typing import Array, Mask
+
+#: A first displacement that changes the residuals by less of their size, though clearly, is too
+#: short (of 153 fits of the benchmarks 3 have one).
+SILENT = 1e-6
+#: The slope at a hundredth of a displacement exceeds that over all of it by so much where the
+#: displacement leaps (of those 153 one does, a peak of a tenth of its displacement).
+LEAP = 10.0
+#: Factors of distances on the way down, and up where nothing is heard or something is.
+SHORTER, LONGER, LONGEST = 1e-2, 1e2, 1e6
+#: A change of this share of what a leap changes is one to be modelled ...
+MODEST = 0.3
+#: ... and one below this share is not seen under noise.
+SLIGHT = 0.05
+#: Changes that tell a unit, as shares of the residuals.
+LEAST_ANSWER, MOST_ANSWER = 1e-3, 0.5
+#: A change that grew by less over a longer way has reached its end.
+GROWTH = 10.0
+#: A gap between two distances that is closed by this factor is narrow enough.
+NARROW = 4.0
+#: Runs along one parameter.
+MOST_SHORTER, MOST_LONGER = 10, 6
+#: Steps below so many units in the last place of x show these.
+ULPS = 64.0
+#: Standard deviations of the noise by which an answer stands out of the difference of two runs.
+STANDS_OUT = 4.0
+#: What is left of x where a parameter that does not answer is tried besides.
+TOWARDS_ZERO = (0.1, 0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Runs along one parameter.
+
+    Attributes
+    ----------
+    j : int
+    start, change : float
+        A displacement with its sign, and the norm of what it changes in the residuals; inf where
+        its run failed.
+    shorter : bool
+        Whether the unit is looked for at shorter distances, else at longer ones.
+    ids : tuple of int
+        Runs that were made.
+    ended : bool
+    unit : float
+        What was found so far; nan where there is nothing to correct.
+    elsewhere : float
+        Value of the parameter at which the residuals answer to it, though they do not at x; nan.
+    """
+
+    j: int
+    start: float
+    change: float
+    shorter: bool
+    ids: tuple[int, ...] = ()
+    ended: bool = False
+    unit: float = np.nan
+    elsewhere: float = np.nan
+
+    def result(self, unit: float = np.nan, elsewhere: float = np.nan) -> Line:
+        unit = self.unit if np.isnan(unit) else unit
+        return replace(self, ended=True, unit=unit, elsewhere=elsewhere)
+
+
+def shorter_distance(
+    line: Line, steps: Array, changes: Array, size: float, resolution: float
+) -> tuple[Line, float]:
+    """Down until the change is a part of what the displacement did: the next distance, or 0.
+
+    Parameters
+    ----------
+    steps, changes : array, shape (k,)
+        Distances with their sign, the displacement first, and norms of what they change.
+    size : float
+        Norm of the residuals at the base.
+    resolution : float
+        Shortest distance of any use.
+    """
+    side, away = np.sign(steps[0]), np.abs(steps)
+    whole = float(changes[0]) if np.isfinite(changes[0]) else size
+    last, change = float(away[-1]), float(changes[-1])
+    if len(steps) == 1:
+        return line, side * SHORTER * last
+    if len(steps) == 2 and change * away[0] < LEAP * whole * last:
+        return line.result(), 0.0
+    spent = len(steps) > MOST_SHORTER
+    if change > MODEST * whole:
+        below = away[changes <= MODEST * whole].max(initial=0.0)
+        shorter = SHORTER * last if below == 0 else float(np.sqrt(last * below))
+        if spent or shorter < resolution:
+            return line.result(), 0.0
+        return line, side * shorter
+    # where the slope over the last distance reaches all that the displacement did
+    unit = min(last * whole / max(change, 1e-300), away[changes > MODEST * whole].min())
+    if change < SLIGHT * whole and not spent and DISPLACEMENT * unit > 2.0 * last:
+        return line, side * DISPLACEMENT * unit
+    return line.result(float(unit)), 0.0
+
+
+def longer_distance(
+    line: Line, steps: Array, changes: Array, size: float, floor: float, x: float
+) -> tuple[Line, float]:
+    """Up until the residuals change by a part of their size, then towards 0: as above.
+
+    Parameters
+    ----------
+    floor : float
+        A change up to this is none.
+    x : float
+        The parameter at the base.
+    """
+    side = np.sign(steps[0])
+    up = steps * side > 0
+    back, away, changes, answers = steps[~up], np.abs(steps[up]), changes[up], changes[~up]
+    if len(back):
+        heard = np.flatnonzero(np.isfinite(answers) & (answers > floor))
+        if len(heard):
+            return line.result(elsewhere=float(x + back[heard[0]])), 0.0
+        return _towards_zero(line, x, side, len(back))
+    least, most = max(LEAST_ANSWER * size, floor), MOST_ANSWER * size
+    modest = changes <= most
+    told = modest & (changes >= least)
+    if told[1:].any():
+        return line.result(float(away[told].max()) / DISPLACEMENT), 0.0
+    beyond = float(away[~modest].min(initial=np.inf))
+    near = float(away[modest & (away < beyond)].max(initial=0.0))
+    spent = len(away) > MOST_LONGER
+    if np.isfinite(beyond):
+        if not near or spent or beyond < NARROW * near:
+            return line.result(near / DISPLACEMENT if near else np.nan), 0.0
+        return line, side * float(np.sqrt(near * beyond))
+    change = float(changes[away == near][0])
+    if change > floor:
+        if spent or (len(away) > 1 and change < GROWTH * changes[0]):
+            return line.result(), 0.0
+        return line, side * near * float(np.clip(0.1 * size / change, LONGER, LONGEST))
+    if len(away) <= MOST_LONGER - len(TOWARDS_ZERO):
+        return line, side * near * LONGER
+    return _towards_zero(line, x, side, 0)
+
+
+def _towards_zero(line: Line, x: float, side: float, tried: int) -> tuple[Line, float]:
+    """A rate that is too fast to be seen answers once it is slower."""
+    if x * side <= 0 or tried == len(TOWARDS_ZERO):
+        return line.result(), 0.0
+    return line, (TOWARDS_ZERO[tried] - 1.0) * x
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSearch:
+    """Lines of runs from one base.
+
+    Attributes
+    ----------
+    base : int
+        Id of the run that all of them start from.
+    lines : tuple of Line
+    floor : float
+        A change of the residuals, in norm, that noise or rounding may make.
+    restarts : bool
+        Whether a fit whose units were found wrong starts from the base again.
+    at_once : bool
+        Whether a run along all lines together has to show that one of them leaps.
+    together : int or None
+        Id of that run.
+    """
+
+    base: int
+    lines: tuple[Line, ...]
+    floor: float = 0.0
+    restarts: bool = False
+    at_once: bool = False
+    together: int | None = None
+
+    def asked(self, log: FitLog, region: TrustRegion) -> tuple[ScaleSearch, list[Array]]:
+        """The points to run next, in the order of the open lines; none where all have ended."""
+        x = log.points[self.base]
+        if self.at_once and self.together is None:
+            point = x.copy()
+            for line in self.lines:
+                point[line.j] += SHORTER * line.start
+            return self, [point]
+        lines, points = [], list[Array]()
+        for line in self._suspects(log):
+            if not line.ended:
+                line, distance = self._next(line, log)
+                point = x.copy()
+                point[line.j] += distance
+                point = region.clip(point)
+                if not line.ended and abs(point[line.j] - x[line.j]) < 0.5 * abs(distance):
+                    line = line.result()  # a bound is in the way
+                if not line.ended:
+                    points.append(point)
+            lines.append(line)
+        return replace(self, lines=tuple(lines), at_once=False), points
+
+    def told(self, ids: tuple[int, ...]) -> ScaleSearch:
+        """The runs that were asked for."""
+        if self.at_once:
+            return replace(self, together=ids[0])
+        following = iter(ids)
+        lines = (
+            line if line.ended else replace(line, ids=(*line.ids, next(following)))
+            for line in self.lines
+        )  # fmt: skip
+        return replace(self, lines=tuple(lines))
+
+    def units(self, m: int) -> Array:
+        """The units that were found, shape (m,), nan elsewhere."""
+        return self._each("unit", m)
+
+    def elsewhere(self, m: int) -> Array:
+        """Where parameters answer that do not at x, shape (m,), nan elsewhere."""
+        return self._each("elsewhere", m)
+
+    def _each(self, name: str, m: int) -> Array:
+        found = np.full(m, np.nan)
+        for line in self.lines:
+            found[line.j] = getattr(line, name)
+        return found
+
+    def _suspects(self, log: FitLog) -> tuple[Line, ...]:
+        """Lines that may be what the run along all of them saw: none where it saw no leap."""
+        if not self.at_once or self.together is None:
+            return self.lines
+        change = change_of(log, self.base, self.together)
+        if change < LEAP * SHORTER * sum(line.change for line in self.lines):
+            return tuple(line.result() for line in self.lines)
+        least = SLIGHT * change if np.isfinite(change) else 0.0
+        return tuple(line if line.change > least else line.result() for line in self.lines)
+
+    def _next(self, line: Line, log: FitLog) -> tuple[Line, float]:
+        x, base = log.points[self.base][line.j], log.residuals[self.base]
+        assert base is not None
+        steps = np.array([line.start, *(log.points[i][line.j] - x for i in line.ids)])
+        changes = np.array([line.change, *(change_of(log, self.base, i) for i in line.ids)])
+        size = float(np.linalg.norm(base[: log.n_data]))
+        if line.shorter:
+            return shorter_distance(line, steps, changes, size, ULPS * EPS * abs(x))
+        return longer_distance(line, steps, changes, size, self.floor, x)
+
+
+def change_of(log: FitLog, base: int, i: int) -> float:
+    """Norm of what a run changes in the residuals of data; inf where it failed."""
+    one, other = log.residuals[base], log.residuals[i]
+    if one is None or other is None:
+        return np.inf
+    return float(np.linalg.norm((other - one)[: log.n_data]))
+
+
+def measurable(log: FitLog, noise: float = 0.0) -> float:
+    """Norm of a difference of two runs that neither noise nor rounding explains.
+
+    Parameters
+    ----------
+    noise : float
+        Norm of the noise of all residuals of data.
+    """
+    rounding = log.rounding * np.sqrt(log.n_data)
+    return float(STANDS_OUT * (np.sqrt(2.0) * noise + 4.0 * rounding))
+
+
+def displaced(log: FitLog, base: int, movable: Mask) -> list[Line]:
+    """The first run that moved each parameter alone and changed something, as lines inwards."""
+    x, found, floor = log.points[base], dict[int, Line](), measurable(log)
+    for i in log.usable:
+        moved = np.flatnonzero(log.points[i] != x)
+        if len(moved) == 1 and movable[moved[0]]:
+            j = int(moved[0])
+            found.setdefault(j, Line(j, log.points[i][j] - x[j], change_of(log, base, i), True))
+    return [line for line in found.values() if line.change > floor]
+
+
+def after_displacements(log: FitLog, base: int, region: TrustRegion) -> ScaleSearch | None:
+    """For parameters whose displacement was clearly too short, or could not be as long as it should.
+
+    None where there are none.
+    """
+    residuals = log.residuals[base]
+    assert residuals is not None
+    size, floor = float(np.linalg.norm(residuals[: log.n_data])), measurable(log)
+    lines = []
+    for line in displaced(log, base, region.movable):
+        unit = abs(line.start) / DISPLACEMENT
+        shortened = unit < SHORTER * region.scale[line.j]
+        if line.change < (LEAST_ANSWER if shortened else SILENT) * size:
+            lines.append(replace(line, shorter=False, unit=unit if shortened else np.nan))
+        elif shortened:
+            lines.append(line.result(unit))
+    return ScaleSearch(base, tuple(lines), floor) if lines else None
+
+
+def after_bad_trial(log: FitLog, base: int, movable: Mask) -> ScaleSearch | None:
+    """Whether a displacement leapt, where the first steps that rest on them went wrong."""
+    lines = tuple(displaced(log, base, movable))
+    return ScaleSearch(base, lines, restarts=True, at_once=True) if lines else None
+
+
+def at_the_end(
+    log: FitLog, base: int, gone: Mask
+) -> ScaleSearch | None:
+    """Whether displacements of parameters that do not answer any more leapt."""
+    lines = tuple(displaced(log, base, gone))
+    return ScaleSearch(base, lines, restarts=True) if lines else None
+
+
+def for_silent(
+    log: FitLog, center: int, silent: Mask, region: TrustRegion, noise: float
+) -> ScaleSearch | None:
+    """Farther away, and towards 0, along parameters that nothing answers to at the end."""
+    x = log.points[center]
+    lines = [
+        Line(int(j), DISPLACEMENT * region.scale[j] * (np.sign(x[j]) or 1.0), 0.0, False)
+        for j in np.flatnonzero(silent)
+    ]
+    return ScaleSearch(center, tuple(lines), measurable(log, noise)) if lines else None

@@ -1,0 +1,77 @@
+"""When units of parameters are looked for, and what was found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.scale_search import (
+    ScaleSearch,
+    after_bad_trial,
+    after_displacements,
+    at_the_end,
+    for_silent,
+)
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._calibration.uncertainty import silent
+from gradiator_np._typing import Array, Mask
+
+
+class Units:
+    """The search for units, by its occasions, each of which comes once.
+
+    Attributes
+    ----------
+    running : ScaleSearch or None
+    found : array, shape (m,)
+        Units that differ from the first guess, nan elsewhere.
+    elsewhere : array, shape (m,)
+        Values at which parameters answer that do not where the search ended, nan elsewhere.
+    """
+
+    def __init__(self, m: int, wanted: bool) -> None:
+        self.running: ScaleSearch | None = None
+        self.found, self.elsewhere = np.full(m, np.nan), np.full(m, np.nan)
+        self._wanted, self._begun = wanted, set[str]()
+        self._base = -1  # of the displacements
+
+    def after_displacements(self, log: FitLog, region: TrustRegion) -> None:
+        """Displacements that were too short."""
+        if len(log.usable) and self._is_new("displacements"):
+            self._base = int(log.usable[0])
+            self.running = after_displacements(log, self._base, region)
+
+    def after_bad_trial(self, log: FitLog, movable: Mask) -> None:
+        """Displacements that leapt, where a step that rests on them went wrong."""
+        if self._base >= 0 and self._is_new("trial"):
+            self.running = after_bad_trial(log, self._base, movable)
+
+    def at_the_end(
+        self, center: int, model: LocalModel, gone: Mask, region: TrustRegion, log: FitLog
+    ) -> None:
+        """Parameters that are lost or undetermined: did they leap, or do they answer elsewhere?"""
+        if self._base >= 0 and gone.any() and self._is_new("end"):
+            self.running = at_the_end(log, self._base, gone)
+        quiet = gone & silent(model)
+        if self.running is None and quiet.any() and self._is_new("silent"):
+            noise = float(np.linalg.norm((model.noise / model.slope)[: log.n_data]))
+            self.running = for_silent(log, center, quiet, region, noise)
+
+    def _is_new(self, occasion: str) -> bool:
+        if not self._wanted or occasion in self._begun:
+            return False
+        self._begun.add(occasion)
+        return True
+
+    def finish(self, scale: Array) -> tuple[Array, int] | None:
+        """The new scale, and the id of the run to go on from (-1: as before); None: as before."""
+        assert self.running is not None
+        search, m = self.running, len(scale)
+        self.running = None
+        units, elsewhere = search.units(m), search.elsewhere(m)
+        self.elsewhere = np.where(np.isnan(elsewhere), self.elsewhere, elsewhere)
+        if np.isnan(units).all():
+            return None
+        self.found = np.where(np.isnan(units), self.found, units)
+        return np.where(np.isnan(units), scale, units), search.base if search.restarts else -1
