@@ -39,12 +39,14 @@ class InitialDesign:
         """Points to run, one for each parameter that has not been moved, at most ``most``.
 
         ``factors`` (m,): what the latest displacement has to be multiplied by where its run came
-        back, far off; nan where it failed.
+        back, far off; nan where it failed. None where no run has succeeded: then fun is at fault,
+        not the unit.
         """
+        attempts = CLOSE_ATTEMPTS if factors is None else MOST_ATTEMPTS
         found: list[Array] = []
         for j in np.flatnonzero((self._attempts != DONE) & region.movable):
             factor = np.nan if factors is None else factors[j]
-            while self._attempts[j] < MOST_ATTEMPTS and len(found) < most:
+            while self._attempts[j] < attempts and len(found) < most:
                 if self._attempts[j]:
                     self._next_share(j, factor)
                     factor = np.nan

@@ -45,7 +45,8 @@ class Opening:
             self._jac0 = None
         if self._jac0 is None:
             base = log.points[center] if center >= 0 else x0
-            points += self._design.points(base, region, left - len(points), _factors(base, log))
+            factors = _factors(len(base), log) if center >= 0 else None
+            points += self._design.points(base, region, left - len(points), factors)
         if not points and center < 0:
             samples = log.samples
             raise EvaluationError(
@@ -71,15 +72,17 @@ class Opening:
         self._design.moved(moved)
 
 
-def _factors(base: Array, log: FitLog) -> Array:
-    """What displacements of each parameter have to be multiplied by, by how far off they led.
+def _factors(m: int, log: FitLog) -> Array:
+    """What displacements (m,) have to be multiplied by, by how far off the latest one led.
 
     Their runs came back, with a sum of squares that says nothing local; nan where none did.
     """
-    factors = np.full(len(base), np.nan)
+    factors = np.full(m, np.nan)
+    bases = [log.points[i] for i in log.usable]
     for i in log.failed:
-        moved = np.flatnonzero(log.points[i] != base)
-        growth = log.growth(i)
-        if len(moved) == 1:
-            factors[moved[0]] = AIM / growth if np.isfinite(growth) else np.nan
+        moves = (np.flatnonzero(log.points[i] != base) for base in bases)
+        alone = next((moved for moved in moves if len(moved) == 1), ())
+        if len(alone):
+            growth = log.growth(i)
+            factors[alone[0]] = AIM / growth if np.isfinite(growth) else np.nan
     return factors

@@ -19,13 +19,14 @@ from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
 
-#: A first displacement that changes the residuals by less of their size, though clearly, is too
-#: short (of 153 fits of the benchmarks 3 have one).
-SILENT = 1e-6
+#: A first displacement that changes the residuals by less of their size, though clearly, may be too
+#: short (of 153 fits of the benchmarks 4 have one).
+SILENT = 1e-3
 #: The slope at a hundredth of a displacement exceeds that over all of it by so much where the
 #: displacement leaps (of those 153 one does, a peak of a tenth of its displacement).
 LEAP = 10.0
-#: Factors of distances on the way down, and up where nothing is heard or something is.
+#: Factors of distances on the way down, and up: where nothing is heard (of a parameter at 0, whose
+#: unit may be any, by the second one), and at most where something is.
 SHORTER, LONGER, LONGEST = 1e-2, 1e2, 1e6
 #: A change of this share of what a leap changes is one to be modelled ...
 MODEST = 0.3
@@ -53,6 +54,8 @@ class Line:
 
     Attributes
     ----------
+    base : int
+        Id of the run that they start from.
     j : int
     start, change : float
         A displacement with its sign, and the norm of what it changes in the residuals; inf where
@@ -68,6 +71,7 @@ class Line:
         Value of the parameter at which the residuals answer to it, though they do not at x; nan.
     """
 
+    base: int
     j: int
     start: float
     change: float
@@ -151,11 +155,13 @@ def longer_distance(
         return line, side * float(np.sqrt(near * beyond))
     change = float(changes[away == near][0])
     if change > floor:
-        if spent or (len(away) > 1 and change < GROWTH * changes[0]):
+        # of so little all may be noise: once more
+        if spent or (len(away) > 2 and x != 0 and change < GROWTH * changes[0]):
             return line.result(), 0.0
-        return line, side * near * float(np.clip(0.1 * size / change, LONGER, LONGEST))
+        least = LONGER if len(away) < 3 or x != 0 else LONGEST
+        return line, side * near * float(np.clip(0.1 * size / change, least, LONGEST))
     if len(away) <= MOST_LONGER - len(TOWARDS_ZERO):
-        return line, side * near * LONGER
+        return line, side * near * (LONGER if x != 0 else LONGEST)
     return _towards_zero(line, x, side, 0)
 
 
@@ -168,24 +174,21 @@ def _towards_zero(line: Line, x: float, side: float, tried: int) -> tuple[Line, 
 
 @dataclass(frozen=True, slots=True)
 class ScaleSearch:
-    """Lines of runs from one base.
+    """Lines of runs.
 
     Attributes
     ----------
-    base : int
-        Id of the run that all of them start from.
     lines : tuple of Line
     floor : float
         A change of the residuals, in norm, that noise or rounding may make.
     restarts : bool
-        Whether a fit whose units were found wrong starts from the base again.
+        Whether a fit whose units were found wrong starts from the base of its lines again.
     at_once : bool
         Whether a run along all lines together has to show that one of them leaps.
     together : int or None
         Id of that run.
     """
 
-    base: int
     lines: tuple[Line, ...]
     floor: float = 0.0
     restarts: bool = False
@@ -194,9 +197,8 @@ class ScaleSearch:
 
     def asked(self, log: FitLog, region: TrustRegion) -> tuple[ScaleSearch, list[Array]]:
         """The points to run next, in the order of the open lines; none where all have ended."""
-        x = log.points[self.base]
         if self.at_once and self.together is None:
-            point = x.copy()
+            point = log.points[self.base].copy()
             for line in self.lines:
                 point[line.j] += SHORTER * line.start
             return self, [point]
@@ -204,6 +206,7 @@ class ScaleSearch:
         for line in self._suspects(log):
             if not line.ended:
                 line, distance = self._next(line, log)
+                x = log.points[line.base]
                 point = x.copy()
                 point[line.j] += distance
                 point = region.clip(point)
@@ -224,6 +227,11 @@ class ScaleSearch:
             for line in self.lines
         )  # fmt: skip
         return replace(self, lines=tuple(lines))
+
+    @property
+    def base(self) -> int:
+        """Id of the run that the first line starts from."""
+        return self.lines[0].base
 
     def units(self, m: int) -> Array:
         """The units that were found, shape (m,), nan elsewhere."""
@@ -250,10 +258,10 @@ class ScaleSearch:
         return tuple(line if line.change > least else line.result() for line in self.lines)
 
     def _next(self, line: Line, log: FitLog) -> tuple[Line, float]:
-        x, base = log.points[self.base][line.j], log.residuals[self.base]
+        x, base = log.points[line.base][line.j], log.residuals[line.base]
         assert base is not None
         steps = np.array([line.start, *(log.points[i][line.j] - x for i in line.ids)])
-        changes = np.array([line.change, *(change_of(log, self.base, i) for i in line.ids)])
+        changes = np.array([line.change, *(change_of(log, line.base, i) for i in line.ids)])
         size = float(np.linalg.norm(base[: log.n_data]))
         if line.shorter:
             return shorter_distance(line, steps, changes, size, ULPS * EPS * abs(x))
@@ -280,57 +288,62 @@ def measurable(log: FitLog, noise: float = 0.0) -> float:
     return float(STANDS_OUT * (np.sqrt(2.0) * noise + 4.0 * rounding))
 
 
-def displaced(log: FitLog, base: int, movable: Mask) -> list[Line]:
-    """The first run that moved each parameter alone and changed something, as lines inwards."""
-    x, found, floor = log.points[base], dict[int, Line](), measurable(log)
-    for i in log.usable:
-        moved = np.flatnonzero(log.points[i] != x)
-        if len(moved) == 1 and movable[moved[0]]:
-            j = int(moved[0])
-            found.setdefault(j, Line(j, log.points[i][j] - x[j], change_of(log, base, i), True))
+def displaced(log: FitLog, of: Mask, first: int, floor: float) -> list[Line]:
+    """The run that moved each of these parameters alone and changed something, as a line inwards.
+
+    Among the first runs, so many; from the very first one where there is such a run.
+    """
+    found = dict[int, Line]()
+    among = log.usable[log.usable < first].tolist()
+    for n, base in enumerate(among):
+        for i in among[n + 1 :]:
+            moved = np.flatnonzero(log.points[i] != log.points[base])
+            if len(moved) == 1 and of[moved[0]] and moved[0] not in found:
+                j, change = int(moved[0]), change_of(log, base, i)
+                step = log.points[i][j] - log.points[base][j]
+                found[j] = Line(base, j, float(step), change, True)
     return [line for line in found.values() if line.change > floor]
 
 
-def after_displacements(log: FitLog, base: int, region: TrustRegion) -> ScaleSearch | None:
-    """For parameters whose displacement was clearly too short, or could not be as long as it should.
+def after_displacements(log: FitLog, region: TrustRegion, first: int) -> ScaleSearch | None:
+    """For parameters whose displacement was too short, or could not be as long as it should be.
 
     None where there are none.
     """
-    residuals = log.residuals[base]
-    assert residuals is not None
-    size, floor = float(np.linalg.norm(residuals[: log.n_data])), measurable(log)
-    lines = []
-    for line in displaced(log, base, region.movable):
+    lines, floor = [], measurable(log)
+    for line in displaced(log, region.movable, first, floor):
+        base = log.residuals[line.base]
+        assert base is not None
+        size = float(np.linalg.norm(base[: log.n_data]))
         unit = abs(line.start) / DISPLACEMENT
         shortened = unit < SHORTER * region.scale[line.j]
         if line.change < (LEAST_ANSWER if shortened else SILENT) * size:
             lines.append(replace(line, shorter=False, unit=unit if shortened else np.nan))
         elif shortened:
             lines.append(line.result(unit))
-    return ScaleSearch(base, tuple(lines), floor) if lines else None
+    return ScaleSearch(tuple(lines), floor) if lines else None
 
 
-def after_bad_trial(log: FitLog, base: int, movable: Mask) -> ScaleSearch | None:
-    """Whether a displacement leapt, where the first steps that rest on them went wrong."""
-    lines = tuple(displaced(log, base, movable))
-    return ScaleSearch(base, lines, restarts=True, at_once=True) if lines else None
+def after_bad_trial(log: FitLog, of: Mask, first: int) -> ScaleSearch | None:
+    """Whether a displacement leapt, where a step that rests on them went wrong."""
+    lines = displaced(log, of, first, measurable(log))
+    lines = [line for line in lines if line.base == lines[0].base]
+    return ScaleSearch(tuple(lines), restarts=True, at_once=True) if lines else None
 
 
-def at_the_end(
-    log: FitLog, base: int, gone: Mask
-) -> ScaleSearch | None:
+def at_the_end(log: FitLog, gone: Mask, first: int, noise: float) -> ScaleSearch | None:
     """Whether displacements of parameters that do not answer any more leapt."""
-    lines = tuple(displaced(log, base, gone))
-    return ScaleSearch(base, lines, restarts=True) if lines else None
+    lines = tuple(displaced(log, gone, first, measurable(log, noise)))
+    return ScaleSearch(lines, restarts=True) if lines else None
 
 
 def for_silent(
     log: FitLog, center: int, silent: Mask, region: TrustRegion, noise: float
-) -> ScaleSearch | None:
+) -> ScaleSearch:
     """Farther away, and towards 0, along parameters that nothing answers to at the end."""
     x = log.points[center]
     lines = [
-        Line(int(j), DISPLACEMENT * region.scale[j] * (np.sign(x[j]) or 1.0), 0.0, False)
-        for j in np.flatnonzero(silent)
+        Line(center, j, DISPLACEMENT * region.scale[j] * (np.sign(x[j]) or 1.0), 0.0, False)
+        for j in np.flatnonzero(silent).tolist()
     ]
-    return ScaleSearch(center, tuple(lines), measurable(log, noise)) if lines else None
+    return ScaleSearch(tuple(lines), measurable(log, noise))

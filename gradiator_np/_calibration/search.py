@@ -80,7 +80,6 @@ class Search:
         self.units = Units(m, problem.scale_is_a_guess)
         self._stopping = StoppingTest(m)
         self._ended: Status | None = None
-        self._first_end = 0  # behind the id of the last of the first runs
         self._proposal = Proposal(())
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._geometry_rounds = 0  # in a row
@@ -194,9 +193,7 @@ class Search:
         points = self._opening.points(self.center, self.log, self.region, left)
         if points:
             return Proposal(self._request(points), initial=True)
-        if not self._first_end:
-            self._first_end = len(self.log.points)
-            self.units.after_displacements(self.log, self.region)
+        self.units.after_displacements(self.log, self.region)
         return None
 
     def _center_on_best(self) -> None:
@@ -470,9 +467,8 @@ class Search:
                 self._doubt_first_runs()
 
     def _doubt_first_runs(self) -> None:
-        """A step that rests on the first displacements alone went wrong: did one of them leap?"""
-        if self.center < self._first_end:
-            self.units.after_bad_trial(self.log, self.region.movable)
+        """A step went wrong: did one of the displacements leap that it rests on?"""
+        self.units.after_bad_trial(self.center, self.log, self.region.movable)
 
     # -- the answer --------------------------------------------------------------------------
 

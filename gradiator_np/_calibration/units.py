@@ -34,28 +34,28 @@ class Units:
         self.running: ScaleSearch | None = None
         self.found, self.elsewhere = np.full(m, np.nan), np.full(m, np.nan)
         self._wanted, self._begun = wanted, set[str]()
-        self._base = -1  # of the displacements
+        self._first = 0  # behind the id of the last displacement
 
     def after_displacements(self, log: FitLog, region: TrustRegion) -> None:
         """Displacements that were too short."""
-        if len(log.usable) and self._is_new("displacements"):
-            self._base = int(log.usable[0])
-            self.running = after_displacements(log, self._base, region)
+        if self._is_new("displacements"):
+            self._first = len(log.points)
+            self.running = after_displacements(log, region, self._first)
 
-    def after_bad_trial(self, log: FitLog, movable: Mask) -> None:
-        """Displacements that leapt, where a step that rests on them went wrong."""
-        if self._base >= 0 and self._is_new("trial"):
-            self.running = after_bad_trial(log, self._base, movable)
+    def after_bad_trial(self, center: int, log: FitLog, movable: Mask) -> None:
+        """Displacements that leapt, where a step that rests on them alone went wrong."""
+        if center < self._first and self._is_new("trial"):
+            self.running = after_bad_trial(log, movable, self._first)
 
     def at_the_end(
         self, center: int, model: LocalModel, gone: Mask, region: TrustRegion, log: FitLog
     ) -> None:
         """Parameters that are lost or undetermined: did they leap, or do they answer elsewhere?"""
-        if self._base >= 0 and gone.any() and self._is_new("end"):
-            self.running = at_the_end(log, self._base, gone)
+        noise = float(np.linalg.norm((model.noise / model.slope)[: log.n_data]))
+        if gone.any() and self._is_new("end"):
+            self.running = at_the_end(log, gone, self._first, noise)
         quiet = gone & silent(model)
         if self.running is None and quiet.any() and self._is_new("silent"):
-            noise = float(np.linalg.norm((model.noise / model.slope)[: log.n_data]))
             self.running = for_silent(log, center, quiet, region, noise)
 
     def _is_new(self, occasion: str) -> bool:
