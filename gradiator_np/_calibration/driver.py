@@ -164,6 +164,9 @@ def least_squares(
             attach(exc, search.log.samples)
             raise
     found = result_of(search, evaluate.y_layout)
+    scale = problem.x_scale.copy()
+    scale[problem.coordinates.independent] = search.region.scale
+    known["x_scale"] = problem.x_layout.unflatten(scale)
     object.__setattr__(found, "_refit", partial(_refit, fun, problem, on_error, known))
     if search.noise_was_contradicted:
         warn(found.message, found)

@@ -15,8 +15,8 @@ from gradiator_np._typing import Array, Mask
 #: First displacements, in units of the scale: the steps that follow are this long, and at a noise
 #: of 1e-2 the best forward step is 1.7 sqrt(sigma / rms r) = 0.17.
 DISPLACEMENT = 0.2
-#: Attempts at moving one parameter, every second one as far to the other side. Distances fall by the
-#: first factor four times, then by the other: a share of |x| may be years of a date.
+#: Attempts at moving one parameter, every second one as far to the other side. Distances fall by
+#: the first factor four times, then by the other: a share of |x| may be years of a date.
 MOST_ATTEMPTS, CLOSER, FAR_CLOSER, CLOSE_ATTEMPTS = 14, 0.25, 1e-2, 8
 #: What a run far off tells of the next distance is believed down to this factor: an exponential
 #: falls by much less.

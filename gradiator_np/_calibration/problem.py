@@ -142,7 +142,8 @@ class FitProblem:
             )
         return cls(
             flat[kept], scale[kept], low[kept], high[kept], rows, limits, coordinates,
-            (low, high), scale, options["x_scale"] is None, fixed, layout, objective, bool(absolute),
+            (low, high), scale, options["x_scale"] is None, fixed, layout, objective,
+            bool(absolute),
             None if noise is None else checks.noise(noise, what="run_noise"),
             widths, None if jac0 is None else jac0 @ coordinates.basis,
             None if samples is None else _flat(samples, coordinates, scale),

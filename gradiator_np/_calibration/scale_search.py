@@ -8,7 +8,6 @@ the change is of the size of the residuals: the unit is where it becomes that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +26,7 @@ SILENT = 1e-3
 LEAP = 10.0
 #: Factors of distances on the way down, and up: where nothing is heard (of a parameter at 0, whose
 #: unit may be any, by the second one), and at most where something is.
-SHORTER, LONGER, LONGEST = 1e-2, 1e2, 1e6
+SHORTER, LONGER, LONGEST = 1e-2, 1e3, 1e6
 #: A change of this share of what a leap changes is one to be modelled ...
 MODEST = 0.3
 #: ... and one below this share is not seen under noise.
@@ -38,8 +37,8 @@ LEAST_ANSWER, MOST_ANSWER = 1e-3, 0.5
 GROWTH = 10.0
 #: A gap between two distances that is closed by this factor is narrow enough.
 NARROW = 4.0
-#: Runs along one parameter.
-MOST_SHORTER, MOST_LONGER = 10, 6
+#: Runs along one parameter, and those of the longer ones that nothing is heard of.
+MOST_SHORTER, MOST_LONGER, MOST_UNHEARD = 10, 6, 3
 #: Steps below so many units in the last place of x show these.
 ULPS = 64.0
 #: Standard deviations of the noise by which an answer stands out of the difference of two runs.
@@ -160,7 +159,7 @@ def longer_distance(
             return line.result(), 0.0
         least = LONGER if len(away) < 3 or x != 0 else LONGEST
         return line, side * near * float(np.clip(0.1 * size / change, least, LONGEST))
-    if len(away) <= MOST_LONGER - len(TOWARDS_ZERO):
+    if len(away) < MOST_UNHEARD:
         return line, side * near * (LONGER if x != 0 else LONGEST)
     return _towards_zero(line, x, side, 0)
 

@@ -9,17 +9,11 @@ import numpy as np
 
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_log import FitLog
-from gradiator_np._calibration.geometry import (
-    NEXT_TO_CENTER,
-    confirming_step,
-    downhill_steps,
-    narrowing_steps,
-    single_steps,
-    step_along,
-)
+from gradiator_np._calibration.geometry import NEXT_TO_CENTER, single_steps
 from gradiator_np._calibration.iterate import Iterate
 from gradiator_np._calibration.local_model import LocalModel, default_samples
 from gradiator_np._calibration.models import LocalModels
+from gradiator_np._calibration.next_steps import NextSteps
 from gradiator_np._calibration.opening import Opening
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.proposal import Proposal, TrialStep
@@ -38,8 +32,6 @@ from gradiator_np._typing import Array, Index, Mask
 RADIUS = 0.3
 #: A sum of squares this many times the first one says nothing local.
 MAX_GROWTH = 1e4
-#: A run improves J where the expected loss by its errors exceeds this many predicted decreases.
-MOST_LOSS = 10.0
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
 
@@ -74,7 +66,7 @@ class Search:
         )
         self.center = -1
         self.rounds = self.iterations = 0
-        self._rng = rng
+        self._next_steps = NextSteps(rng)
         self._opening = Opening(problem)
         self._models = LocalModels(self.log, problem.noise is not None, self._first_radius)
         self.units = Units(m, problem.scale_is_a_guess)
@@ -82,8 +74,6 @@ class Search:
         self._ended: Status | None = None
         self._proposal = Proposal(())
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
-        self._geometry_rounds = 0  # in a row
-        self._downhill_steps = 0
         self._last: LastPhase | None = None  # of a fit without noise
         self.lost: Mask = np.zeros(m, bool)
         if problem.samples is not None:
@@ -218,7 +208,7 @@ class Search:
 
     def _at_the_end(self, left: int) -> Proposal | None:
         """Runs along parameters that do not answer where the search ended; None: it has ended."""
-        x, model, active = self.answer()
+        _, model, active = self.answer()
         elsewhere = np.isfinite(self.units.elsewhere)
         if elsewhere.any():
             self._ended, self.lost = Status.UNDETERMINED, self.lost | elsewhere
@@ -236,7 +226,7 @@ class Search:
         )
         self._stopping = StoppingTest(len(scale)).restarted(len(self.log.points))
         self._last, self._ended, self.log.triple = None, None, None
-        self._geometry_rounds = 0
+        self._next_steps.restart()
         self.lost = np.zeros(len(scale), bool)
 
     # -- an iteration ------------------------------------------------------------------------
@@ -304,10 +294,15 @@ class Search:
             return self._together(it, single_steps(it, self.region, it.doubtful_bounds))
         if decision is Decision.CONFIRM_FARTHER:
             weak = weakly_determined(it.model, it.active)
-            farther = [confirming_step(it, self.region, share, self._rng)]
+            farther = self._next_steps.confirming(it, self.region, share, 1)
             return self._together(it, farther + single_steps(it, self.region, weak))
-        confirming = self._confirm(it, share) if share else []
-        steps, trial = self._steps(it, max(0, most - len(confirming)))
+        left, widths = self.problem.max_nfev - self.nfev, self.problem.half_widths
+        confirming = []
+        if share:
+            confirming = self._next_steps.confirming(it, self.region, share, left)
+        wanted = widths.at(it.x) if self._narrowing and widths is not None else None
+        count = max(0, most - len(confirming))
+        steps, trial = self._next_steps.steps(it, self.region, count, wanted)
         steps += confirming
         if not steps:  # bounds hold every parameter
             self._end(_reason(it))
@@ -318,16 +313,6 @@ class Search:
             middle = np.array_equal(confirming[1], -confirming[0])
             self.log.triple = (one, self.center, other) if middle else (self.center, one, other)
         return Proposal(ids, trial=trial)
-
-    def _confirm(self, it: Iterate, share: float) -> list[Array]:
-        """A run that confirms the end; next to the centre one on either side of it."""
-        step = confirming_step(it, self.region, share, self._rng)
-        if share != NEXT_TO_CENTER:
-            return [step]
-        unit = self.region.unit
-        inside = [u for u in (-step, 2.0 * step) if self.region.contains(it.x + unit * u)]
-        left = self.problem.max_nfev - self.nfev
-        return [step, *inside[:1]][:left]
 
     def _together(self, it: Iterate, steps: list[Array]) -> Proposal:
         """Steps that improve the model, as many as the budget allows."""
@@ -403,32 +388,6 @@ class Search:
             return NEXT_TO_CENTER
         return 0.0
 
-    def _steps(self, it: Iterate, most: int) -> tuple[list[Array], TrialStep | None]:
-        """Steps to run, and what the first of them promises where it is the model's own."""
-        if not most:
-            return [], None
-        region, widths = self.region, self.problem.half_widths
-        if self._narrowing and widths is not None:
-            return narrowing_steps(it, region, widths.at(it.x), most), None
-        least = min(1.0, it.model.difference_step)
-        too_short = it.length < 1e-3 * least or it.predicted_decrease <= 0
-        uncertain = it.loss.jac > MOST_LOSS * it.predicted_decrease
-        if too_short or (uncertain and self._geometry_rounds < len(it.x)):
-            self._geometry_rounds += 1
-            length = region.in_radii(region.difference_step)
-            return self._downhill(it, length, most), None
-        self._geometry_rounds = 0
-        # Side by side: the same direction shorter and longer, then what J knows least.
-        lengths = (0.4 * it.length, 1.6 * it.length)[: most - 1]
-        steps = [it.step, *(step_along(it.step, size, *region.box(it.x)) for size in lengths)]
-        steps += self._downhill(it, 0.5, max(0, most - 3))
-        return steps, TrialStep(it.predicted_decrease, it.length, least)
-
-    def _downhill(self, it: Iterate, length: float, most: int) -> list[Array]:
-        steps = downhill_steps(it, self.region, length, most, self._downhill_steps)
-        self._downhill_steps += len(steps)
-        return steps
-
     # -- what came back ----------------------------------------------------------------------
 
     def _move(self, proposal: Proposal) -> None:
@@ -474,6 +433,8 @@ class Search:
 
     def _end(self, reason: Status) -> None:
         self._ended = reason  # which the answer asks for
+        if self._last is not None:
+            self._last = replace(self._last, closed=len(self.log.points))
         x, model, active = self.answer()
         at = Ending(x, model, active, self._at(x).free, self.region, self.log)
         self._ended, self.lost = at.verdict(reason, self.problem.tolerances.ftol or EPS)
