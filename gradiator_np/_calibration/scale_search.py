@@ -63,6 +63,8 @@ class Line:
         Whether the unit is looked for at shorter distances, else at longer ones.
     ids : tuple of int
         Runs that were made.
+    capped : bool
+        Whether a bound keeps runs from going farther.
     ended : bool
     unit : float
         What was found so far; nan where there is nothing to correct.
@@ -76,6 +78,7 @@ class Line:
     change: float
     shorter: bool
     ids: tuple[int, ...] = ()
+    capped: bool = False
     ended: bool = False
     unit: float = np.nan
     elsewhere: float = np.nan
@@ -147,7 +150,7 @@ def longer_distance(
         return line.result(float(away[told].max()) / DISPLACEMENT), 0.0
     beyond = float(away[~modest].min(initial=np.inf))
     near = float(away[modest & (away < beyond)].max(initial=0.0))
-    spent = len(away) > MOST_LONGER
+    spent = len(away) > MOST_LONGER or line.capped
     if np.isfinite(beyond):
         if not near or spent or beyond < NARROW * near:
             return line.result(near / DISPLACEMENT if near else np.nan), 0.0
@@ -159,7 +162,7 @@ def longer_distance(
             return line.result(), 0.0
         least = LONGER if len(away) < 3 or x != 0 else LONGEST
         return line, side * near * float(np.clip(0.1 * size / change, least, LONGEST))
-    if len(away) < MOST_UNHEARD:
+    if len(away) < MOST_UNHEARD and not line.capped:
         return line, side * near * (LONGER if x != 0 else LONGEST)
     return _towards_zero(line, x, side, 0)
 
@@ -204,17 +207,24 @@ class ScaleSearch:
         lines, points = [], list[Array]()
         for line in self._suspects(log):
             if not line.ended:
-                line, distance = self._next(line, log)
-                x = log.points[line.base]
-                point = x.copy()
-                point[line.j] += distance
-                point = region.clip(point)
-                if not line.ended and abs(point[line.j] - x[line.j]) < 0.5 * abs(distance):
-                    line = line.result()  # a bound is in the way
+                line, point = self._point(line, log, region)
                 if not line.ended:
                     points.append(point)
             lines.append(line)
         return replace(self, lines=tuple(lines), at_once=False), points
+
+    def _point(self, line: Line, log: FitLog, region: TrustRegion) -> tuple[Line, Array]:
+        """The next point along a line that has not ended; a bound turns it round, or ends it."""
+        x = log.points[line.base]
+        for _ in range(2):
+            line, distance = self._next(line, log)
+            point = x.copy()
+            point[line.j] += distance
+            point = region.clip(point)
+            if line.ended or abs(point[line.j] - x[line.j]) >= 0.5 * abs(distance):
+                return line, point
+            line = replace(line, capped=True)
+        return line.result(), x
 
     def told(self, ids: tuple[int, ...]) -> ScaleSearch:
         """The runs that were asked for."""
@@ -337,7 +347,7 @@ def at_the_end(log: FitLog, gone: Mask, first: int, noise: float) -> ScaleSearch
 
 
 def for_silent(
-    log: FitLog, center: int, silent: Mask, region: TrustRegion, noise: float
+    log: FitLog, center: int, silent: Mask, region: TrustRegion, floor: float
 ) -> ScaleSearch:
     """Farther away, and towards 0, along parameters that nothing answers to at the end."""
     x = log.points[center]
@@ -345,4 +355,4 @@ def for_silent(
         Line(center, j, DISPLACEMENT * region.scale[j] * (np.sign(x[j]) or 1.0), 0.0, False)
         for j in np.flatnonzero(silent).tolist()
     ]
-    return ScaleSearch(tuple(lines), measurable(log, noise))
+    return ScaleSearch(tuple(lines), floor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.geometry import DISPLACEMENT
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.scale_search import (
     ScaleSearch,
@@ -12,10 +13,14 @@ from gradiator_np._calibration.scale_search import (
     after_displacements,
     at_the_end,
     for_silent,
+    measurable,
 )
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import silent
 from gradiator_np._typing import Array, Mask
+
+#: A change of this share of the residuals at the end is none worth mentioning.
+FAINT = 1e-6
 
 
 class Units:
@@ -54,9 +59,12 @@ class Units:
         noise = float(np.linalg.norm((model.noise / model.slope)[: log.n_data]))
         if gone.any() and self._is_new("end"):
             self.running = at_the_end(log, gone, self._first, noise)
-        quiet = gone & silent(model)
+        # of a displacement by the unit, as far as the model sees it
+        change = DISPLACEMENT * np.linalg.norm(model.jac, axis=0) * region.scale / region.unit
+        floor = max(measurable(log, noise), FAINT * float(np.sqrt(model.sum_of_squares)))
+        quiet = gone & (silent(model) | (change <= floor))
         if self.running is None and quiet.any() and self._is_new("silent"):
-            self.running = for_silent(log, center, quiet, region, noise)
+            self.running = for_silent(log, center, quiet, region, floor)
 
     def _is_new(self, occasion: str) -> bool:
         if not self._wanted or occasion in self._begun:
