@@ -44,6 +44,7 @@ def test_the_unit_of_a_leap_is_where_the_change_begins(shape):
             lambda s, unit=unit: shape(abs(s) / unit),
             shorter_distance,
             size=1.0,
+            floor=0.0,
             resolution=1e-14,
         )
         # at the last distance the change is 0.3 at most, where the secant of each is 0.7 of its
@@ -56,7 +57,7 @@ def test_the_unit_of_a_leap_is_where_the_change_begins(shape):
 def test_what_does_not_leap_keeps_its_unit_after_one_run(power):
     line = Line(0, 0, 3.0, 1.0, True)
     found, runs = walk(
-        line, lambda s: abs(s / 3.0) ** power, shorter_distance, size=1.0, resolution=0.0
+        line, lambda s: abs(s / 3.0) ** power, shorter_distance, size=1.0, floor=0.0, resolution=0.0
     )
     assert np.isnan(found.unit)
     assert runs == 1

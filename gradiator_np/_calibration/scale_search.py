@@ -26,7 +26,7 @@ SILENT = 1e-3
 LEAP = 10.0
 #: Factors of distances on the way down, and up: where nothing is heard (of a parameter at 0, whose
 #: unit may be any, by the second one), and at most where something is.
-SHORTER, LONGER, LONGEST = 1e-2, 1e3, 1e6
+SHORTER, LONGER, LONGEST = 1e-2, 30.0, 1e6
 #: A change of this share of what a leap changes is one to be modelled ...
 MODEST = 0.3
 #: ... and one below this share is not seen under noise.
@@ -58,7 +58,7 @@ class Line:
     j : int
     start, change : float
         A displacement with its sign, and the norm of what it changes in the residuals; inf where
-        its run failed.
+        its run failed, nan where it has to be made.
     shorter : bool
         Whether the unit is looked for at shorter distances, else at longer ones.
     ids : tuple of int
@@ -83,13 +83,19 @@ class Line:
     unit: float = np.nan
     elsewhere: float = np.nan
 
+    def told_by(self, log: FitLog) -> int | None:
+        """Id of the run that told the unit."""
+        x = log.points[self.base][self.j]
+        away = (abs(log.points[i][self.j] - x) / DISPLACEMENT for i in self.ids)
+        return next((i for i, d in zip(self.ids, away) if np.isclose(d, self.unit)), None)
+
     def result(self, unit: float = np.nan, elsewhere: float = np.nan) -> Line:
         unit = self.unit if np.isnan(unit) else unit
         return replace(self, ended=True, unit=unit, elsewhere=elsewhere)
 
 
 def shorter_distance(
-    line: Line, steps: Array, changes: Array, size: float, resolution: float
+    line: Line, steps: Array, changes: Array, size: float, floor: float, resolution: float
 ) -> tuple[Line, float]:
     """Down until the change is a part of what the displacement did: the next distance, or 0.
 
@@ -99,6 +105,8 @@ def shorter_distance(
         Distances with their sign, the displacement first, and norms of what they change.
     size : float
         Norm of the residuals at the base.
+    floor : float
+        A change up to this is none.
     resolution : float
         Shortest distance of any use.
     """
@@ -107,7 +115,8 @@ def shorter_distance(
     last, change = float(away[-1]), float(changes[-1])
     if len(steps) == 1:
         return line, side * SHORTER * last
-    if len(steps) == 2 and change * away[0] < LEAP * whole * last:
+    leaps = change > floor and change * away[0] > LEAP * whole * last
+    if len(steps) == 2 and not leaps:
         return line.result(), 0.0
     spent = len(steps) > MOST_SHORTER
     if change > MODEST * whole:
@@ -148,6 +157,8 @@ def longer_distance(
     told = modest & (changes >= least)
     if told[1:].any():
         return line.result(float(away[told].max()) / DISPLACEMENT), 0.0
+    if not modest[-1] and len(away) == 2 and away[1] <= LONGER * away[0]:
+        return line.result(), 0.0  # the unit is right but for less than that
     beyond = float(away[~modest].min(initial=np.inf))
     near = float(away[modest & (away < beyond)].max(initial=0.0))
     spent = len(away) > MOST_LONGER or line.capped
@@ -189,6 +200,10 @@ class ScaleSearch:
         Whether a run along all lines together has to show that one of them leaps.
     together : int or None
         Id of that run.
+    one_by_one : bool
+        Whether a line starts from where the one before found a unit. (From one base the units of
+        Brown's badly scaled function, whose parameters are multiplied, are each right and together
+        wrong by 1e5.)
     """
 
     lines: tuple[Line, ...]
@@ -196,6 +211,7 @@ class ScaleSearch:
     restarts: bool = False
     at_once: bool = False
     together: int | None = None
+    one_by_one: bool = False
 
     def asked(self, log: FitLog, region: TrustRegion) -> tuple[ScaleSearch, list[Array]]:
         """The points to run next, in the order of the open lines; none where all have ended."""
@@ -204,6 +220,8 @@ class ScaleSearch:
             for line in self.lines:
                 point[line.j] += SHORTER * line.start
             return self, [point]
+        if self.one_by_one:
+            return self._first_open(log, region)
         lines, points = [], list[Array]()
         for line in self._suspects(log):
             if not line.ended:
@@ -212,6 +230,20 @@ class ScaleSearch:
                     points.append(point)
             lines.append(line)
         return replace(self, lines=tuple(lines), at_once=False), points
+
+    def _first_open(self, log: FitLog, region: TrustRegion) -> tuple[ScaleSearch, list[Array]]:
+        lines = list(self.lines)
+        for k, line in enumerate(lines):
+            if line.ended:
+                continue
+            lines[k], point = self._point(line, log, region)
+            if not lines[k].ended:
+                return replace(self, lines=tuple(lines)), [point]
+            base = lines[k].told_by(log)
+            for later in range(k + 1, len(lines)):
+                if base is not None and not lines[later].ended:
+                    lines[later] = replace(lines[later], base=base, change=np.nan)
+        return replace(self, lines=tuple(lines)), []
 
     def _point(self, line: Line, log: FitLog, region: TrustRegion) -> tuple[Line, Array]:
         """The next point along a line that has not ended; a bound turns it round, or ends it."""
@@ -230,11 +262,11 @@ class ScaleSearch:
         """The runs that were asked for."""
         if self.at_once:
             return replace(self, together=ids[0])
-        following = iter(ids)
-        lines = (
-            line if line.ended else replace(line, ids=(*line.ids, next(following)))
-            for line in self.lines
-        )  # fmt: skip
+        lines, following = list(self.lines), iter(ids)
+        for k, line in enumerate(lines):
+            run = None if line.ended else next(following, None)
+            if run is not None:
+                lines[k] = replace(line, ids=(*line.ids, run))
         return replace(self, lines=tuple(lines))
 
     @property
@@ -261,7 +293,7 @@ class ScaleSearch:
         if not self.at_once or self.together is None:
             return self.lines
         change = change_of(log, self.base, self.together)
-        if change < LEAP * SHORTER * sum(line.change for line in self.lines):
+        if change < max(self.floor, LEAP * SHORTER * sum(line.change for line in self.lines)):
             return tuple(line.result() for line in self.lines)
         least = SLIGHT * change if np.isfinite(change) else 0.0
         return tuple(line if line.change > least else line.result() for line in self.lines)
@@ -269,11 +301,18 @@ class ScaleSearch:
     def _next(self, line: Line, log: FitLog) -> tuple[Line, float]:
         x, base = log.points[line.base][line.j], log.residuals[line.base]
         assert base is not None
+        if np.isnan(line.change) and not line.ids:
+            return line, line.start
+        size = float(np.linalg.norm(base[: log.n_data]))
         steps = np.array([line.start, *(log.points[i][line.j] - x for i in line.ids)])
         changes = np.array([line.change, *(change_of(log, line.base, i) for i in line.ids)])
-        size = float(np.linalg.norm(base[: log.n_data]))
+        if np.isnan(line.change):  # the displacement has been made anew
+            steps, changes = steps[1:], changes[1:]
+            if len(steps) == 1 and changes[0] >= SILENT * size:
+                return line.result(), 0.0
         if line.shorter:
-            return shorter_distance(line, steps, changes, size, ULPS * EPS * abs(x))
+            resolution = ULPS * EPS * abs(x)
+            return shorter_distance(line, steps, changes, size, self.floor, resolution)
         return longer_distance(line, steps, changes, size, self.floor, x)
 
 
@@ -330,20 +369,20 @@ def after_displacements(log: FitLog, region: TrustRegion, first: int) -> ScaleSe
             lines.append(replace(line, shorter=False, unit=unit if shortened else np.nan))
         elif shortened:
             lines.append(line.result(unit))
-    return ScaleSearch(tuple(lines), floor) if lines else None
+    return ScaleSearch(tuple(lines), floor, one_by_one=True) if lines else None
 
 
-def after_bad_trial(log: FitLog, of: Mask, first: int) -> ScaleSearch | None:
+def after_bad_trial(log: FitLog, of: Mask, first: int, floor: float) -> ScaleSearch | None:
     """Whether a displacement leapt, where a step that rests on them went wrong."""
-    lines = displaced(log, of, first, measurable(log))
+    lines = displaced(log, of, first, floor)
     lines = [line for line in lines if line.base == lines[0].base]
-    return ScaleSearch(tuple(lines), restarts=True, at_once=True) if lines else None
+    return ScaleSearch(tuple(lines), floor, restarts=True, at_once=True) if lines else None
 
 
-def at_the_end(log: FitLog, gone: Mask, first: int, noise: float) -> ScaleSearch | None:
+def at_the_end(log: FitLog, gone: Mask, first: int, floor: float) -> ScaleSearch | None:
     """Whether displacements of parameters that do not answer any more leapt."""
-    lines = tuple(displaced(log, gone, first, measurable(log, noise)))
-    return ScaleSearch(lines, restarts=True) if lines else None
+    lines = tuple(displaced(log, gone, first, floor))
+    return ScaleSearch(lines, floor, restarts=True) if lines else None
 
 
 def for_silent(
@@ -355,4 +394,4 @@ def for_silent(
         Line(center, j, DISPLACEMENT * region.scale[j] * (np.sign(x[j]) or 1.0), 0.0, False)
         for j in np.flatnonzero(silent).tolist()
     ]
-    return ScaleSearch(tuple(lines), floor)
+    return ScaleSearch(tuple(lines), floor, one_by_one=True)

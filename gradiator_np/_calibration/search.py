@@ -222,7 +222,7 @@ class Search:
         """New units: from the run at ``center``, or from where the search is."""
         self.center = self.center if center < 0 else center
         self.region = replace(
-            self.region, scale=scale, radius=self._first_radius, difference_step=0.0
+            self.region.moved(), scale=scale, radius=self._first_radius, difference_step=0.0
         )
         self._stopping = StoppingTest(len(scale)).restarted(len(self.log.points))
         self._last, self._ended, self.log.triple = None, None, None
@@ -411,6 +411,7 @@ class Search:
             and log.sum_of_squares(succeeded[best]) < limit
         ):
             self.center = succeeded[best]
+            self.region = self.region.moved()
         trial = proposal.trial
         if trial is None:
             return
@@ -427,7 +428,8 @@ class Search:
 
     def _doubt_first_runs(self) -> None:
         """A step went wrong: did one of the displacements leap that it rests on?"""
-        self.units.after_bad_trial(self.center, self.log, self.region.movable)
+        model, movable = self._model(self._x), self.region.movable
+        self.units.after_bad_trial(self.center, model, self.log, movable)
 
     # -- the answer --------------------------------------------------------------------------
 

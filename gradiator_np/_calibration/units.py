@@ -8,10 +8,12 @@ from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.geometry import DISPLACEMENT
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.scale_search import (
+    SILENT,
     ScaleSearch,
     after_bad_trial,
     after_displacements,
     at_the_end,
+    displaced,
     for_silent,
     measurable,
 )
@@ -47,24 +49,28 @@ class Units:
             self._first = len(log.points)
             self.running = after_displacements(log, region, self._first)
 
-    def after_bad_trial(self, center: int, log: FitLog, movable: Mask) -> None:
+    def after_bad_trial(self, center: int, model: LocalModel, log: FitLog, movable: Mask) -> None:
         """Displacements that leapt, where a step that rests on them alone went wrong."""
         if center < self._first and self._is_new("trial"):
-            self.running = after_bad_trial(log, movable, self._first)
+            floor = measurable(log, _noise(model, log))
+            self.running = after_bad_trial(log, movable, self._first, floor)
 
     def at_the_end(
         self, center: int, model: LocalModel, gone: Mask, region: TrustRegion, log: FitLog
     ) -> None:
         """Parameters that are lost or undetermined: did they leap, or do they answer elsewhere?"""
-        noise = float(np.linalg.norm((model.noise / model.slope)[: log.n_data]))
+        floor = measurable(log, _noise(model, log))
         if gone.any() and self._is_new("end"):
-            self.running = at_the_end(log, gone, self._first, noise)
+            self.running = at_the_end(log, gone, self._first, floor)
         # of a displacement by the unit, as far as the model sees it
         change = DISPLACEMENT * np.linalg.norm(model.jac, axis=0) * region.scale / region.unit
-        floor = max(measurable(log, noise), FAINT * float(np.sqrt(model.sum_of_squares)))
-        quiet = gone & (silent(model) | (change <= floor))
+        faint = max(floor, FAINT * float(np.sqrt(model.sum_of_squares)))
+        quiet = gone & (silent(model) | (change <= faint))
+        for line in displaced(log, quiet, self._first, floor):
+            # what clearly answered at the start has the right unit
+            quiet[line.j] = line.change < SILENT * np.sqrt(log.reference)
         if self.running is None and quiet.any() and self._is_new("silent"):
-            self.running = for_silent(log, center, quiet, region, floor)
+            self.running = for_silent(log, center, quiet, region, faint)
 
     def _is_new(self, occasion: str) -> bool:
         if not self._wanted or occasion in self._begun:
@@ -83,3 +89,8 @@ class Units:
             return None
         self.found = np.where(np.isnan(units), self.found, units)
         return np.where(np.isnan(units), scale, units), search.base if search.restarts else -1
+
+
+def _noise(model: LocalModel, log: FitLog) -> float:
+    """Norm of the noise of all residuals of data."""
+    return float(np.linalg.norm((model.noise / model.slope)[: log.n_data]))
