@@ -74,7 +74,7 @@ def test_longer_distances_end_where_something_answers(x):
             change = abs(s) / unit
             return change if change < 30.0 else np.inf  # what is far off fails
 
-        line = Line(0, 0, 0.2 * side, answer(0.2), False)
+        line = Line(0, 0, 0.2 * side, answer(0.2), False, x == 0)
         found, runs = walk(line, answer, longer_distance, size=1.0, floor=1e-13, x=x)
         assert runs <= MOST_LONGER
         assert 1e-3 <= answer(0.2 * found.unit) <= 0.5
@@ -82,7 +82,7 @@ def test_longer_distances_end_where_something_answers(x):
 
 def test_where_nothing_answers_few_runs_say_so():
     for x, most in ((0.0, 3), (2.0, 4)):
-        line = Line(0, 0, 0.2, 0.0, False)
+        line = Line(0, 0, 0.2, 0.0, False, x == 0)
         found, runs = walk(line, lambda s: 0.0, longer_distance, size=1.0, floor=1e-13, x=x)
         assert np.isnan(found.unit)
         assert np.isnan(found.elsewhere)

@@ -44,7 +44,7 @@ class InitialDesign:
         """
         attempts = CLOSE_ATTEMPTS if factors is None else MOST_ATTEMPTS
         found: list[Array] = []
-        for j in np.flatnonzero((self._attempts != DONE) & region.movable):
+        for j in np.flatnonzero((self._attempts != DONE) & region.movable).tolist():
             factor = np.nan if factors is None else factors[j]
             while self._attempts[j] < attempts and len(found) < most:
                 if self._attempts[j]:

@@ -63,7 +63,12 @@ class NextSteps:
         return steps
 
     def confirming(self, it: Iterate, region: TrustRegion, share: float, most: int) -> list[Array]:
-        """A run that confirms the end; next to the centre one on either side of it."""
+        """A run that confirms the end; next to the centre one on either side of it.
+
+        ``share``: how far it goes, in difference steps; 0 for none.
+        """
+        if not share:
+            return []
         step = confirming_step(it, region, share, self._rng)
         if share != NEXT_TO_CENTER:
             return [step]

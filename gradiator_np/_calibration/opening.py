@@ -81,8 +81,8 @@ def _factors(m: int, log: FitLog) -> Array:
     bases = [log.points[i] for i in log.usable]
     for i in log.failed:
         moves = (np.flatnonzero(log.points[i] != base) for base in bases)
-        alone = next((moved for moved in moves if len(moved) == 1), ())
-        if len(alone):
+        alone = next((int(moved[0]) for moved in moves if len(moved) == 1), None)
+        if alone is not None:
             growth = log.growth(i)
-            factors[alone[0]] = AIM / growth if np.isfinite(growth) else np.nan
+            factors[alone] = AIM / growth if np.isfinite(growth) else np.nan
     return factors

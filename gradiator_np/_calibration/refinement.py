@@ -134,6 +134,18 @@ class LastPhase:
         return stuck or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
 
 
+def begun(
+    before: LastPhase | None, center: int, first: int, count: int, start: float, radius: float
+) -> LastPhase:
+    """A phase about a centre, of so many runs from the first one; none where J is sure."""
+    if count:
+        return LastPhase(center, first, first, first + count, start, radius)
+    if before is None:
+        return LastPhase(center, None, None, None, start, radius)
+    # J is sure by the runs of the phase before
+    return LastPhase(before.base, before.first, before.end, before.end, start, radius)
+
+
 def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[Array]]:
     """A smaller region, and a step along each parameter in it; none where J is sure.
 

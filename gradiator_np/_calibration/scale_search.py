@@ -26,7 +26,7 @@ SILENT = 1e-3
 LEAP = 10.0
 #: Factors of distances on the way down, and up: where nothing is heard (of a parameter at 0, whose
 #: unit may be any, by the second one), and at most where something is.
-SHORTER, LONGER, LONGEST = 1e-2, 30.0, 1e6
+SHORTER, LONGER, LONGEST = 1e-2, 30.0, 1e8
 #: A change of this share of what a leap changes is one to be modelled ...
 MODEST = 0.3
 #: ... and one below this share is not seen under noise.
@@ -61,6 +61,8 @@ class Line:
         its run failed, nan where it has to be made.
     shorter : bool
         Whether the unit is looked for at shorter distances, else at longer ones.
+    from_zero : bool
+        Whether the parameter started at 0, so that its unit may be any.
     ids : tuple of int
         Runs that were made.
     capped : bool
@@ -77,6 +79,7 @@ class Line:
     start: float
     change: float
     shorter: bool
+    from_zero: bool = False
     ids: tuple[int, ...] = ()
     capped: bool = False
     ended: bool = False
@@ -169,18 +172,18 @@ def longer_distance(
     change = float(changes[away == near][0])
     if change > floor:
         # of so little all may be noise: once more
-        if spent or (len(away) > 2 and x != 0 and change < GROWTH * changes[0]):
+        if spent or (len(away) > 2 and not line.from_zero and change < GROWTH * changes[0]):
             return line.result(), 0.0
-        least = LONGER if len(away) < 3 or x != 0 else LONGEST
+        least = LONGEST if line.from_zero and len(away) > 2 else LONGER
         return line, side * near * float(np.clip(0.1 * size / change, least, LONGEST))
-    if len(away) < MOST_UNHEARD and not line.capped:
-        return line, side * near * (LONGER if x != 0 else LONGEST)
+    if len(away) < MOST_UNHEARD + line.from_zero and not line.capped:
+        return line, side * near * (LONGEST if line.from_zero else LONGER)
     return _towards_zero(line, x, side, 0)
 
 
 def _towards_zero(line: Line, x: float, side: float, tried: int) -> tuple[Line, float]:
     """A rate that is too fast to be seen answers once it is slower."""
-    if x * side <= 0 or tried == len(TOWARDS_ZERO):
+    if line.from_zero or x * side <= 0 or tried == len(TOWARDS_ZERO):
         return line.result(), 0.0
     return line, (TOWARDS_ZERO[tried] - 1.0) * x
 
@@ -349,7 +352,9 @@ def displaced(log: FitLog, of: Mask, first: int, floor: float) -> list[Line]:
             if len(moved) == 1 and of[moved[0]] and moved[0] not in found:
                 j, change = int(moved[0]), change_of(log, base, i)
                 step = log.points[i][j] - log.points[base][j]
-                found[j] = Line(base, j, float(step), change, True)
+                found[j] = Line(
+                    base, j, float(step), change, True, bool(log.points[base][j] == 0.0)
+                )
     return [line for line in found.values() if line.change > floor]
 
 
@@ -390,8 +395,8 @@ def for_silent(
 ) -> ScaleSearch:
     """Farther away, and towards 0, along parameters that nothing answers to at the end."""
     x = log.points[center]
-    lines = [
-        Line(center, j, DISPLACEMENT * region.scale[j] * (np.sign(x[j]) or 1.0), 0.0, False)
-        for j in np.flatnonzero(silent).tolist()
-    ]
+    lines = []
+    for j in np.flatnonzero(silent).tolist():
+        start = DISPLACEMENT * region.scale[j] * (np.sign(x[j]) or 1.0)
+        lines.append(Line(center, j, start, 0.0, False, bool(log.points[0][j] == 0.0)))
     return ScaleSearch(tuple(lines), floor, one_by_one=True)

@@ -17,7 +17,7 @@ from gradiator_np._calibration.next_steps import NextSteps
 from gradiator_np._calibration.opening import Opening
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.proposal import Proposal, TrialStep
-from gradiator_np._calibration.refinement import LastPhase, refining_steps
+from gradiator_np._calibration.refinement import LastPhase, begun, refining_steps
 from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import BAD, TrustRegion
@@ -297,15 +297,13 @@ class Search:
             farther = self._next_steps.confirming(it, self.region, share, 1)
             return self._together(it, farther + single_steps(it, self.region, weak))
         left, widths = self.problem.max_nfev - self.nfev, self.problem.half_widths
-        confirming = []
-        if share:
-            confirming = self._next_steps.confirming(it, self.region, share, left)
+        confirming = self._next_steps.confirming(it, self.region, share, left)
         wanted = widths.at(it.x) if self._narrowing and widths is not None else None
         count = max(0, most - len(confirming))
         steps, trial = self._next_steps.steps(it, self.region, count, wanted)
         steps += confirming
         if not steps:  # bounds hold every parameter
-            self._end(_reason(it))
+            self._end(it.reason)
             return None
         ids = self._request([it.x + self.region.unit * u for u in steps])
         if len(confirming) == 2:
@@ -323,17 +321,10 @@ class Search:
 
     def _refine(self, it: Iterate) -> Proposal | None:
         """Begin the last phase: J afresh, as far as it is not sure."""
-        log = self.log
         radius = self.region.radius
         self.region, steps = refining_steps(it, self.region)
-        first, before, start = len(log.points), self._last, it.model.sum_of_squares
-        if steps:
-            end = first + len(steps)
-            self._last = LastPhase(self.center, first, first, end, start, radius)
-        elif before is None:
-            self._last = LastPhase(self.center, None, None, None, start, radius)
-        else:  # J is sure by the runs of the phase before
-            self._last = LastPhase(before.base, before.first, before.end, before.end, start, radius)
+        first, start = len(self.log.points), it.model.sum_of_squares
+        self._last = begun(self._last, self.center, first, len(steps), start, radius)
         if not steps:
             return self._last_step(it)
         return self._together(it, steps)
@@ -353,7 +344,7 @@ class Search:
         if last.has_ended(it, self.region, self.problem.tolerances):
             if last.is_due_again(it):
                 return self._refine(it)
-            self._end(_reason(it))
+            self._end(it.reason)
             return None
         trial = TrialStep(it.predicted_decrease, it.length, 0.0)
         return Proposal(self._request([it.x + self.region.unit * it.step]), trial=trial)
@@ -364,7 +355,7 @@ class Search:
             case Decision.CONVERGED:
                 self._end(Status.CONVERGED)
             case Decision.STOP if self._is_narrow_enough():
-                self._end(_reason(it))
+                self._end(it.reason)
             case Decision.STOP:
                 self._narrowing = True
                 if it.model.noise_dominates:
@@ -457,8 +448,3 @@ class Search:
         at_low, at_high = x <= self.region.low, x >= self.region.high
         slope = model.gradient
         return x, model, (at_low & (slope >= 0)) | (at_high & (slope <= 0))
-
-
-def _reason(it: Iterate) -> Status:
-    """Why nothing is left to gain."""
-    return Status.NOISE_LIMIT if it.limited_by_noise else Status.CONVERGED
