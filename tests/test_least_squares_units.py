@@ -50,7 +50,7 @@ def test_the_unit_of_a_leap_is_where_the_change_begins(shape):
         # at the last distance the change is 0.3 at most, where the secant of each is 0.7 of its
         # slope at least; and below the shortest one with a change of more than 0.3
         assert 0.3 * unit <= found.unit <= unit / 0.7
-        assert runs <= np.log(1 / unit) / np.log(100) + 3 <= MOST_SHORTER
+        assert runs <= np.log(1 / unit) / np.log(100) + 4 <= MOST_SHORTER
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 0.8])
@@ -112,12 +112,12 @@ def test_a_date_is_found():
 @pytest.mark.parametrize("level", [0.0, 1e-4])
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_units_are_found(kind, level):
-    """All of 24 fits of each cell were solved, where a fit with |x| for a unit solves 0.25 to 0.9.
+    """Of 40 further fits of each cell 0.95 to 1 were solved; with |x| for units 0.25 to 0.9 are.
 
-    At a rate of 0.97, the lower limit of 144 of 144 at 99 %, four of ten fail once in 6000 tests.
+    At a rate of 0.95 five of ten fail in 6e-5 of the tests.
     """
     solved = sum(solve(draw(kind, seed), level, seed)[0] for seed in range(100, 110))
-    assert solved >= 7
+    assert solved >= 6
 
 
 def test_units_that_fit_cost_no_run():

@@ -24,11 +24,15 @@ SILENT = 1e-3
 #: The slope at a hundredth of a displacement exceeds that over all of it by so much where the
 #: displacement leaps (of those 153 one does, a peak of a tenth of its displacement).
 LEAP = 10.0
+#: The same of a run along all parameters, whose changes may cancel.
+ANY_LEAP = 4.0
 #: Factors of distances on the way down, and up: where nothing is heard (of a parameter at 0, whose
 #: unit may be any, by the second one), and at most where something is.
 SHORTER, LONGER, LONGEST = 1e-2, 30.0, 1e8
 #: A change of this share of what a leap changes is one to be modelled ...
 MODEST = 0.3
+#: ... if a run at this share of the distance changes half as much at most; ...
+CHECK = 0.1
 #: ... and one below this share is not seen under noise.
 SLIGHT = 0.05
 #: Changes that tell a unit, as shares of the residuals.
@@ -128,11 +132,19 @@ def shorter_distance(
         if spent or shorter < resolution:
             return line.result(), 0.0
         return line, side * shorter
-    # where the slope over the last distance reaches all that the displacement did
-    unit = min(last * whole / max(change, 1e-300), away[changes > MODEST * whole].min())
-    if change < SLIGHT * whole and not spent and DISPLACEMENT * unit > 2.0 * last:
+    modest = changes <= MODEST * whole
+    if modest.sum() == 1:
+        return line, side * CHECK * last
+    near, far = float(away[modest].min()), float(away[modest].max())
+    nearer, change = float(changes[away == near][0]), float(changes[away == far][0])
+    if nearer > max(0.5 * change, floor):  # by chance, as a sine that comes round
+        shorter = SHORTER * near
+        return (line.result(), 0.0) if spent or shorter < resolution else (line, side * shorter)
+    # where the slope over that distance reaches all that the displacement did
+    unit = min(far * whole / max(change, 1e-300), float(away[~modest].min()))
+    if change < SLIGHT * whole and not spent and DISPLACEMENT * unit > 2.0 * far:
         return line, side * DISPLACEMENT * unit
-    return line.result(float(unit)), 0.0
+    return line.result(unit), 0.0
 
 
 def longer_distance(
@@ -292,14 +304,17 @@ class ScaleSearch:
         return found
 
     def _suspects(self, log: FitLog) -> tuple[Line, ...]:
-        """Lines that may be what the run along all of them saw: none where it saw no leap."""
+        """Lines of which one may leap: none where the run along all of them saw nothing of it."""
         if not self.at_once or self.together is None:
             return self.lines
-        change = change_of(log, self.base, self.together)
-        if change < max(self.floor, LEAP * SHORTER * sum(line.change for line in self.lines)):
-            return tuple(line.result() for line in self.lines)
-        least = SLIGHT * change if np.isfinite(change) else 0.0
-        return tuple(line if line.change > least else line.result() for line in self.lines)
+        change, expected = change_of(log, self.base, self.together), SHORTER * self._changes
+        if change > max(self.floor, ANY_LEAP * expected):
+            return self.lines
+        return tuple(line.result() for line in self.lines)
+
+    @property
+    def _changes(self) -> float:
+        return sum(line.change for line in self.lines)
 
     def _next(self, line: Line, log: FitLog) -> tuple[Line, float]:
         x, base = log.points[line.base][line.j], log.residuals[line.base]
