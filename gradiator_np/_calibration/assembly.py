@@ -197,7 +197,7 @@ def _units(search: Search, layout: Layout) -> list[str]:
         parts.append(
             f"x_scale was found from the runs, {each(known, found, '=')}; given, it saves runs"
         )
-    answer = np.isfinite(elsewhere)
+    answer = search.lost & np.isfinite(elsewhere)
     if answer.any():
         parts.append(
             f"The residuals do answer at {each(answer, elsewhere, '=')}: start there, or give "

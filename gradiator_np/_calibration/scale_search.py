@@ -360,16 +360,17 @@ def displaced(log: FitLog, of: Mask, first: int, floor: float) -> list[Line]:
     Among the first runs, so many; from the very first one where there is such a run.
     """
     found = dict[int, Line]()
-    among = log.usable[log.usable < first].tolist()
-    for n, base in enumerate(among):
-        for i in among[n + 1 :]:
-            moved = np.flatnonzero(log.points[i] != log.points[base])
-            if len(moved) == 1 and of[moved[0]] and moved[0] not in found:
-                j, change = int(moved[0]), change_of(log, base, i)
-                step = log.points[i][j] - log.points[base][j]
-                found[j] = Line(
-                    base, j, float(step), change, True, bool(log.points[base][j] == 0.0)
-                )
+    among = log.usable[log.usable < first]
+    points = np.array([log.points[i] for i in among])
+    for n, base in enumerate(among.tolist()):
+        if len(found) == of.sum():
+            break
+        moved = points != points[n]
+        for k in np.flatnonzero((moved.sum(1) == 1) & (among > base)).tolist():
+            j, i = int(np.argmax(moved[k])), int(among[k])
+            if of[j] and j not in found:
+                step, from_zero = float(points[k, j] - points[n, j]), bool(points[n, j] == 0.0)
+                found[j] = Line(base, j, step, change_of(log, base, i), True, from_zero)
     return [line for line in found.values() if line.change > floor]
 
 
@@ -379,12 +380,14 @@ def after_displacements(log: FitLog, region: TrustRegion, first: int) -> ScaleSe
     None where there are none.
     """
     lines, floor = [], measurable(log)
-    for line in displaced(log, region.movable, first, floor):
+    for line in displaced(log, region.movable, first, -np.inf):
         base = log.residuals[line.base]
         assert base is not None
         size = float(np.linalg.norm(base[: log.n_data]))
         unit = abs(line.start) / DISPLACEMENT
         shortened = unit < SHORTER * region.scale[line.j]
+        if line.change <= floor and not shortened:
+            continue  # what does nothing is looked at once more at the end
         if line.change < (LEAST_ANSWER if shortened else SILENT) * size:
             lines.append(replace(line, shorter=False, unit=unit if shortened else np.nan))
         elif shortened:

@@ -209,12 +209,11 @@ class Search:
     def _at_the_end(self, left: int) -> Proposal | None:
         """Runs along parameters that do not answer where the search ended; None: it has ended."""
         _, model, active = self.answer()
-        elsewhere = np.isfinite(self.units.elsewhere)
+        _, undetermined = parameter_errors(model, active)
+        gone = self.lost | (undetermined & self.region.movable & ~active)
+        elsewhere = gone & np.isfinite(self.units.elsewhere)
         if elsewhere.any():
             self._ended, self.lost = Status.UNDETERMINED, self.lost | elsewhere
-        _, undetermined = parameter_errors(model, active)
-        undetermined &= self.region.movable & ~active
-        gone = self.lost | undetermined
         self.units.at_the_end(self.center, model, gone, self.region, self.log)
         return self._along_lines(left)
 
@@ -225,7 +224,7 @@ class Search:
             self.region.moved(), scale=scale, radius=self._first_radius, difference_step=0.0
         )
         self._stopping = StoppingTest(len(scale)).restarted(len(self.log.points))
-        self._last, self._ended, self.log.triple = None, None, None
+        self._last, self._ended, self._narrowing, self.log.triple = None, None, False, None
         self._next_steps.restart()
         self.lost = np.zeros(len(scale), bool)
 
