@@ -123,8 +123,10 @@ class FitOptions(TypedDict, total=False):
     bounds : (lower, upper) or scipy.optimize.Bounds
         Each a scalar or of the shape of x. No point outside of them is ever asked for.
     x_scale : like x, optional
-        Unit of each parameter: it is first moved by 0.2 of it. Default |x0|; where that is 0,
-        the median of the others, or 1.
+        Unit of each parameter: it is first moved by 0.2 of it, and what is given is believed. By
+        default |x0|; where that is 0, the median of the others, or 1. Where the first runs show
+        that to be wrong by far, a few more along the parameter find another, which the message
+        names.
     constraints : scipy.optimize.LinearConstraint, or sequence of them, optional
         ``lb <= A x <= ub``, by flat x; equalities where both are the same, which also tie
         parameters to each other. x0 must hold them, and no point that breaks them is asked for.

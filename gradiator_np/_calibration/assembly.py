@@ -21,7 +21,7 @@ from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._samples import EvaluationError, Samples, last_line
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout, enumerated
-from gradiator_np._typing import Array
+from gradiator_np._typing import Array, Mask
 
 MESSAGES = {
     Status.NOISE_LIMIT: "the noise of the runs hides what is left to gain; where it makes much of "
@@ -37,6 +37,8 @@ MESSAGES = {
     "squares; make fun run there, or give bounds that leave it out",
     Status.INCOMPLETE: "runs are still wanted",
 }
+#: What is left of the unit of a parameter that a search lost, as the one to try.
+SHORTER_SCALE = 0.1
 
 
 def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
@@ -161,6 +163,7 @@ def _message(search: Search, record: FitRecord, samples: Samples) -> str:
         parts.append(enumerated(named))
     if names := layout.listed("x", np.flatnonzero(record.undetermined)):
         parts.append(f"The runs do not determine {names}")
+    parts += _units(search, layout)
     if data.dof <= 0 and data.variance is None:
         parts.append(
             "No more residuals than parameters: nothing tells the errors of data; where there are "
@@ -175,6 +178,35 @@ def _message(search: Search, record: FitRecord, samples: Samples) -> str:
     if text := _failures(samples):
         parts.append(text)
     return ". ".join(parts)
+
+
+def _units(search: Search, layout: Layout) -> list[str]:
+    """Units that the runs told, and where parameters answer that do not where the search ended."""
+    parameters, parts = search.problem.coordinates.independent, []
+    found, elsewhere, scale = search.units.found, search.units.elsewhere, search.region.scale
+
+    def each(which: Mask, values: Array, sign: str) -> str:
+        names = (layout.listed("x", [j]) for j in parameters[which])
+        return enumerated([f"{n} {sign} {v:.2g}" for n, v in zip(names, values[which])])
+
+    known = np.isfinite(found)
+    if known.any():
+        parts.append(
+            f"x_scale was found from the runs, {each(known, found, '=')}; given, it saves runs"
+        )
+    answer = search.lost & np.isfinite(elsewhere)
+    if answer.any():
+        parts.append(
+            f"The residuals do answer at {each(answer, elsewhere, '=')}: start there, or give "
+            "bounds that keep the search there"
+        )
+    gone = search.lost & ~answer
+    if gone.any() and search.problem.scale_is_a_guess:
+        parts.append(
+            f"Those that do not answer any more may need shorter steps: try x_scale of "
+            f"{each(gone, SHORTER_SCALE * scale, '=')}"
+        )
+    return parts
 
 
 def _failures(samples: Samples) -> str:

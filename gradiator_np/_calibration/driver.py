@@ -80,10 +80,12 @@ def least_squares(
             more to one that they answered to at the start. -10: runs fail on the way to where the
             sum of squares is lower. -2: runs are still wanted (`LeastSquares` only).
         success : bool
-            Whether ``status`` is positive.
+            Whether ``status`` is positive: a minimum by all parameters that matter. One that
+            changes nothing, wherever it is, is ``undetermined`` and no failure; one that changes
+            nothing at ``x`` and does elsewhere is one.
         message : str
             What ``status`` means here and what to do, which parameters the runs do not
-            determine, and how many runs failed.
+            determine, which units (``x_scale``) they told, and how many runs failed.
 
         and its own,
 
@@ -164,6 +166,9 @@ def least_squares(
             attach(exc, search.log.samples)
             raise
     found = result_of(search, evaluate.y_layout)
+    scale = problem.x_scale.copy()
+    scale[problem.coordinates.independent] = search.region.scale
+    known["x_scale"] = problem.x_layout.unflatten(scale)
     object.__setattr__(found, "_refit", partial(_refit, fun, problem, on_error, known))
     if search.noise_was_contradicted:
         warn(found.message, found)

@@ -205,6 +205,18 @@ class FitLog:
         roots = self.roots(i)
         return float(roots @ roots)
 
+    def growth(self, i: int) -> float:
+        """Norm of the residuals of a run that was rejected as far off, over that of the first one.
+
+        inf where it failed.
+        """
+        output = self._outputs[i]
+        if output is None or not np.isfinite(output).all():
+            return np.inf
+        with np.errstate(over="ignore"):
+            residuals = self.objective.residuals(self.points[i], output) / self.unit
+            return float(np.linalg.norm(residuals) / np.sqrt(self.reference))
+
     @property
     def samples(self) -> Samples:
         """Every run that came back, given ones included, failed ones as nan."""

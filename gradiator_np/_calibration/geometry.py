@@ -15,8 +15,12 @@ from gradiator_np._typing import Array, Mask
 #: First displacements, in units of the scale: the steps that follow are this long, and at a noise
 #: of 1e-2 the best forward step is 1.7 sqrt(sigma / rms r) = 0.17.
 DISPLACEMENT = 0.2
-#: Attempts at moving one parameter, each second one a quarter as far.
-MOST_ATTEMPTS = 8
+#: Attempts at moving one parameter, every second one as far to the other side. Distances fall by
+#: the first factor four times, then by the other: a share of |x| may be years of a date.
+MOST_ATTEMPTS, CLOSER, FAR_CLOSER, CLOSE_ATTEMPTS = 14, 0.25, 1e-2, 8
+#: What a run far off tells of the next distance is believed down to this factor: an exponential
+#: falls by much less.
+LEAST_FACTOR = 1e-6
 DONE = -1
 #: A run next to the centre goes this share of the difference step.
 NEXT_TO_CENTER = 0.05
@@ -27,21 +31,41 @@ class InitialDesign:
 
     def __init__(self, m: int) -> None:
         self._attempts = np.zeros(m, np.intp)
+        self._shares = np.ones(m)  # of the first displacement, with signs
 
-    def points(self, base: Array, region: TrustRegion, most: int) -> list[Array]:
-        """Points to run, one for each parameter that has not been moved, at most ``most``."""
+    def points(
+        self, base: Array, region: TrustRegion, most: int, factors: Array | None = None
+    ) -> list[Array]:
+        """Points to run, one for each parameter that has not been moved, at most ``most``.
+
+        ``factors`` (m,): what the latest displacement has to be multiplied by where its run came
+        back, far off; nan where it failed. None where no run has succeeded: then fun is at fault,
+        not the unit.
+        """
+        attempts = CLOSE_ATTEMPTS if factors is None else MOST_ATTEMPTS
         found: list[Array] = []
-        for j in np.flatnonzero((self._attempts != DONE) & region.movable):
-            while self._attempts[j] < MOST_ATTEMPTS and len(found) < most:
-                attempt = self._attempts[j]
-                size = DISPLACEMENT * 0.25 ** (attempt // 2) * (-1.0) ** attempt
+        for j in np.flatnonzero((self._attempts != DONE) & region.movable).tolist():
+            factor = np.nan if factors is None else factors[j]
+            while self._attempts[j] < attempts and len(found) < most:
+                if self._attempts[j]:
+                    self._next_share(j, factor)
+                    factor = np.nan
                 self._attempts[j] += 1
                 point = base.copy()
-                point[j] += size * region.scale[j]
+                point[j] += DISPLACEMENT * self._shares[j] * region.scale[j]
                 if region.contains(point) and point[j] != base[j]:
                     found.append(point)
                     break
         return found
+
+    def _next_share(self, j: int, factor: float) -> None:
+        attempt = self._attempts[j]
+        if np.isfinite(factor):
+            self._shares[j] *= np.clip(factor, LEAST_FACTOR, CLOSER)
+            return
+        self._shares[j] *= -1.0
+        if attempt % 2 == 0:
+            self._shares[j] *= CLOSER if attempt < CLOSE_ATTEMPTS else FAR_CLOSER
 
     def predicted(
         self, base: Array, residuals: Array, jac: Array, scale: Array
@@ -60,6 +84,7 @@ class InitialDesign:
     def restart(self, parameters: Mask) -> None:
         """The base of the displacements failed: these parameters start again from another."""
         self._attempts[parameters] = 0
+        self._shares[parameters] = 1.0
 
     def end(self) -> None:
         self._attempts[:] = DONE

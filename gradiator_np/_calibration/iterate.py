@@ -17,6 +17,7 @@ from gradiator_np._calibration.uncertainty import (
     triangle,
 )
 from gradiator_np._checks import EPS
+from gradiator_np._status import Status
 from gradiator_np._typing import Array, Mask
 
 #: Decrease, in standard deviations of the noise of the sum of squares, that is worth a run.
@@ -153,6 +154,11 @@ class Iterate:
         hidden = WORTHWHILE_SD * self.model.sum_of_squares_sd
         share = self.ftol * self.model.sum_of_squares
         return noise > ROUNDING_NOISE * self.rounding and hidden > share
+
+    @property
+    def reason(self) -> Status:
+        """Why nothing is left to gain, where that is so."""
+        return Status.NOISE_LIMIT if self.limited_by_noise else Status.CONVERGED
 
     @property
     def spanning_directions(self) -> Array:

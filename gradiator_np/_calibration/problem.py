@@ -65,6 +65,8 @@ class FitProblem:
     bounds : pair of array, shape (m,)
         Of all parameters.
     x_scale : array, shape (m,)
+    scale_is_a_guess : bool
+        Whether nobody gave it.
     fixed : array of bool, shape (m,)
         Parameters that are taken for known.
     x_layout : Layout
@@ -91,6 +93,7 @@ class FitProblem:
     coordinates: Coordinates
     bounds: tuple[Array, Array]
     x_scale: Array
+    scale_is_a_guess: bool
     fixed: Mask
     x_layout: Layout
     objective: Objective
@@ -143,7 +146,8 @@ class FitProblem:
             )
         return cls(
             flat[kept], scale[kept], low[kept], high[kept], rows, limits, constraints,
-            coordinates, (low, high), scale, fixed, layout, objective, bool(absolute),
+            coordinates, (low, high), scale, options["x_scale"] is None, fixed, layout,
+            objective, bool(absolute),
             None if noise is None else checks.noise(noise, what="run_noise"),
             widths, None if jac0 is None else jac0 @ coordinates.basis,
             None if samples is None else _flat(samples, coordinates, scale),

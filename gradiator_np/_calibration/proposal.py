@@ -25,8 +25,11 @@ class Proposal:
         Whether they are of the initial design.
     trial : TrialStep or None
         Where the first of them is the step of the model; else they improve the model.
+    along_lines : bool
+        Whether they look for the units of parameters.
     """
 
     ids: tuple[int, ...]
     initial: bool = False
     trial: TrialStep | None = None
+    along_lines: bool = False

@@ -53,6 +53,8 @@ class LastPhase:
         Steps in a row that did not halve it.
     attempts : int
         How often runs that failed were replaced by others.
+    closed : int or None
+        Id of the first run that is none of the phase any more; None while it goes on.
     """
 
     base: int
@@ -65,6 +67,7 @@ class LastPhase:
     least: float = np.inf
     stagnant: int = 0
     attempts: int = 0
+    closed: int | None = None
 
     def samples(self, log: FitLog, center: int, most: int) -> Index | None:
         """Ids of the runs that J was made of, of later ones the latest, and the centre.
@@ -73,7 +76,8 @@ class LastPhase:
         """
         if self.first is None or self.end is None:
             return None
-        usable = log.usable[log.usable >= self.first]
+        closed = len(log.points) if self.closed is None else self.closed
+        usable = log.usable[(log.usable >= self.first) & (log.usable < closed)]
         made_of = usable[usable < self.end]
         return np.unique(np.r_[self.base, made_of, usable[-most:], center])
 
@@ -128,6 +132,18 @@ class LastPhase:
         gain = max(self.start - it.model.sum_of_squares, it.predicted_decrease)
         stuck = self.stagnant >= STAGNANT and not it.is_negligible(it.predicted_decrease)
         return stuck or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
+
+
+def begun(
+    before: LastPhase | None, center: int, first: int, count: int, start: float, radius: float
+) -> LastPhase:
+    """A phase about a centre, of so many runs from the first one; none where J is sure."""
+    if count:
+        return LastPhase(center, first, first, first + count, start, radius)
+    if before is None:
+        return LastPhase(center, None, None, None, start, radius)
+    # J is sure by the runs of the phase before
+    return LastPhase(before.base, before.first, before.end, before.end, start, radius)
 
 
 def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[Array]]:

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_log import FitLog
-from gradiator_np._calibration.geometry import (
-    NEXT_TO_CENTER,
-    InitialDesign,
-    confirming_step,
-    downhill_steps,
-    narrowing_steps,
-    single_steps,
-    step_along,
-)
+from gradiator_np._calibration.geometry import NEXT_TO_CENTER, single_steps
 from gradiator_np._calibration.held import held_at, run_covariance
 from gradiator_np._calibration.iterate import Iterate
-from gradiator_np._calibration.local_model import (
-    LocalModel,
-    default_samples,
-    model_about,
-)
+from gradiator_np._calibration.local_model import LocalModel, default_samples
+from gradiator_np._calibration.models import LocalModels
+from gradiator_np._calibration.next_steps import NextSteps
+from gradiator_np._calibration.opening import Opening
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.proposal import Proposal, TrialStep
-from gradiator_np._calibration.refinement import LastPhase, refining_steps
+from gradiator_np._calibration.refinement import LastPhase, begun, refining_steps
 from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.stopping import Decision, StoppingTest
-from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import determined_inverse, weakly_determined
+from gradiator_np._calibration.trust_region import BAD, TrustRegion
+from gradiator_np._calibration.uncertainty import (
+    determined_inverse,
+    parameter_errors,
+    weakly_determined,
+)
+from gradiator_np._calibration.units import Units
 from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
-from gradiator_np._samples import EvaluationError
 from gradiator_np._status import Status
 from gradiator_np._typing import Array, Index, Mask
 
@@ -43,12 +37,6 @@ from gradiator_np._typing import Array, Index, Mask
 RADIUS = 0.3
 #: A sum of squares this many times the first one says nothing local.
 MAX_GROWTH = 1e4
-#: A run improves J where the expected loss by its errors exceeds this many predicted decreases.
-MOST_LOSS = 10.0
-#: A noise that was given is not believed where the runs scatter by less or more than this factor of
-#: it, as so many contrasts of points tell (of 450 fits with the right noise the factor was 0.50 to
-#: 3.2); fewer do not tell noise from curvature.
-NOISE_FACTOR, LEAST_CONTRASTS = 10.0, 5
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
 
@@ -83,18 +71,15 @@ class Search:
         )
         self.center = -1
         self.rounds = self.iterations = 0
-        self._rng = rng
-        self._design = InitialDesign(m)
-        self._jac0 = problem.jac0
+        self._next_steps = NextSteps(rng)
+        self._opening = Opening(problem)
+        self._models = LocalModels(self.log, problem.noise is not None, self._first_radius)
+        self.units = Units(m, problem.scale_is_a_guess)
         self._stopping = StoppingTest(m)
         self._ended: Status | None = None
         self._proposal = Proposal(())
-        self._noise_is_known = problem.noise is not None
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
-        self._geometry_rounds = 0  # in a row
-        self._downhill_steps = 0
         self._last: LastPhase | None = None  # of a fit without noise
-        self._kept: tuple[Any, LocalModel | None] = (None, None)
         self.lost: Mask = np.zeros(m, bool)
         if problem.samples is not None:
             self._start_from_given()
@@ -113,7 +98,7 @@ class Search:
         rows = samples_about(base, self.log, self.region, self._most_samples)
         u = (np.array([self.log.points[i] for i in rows]) - base) / self.region.scale
         if np.linalg.matrix_rank(u, tol=1e-6) == len(base):
-            self._design.end()
+            self._opening.end()
 
     @property
     def _best_within_bounds(self) -> int:
@@ -138,15 +123,15 @@ class Search:
     @property
     def reason(self) -> Status:
         """Why the search ended; INCOMPLETE while runs are wanted."""
-        if self._ended is not None:
-            return self._ended
         spent = self.nfev >= self.problem.max_nfev and not self.pending
+        if self._ended is not None and (spent or self.units.running is None):
+            return self._ended
         return Status.BUDGET if spent else Status.INCOMPLETE
 
     @property
     def noise_was_contradicted(self) -> bool:
         """Whether the runs scatter far less, or far more, than the noise that was given."""
-        return self.problem.noise is not None and not self._noise_is_known
+        return self.problem.noise is not None and not self._models.noise_is_known
 
     @property
     def pending(self) -> list[int]:
@@ -163,8 +148,7 @@ class Search:
             Where every run failed and nothing is left to try.
         """
         if not self.pending and self.reason is Status.INCOMPLETE:
-            left = self.problem.max_nfev - self.nfev
-            proposal = self._initial(left) or self._iterate(max(1, min(most, left)))
+            proposal = self._next(most, self.problem.max_nfev - self.nfev)
             if proposal is not None:
                 self._proposal = proposal
                 self.rounds += 1
@@ -181,53 +165,73 @@ class Search:
             return
         # In the order asked for, whoever came back first.
         self.log.accept(self._proposal.ids)
-        if self._proposal.initial:
+        if self._proposal.along_lines:
+            assert self.units.running is not None
+            self.units.running = self.units.running.told(self._proposal.ids)
+        elif self._proposal.initial:
             self._center_on_best()
         else:
             self._move(self._proposal)
 
-    # -- the initial design ------------------------------------------------------------------
+    def _next(self, most: int, left: int) -> Proposal | None:
+        """What to run next; None where the search ends."""
+        proposal = self._first_runs(left) or self._along_lines(left)
+        while proposal is None and self._ended is None:
+            proposal = self._iterate(max(1, min(most, left)))
+            if self._ended not in (None, Status.NO_SIGNAL):
+                proposal = self._at_the_end(left)
+        return proposal
 
-    def _initial(self, left: int) -> Proposal | None:
-        """x0 and a displacement of each parameter; None where that is done."""
-        x0 = self.problem.x0
-        points: list[Array] = []
-        if self.center < 0 and not any(np.array_equal(p, x0) for p in self.log.points):
-            points.append(x0)
-        if self._jac0 is not None and not points:
-            if self.center >= 0:
-                self._add_predictions(self._jac0)
-            self._jac0 = None
-        if self._jac0 is None:
-            base = self._x if self.center >= 0 else x0
-            points += self._design.points(base, self.region, left - len(points))
-        if not points and self.center < 0:
-            samples = self.log.samples
-            raise EvaluationError(
-                f"no run has succeeded, at x0 or beside it: all {len(samples)} raised or returned "
-                "nan or inf (samples.errors holds what they raised); start where fun has a value",
-                samples,
-            )
-        return Proposal(self._request(points), initial=True) if points else None
+    # -- the first runs, and units of parameters ---------------------------------------------
 
-    def _add_predictions(self, jac0: Array) -> None:
-        residuals = self.log.output(self.center)
-        assert residuals is not None
-        for point, predicted in self._design.predicted(
-            self._x, residuals, jac0, self.problem.scale
-        ):
-            self.log.add_pseudo(point, predicted)
+    def _first_runs(self, left: int) -> Proposal | None:
+        points = self._opening.points(self.center, self.log, self.region, left)
+        if points:
+            return Proposal(self._request(points), initial=True)
+        self.units.after_displacements(self.log, self.region)
+        return None
 
     def _center_on_best(self) -> None:
-        """Centre on the best run; parameters that no run beside it moves are tried again."""
         best, found_before = self._best_within_bounds, self.center >= 0
-        if best < 0:
-            return
-        self.center = best
-        moved: Mask = np.any([self.log.points[i] != self._x for i in self.log.usable], axis=0)
-        if not found_before and self.log.residuals[0] is None:
-            self._design.restart(~moved)
-        self._design.moved(moved)
+        if best >= 0:
+            self.center = best
+            self._opening.told(best, found_before, self.log)
+
+    def _along_lines(self, left: int) -> Proposal | None:
+        """Runs in search of units; None where that is done."""
+        if self.units.running is None:
+            return None
+        self.units.running, points = self.units.running.asked(self.log, self.region)
+        if points and len(points) <= left:
+            return Proposal(self._request(points), along_lines=True)
+        found = self.units.finish(self.region.scale)
+        if found is not None:
+            self._go_on_with(*found)
+        elif self._ended is not None:
+            return self._at_the_end(left)
+        return None
+
+    def _at_the_end(self, left: int) -> Proposal | None:
+        """Runs along parameters that do not answer where the search ended; None: it has ended."""
+        _, model, active = self.answer()
+        _, undetermined = parameter_errors(model, active)
+        gone = self.lost | (undetermined & self.region.movable & ~active)
+        elsewhere = gone & np.isfinite(self.units.elsewhere)
+        if elsewhere.any():
+            self._ended, self.lost = Status.UNDETERMINED, self.lost | elsewhere
+        self.units.at_the_end(self.center, model, gone, self.region, self.log)
+        return self._along_lines(left)
+
+    def _go_on_with(self, scale: Array, center: int) -> None:
+        """New units: from the run at ``center``, or from where the search is."""
+        self.center = self.center if center < 0 else center
+        self.region = replace(
+            self.region.moved(), scale=scale, radius=self._first_radius, difference_step=0.0
+        )
+        self._stopping = StoppingTest(len(scale)).restarted(len(self.log.points))
+        self._last, self._ended, self._narrowing, self.log.triple = None, None, False, None
+        self._next_steps.restart()
+        self.lost = np.zeros(len(scale), bool)
 
     # -- an iteration ------------------------------------------------------------------------
 
@@ -255,27 +259,14 @@ class Search:
         return tuple(self.log.request(self.region.clip(point)) for point in points)
 
     def _model(self, x: Array) -> LocalModel:
-        """The model about x, in units of the trust radius; the latest is kept."""
+        """The model about x, in units of the trust radius."""
         log, most = self.log, self._most_samples
         among = None if self._last is None else self._last.samples(log, self.center, most)
-        region = self.region
-        key = (
-            x.tobytes(), region.radius, region.difference_step, len(log.usable), log.triple, most,
-            None if among is None else among.tobytes(), self._noise_is_known,
-        )  # fmt: skip
-        known, model = self._kept
-        if model is None or key != known:
-            believed = self._noise_is_known
-            model = model_about(x, log, region, most, log.rounding, among, believed)
-            self._kept = key, model
-        return model
+        return self._models.about(x, self.region, most, among)
 
-    def wide_model(self, x: Array, noise_is_known: bool = True) -> tuple[LocalModel, Array]:
+    def wide_model(self, x: Array) -> tuple[LocalModel, Array]:
         """The model about x in units of the first region, which sees more runs; and these units."""
-        region = self.region.with_radius(self._first_radius).with_difference_step(1.0)
-        believed = noise_is_known and self._noise_is_known
-        most, rounding = self._most_samples, self.log.rounding
-        return model_about(x, self.log, region, most, rounding, None, believed), region.unit
+        return self._models.wide(x, self.region, self._most_samples)
 
     def _at(self, x: Array) -> Iterate:
         ftol = self.problem.tolerances.ftol or EPS
@@ -291,9 +282,11 @@ class Search:
         self._stopping = self._stopping.after(it, len(self.log.points), at_once)
         decision = self._stopping.decide(it, self.log, self.region)
         ends = decision in (Decision.STOP, Decision.CONVERGED, Decision.ENLARGE, Decision.REFINE)
-        if ends and self._noise_is_contradicted(it):
+        if ends and self._models.contradict_noise(
+            it.x, it.model.noise, self.region, self._most_samples
+        ):
             # What was done under it may have shrunk the region to where only noise is seen.
-            self._noise_is_known = False
+            self._models.noise_is_known = False
             self.region = self.region.with_radius(self._first_radius)
             self._stopping = self._stopping.restarted(len(self.log.points))
             decision = Decision.CONTINUE
@@ -308,13 +301,16 @@ class Search:
             return self._together(it, single_steps(it, self.region, it.doubtful_bounds))
         if decision is Decision.CONFIRM_FARTHER:
             weak = weakly_determined(it.model, it.active)
-            farther = [confirming_step(it, self.region, share, self._rng)]
+            farther = self._next_steps.confirming(it, self.region, share, 1)
             return self._together(it, farther + single_steps(it, self.region, weak))
-        confirming = self._confirm(it, share) if share else []
-        steps, trial = self._steps(it, max(0, most - len(confirming)))
+        left, widths = self.problem.max_nfev - self.nfev, self.problem.half_widths
+        confirming = self._next_steps.confirming(it, self.region, share, left)
+        wanted = widths.at(it.x) if self._narrowing and widths is not None else None
+        count = max(0, most - len(confirming))
+        steps, trial = self._next_steps.steps(it, self.region, count, wanted)
         steps += confirming
         if not steps:  # bounds hold every parameter
-            self._end(_reason(it))
+            self._end(it.reason)
             return None
         ids = self._request([it.x + self.region.unit * u for u in steps])
         if len(confirming) == 2:
@@ -322,16 +318,6 @@ class Search:
             middle = np.array_equal(confirming[1], -confirming[0])
             self.log.triple = (one, self.center, other) if middle else (self.center, one, other)
         return Proposal(ids, trial=trial)
-
-    def _confirm(self, it: Iterate, share: float) -> list[Array]:
-        """A run that confirms the end; next to the centre one on either side of it."""
-        step = confirming_step(it, self.region, share, self._rng)
-        if share != NEXT_TO_CENTER:
-            return [step]
-        unit = self.region.unit
-        inside = [u for u in (-step, 2.0 * step) if self.region.contains(it.x + unit * u)]
-        left = self.problem.max_nfev - self.nfev
-        return [step, *inside[:1]][:left]
 
     def _together(self, it: Iterate, steps: list[Array]) -> Proposal:
         """Steps that improve the model, as many as the budget allows."""
@@ -342,17 +328,10 @@ class Search:
 
     def _refine(self, it: Iterate) -> Proposal | None:
         """Begin the last phase: J afresh, as far as it is not sure."""
-        log = self.log
         radius = self.region.radius
         self.region, steps = refining_steps(it, self.region)
-        first, before, start = len(log.points), self._last, it.model.sum_of_squares
-        if steps:
-            end = first + len(steps)
-            self._last = LastPhase(self.center, first, first, end, start, radius)
-        elif before is None:
-            self._last = LastPhase(self.center, None, None, None, start, radius)
-        else:  # J is sure by the runs of the phase before
-            self._last = LastPhase(before.base, before.first, before.end, before.end, start, radius)
+        first, start = len(self.log.points), it.model.sum_of_squares
+        self._last = begun(self._last, self.center, first, len(steps), start, radius)
         if not steps:
             return self._last_step(it)
         return self._together(it, steps)
@@ -372,7 +351,7 @@ class Search:
         if last.has_ended(it, self.region, self.problem.tolerances):
             if last.is_due_again(it):
                 return self._refine(it)
-            self._end(_reason(it))
+            self._end(it.reason)
             return None
         trial = TrialStep(it.predicted_decrease, it.length, 0.0)
         return Proposal(self._request([it.x + self.region.unit * it.step]), trial=trial)
@@ -383,7 +362,7 @@ class Search:
             case Decision.CONVERGED:
                 self._end(Status.CONVERGED)
             case Decision.STOP if self._is_narrow_enough():
-                self._end(_reason(it))
+                self._end(it.reason)
             case Decision.STOP:
                 self._narrowing = True
                 if it.model.noise_dominates:
@@ -407,47 +386,6 @@ class Search:
             return NEXT_TO_CENTER
         return 0.0
 
-    def _noise_is_contradicted(self, it: Iterate) -> bool:
-        """Whether runs scatter far less, or far more, than the noise that was given for them.
-
-        In the first region: where it has shrunk about a lucky run, few others are near.
-        """
-        if not self._noise_is_known:
-            return False
-        data = slice(self.log.n_data)
-        found, _ = self.wide_model(it.x, noise_is_known=False)
-        if len(found.samples) - 1 - len(it.x) < LEAST_CONTRASTS:
-            return False
-        given = float(np.linalg.norm(it.model.noise[data]))
-        seen = float(np.linalg.norm(found.noise[data]))
-        return not given / NOISE_FACTOR <= seen <= given * NOISE_FACTOR
-
-    def _steps(self, it: Iterate, most: int) -> tuple[list[Array], TrialStep | None]:
-        """Steps to run, and what the first of them promises where it is the model's own."""
-        if not most:
-            return [], None
-        region, widths = self.region, self.problem.half_widths
-        if self._narrowing and widths is not None:
-            return narrowing_steps(it, region, widths.at(it.x), most), None
-        least = min(1.0, it.model.difference_step)
-        too_short = it.length < 1e-3 * least or it.predicted_decrease <= 0
-        uncertain = it.loss.jac > MOST_LOSS * it.predicted_decrease
-        if too_short or (uncertain and self._geometry_rounds < len(it.x)):
-            self._geometry_rounds += 1
-            length = region.in_radii(region.difference_step)
-            return self._downhill(it, length, most), None
-        self._geometry_rounds = 0
-        # Side by side: the same direction shorter and longer, then what J knows least.
-        lengths = (0.4 * it.length, 1.6 * it.length)[: most - 1]
-        steps = [it.step, *(step_along(it.step, size, *region.box(it.x)) for size in lengths)]
-        steps += self._downhill(it, 0.5, max(0, most - 3))
-        return steps, TrialStep(it.predicted_decrease, it.length, least)
-
-    def _downhill(self, it: Iterate, length: float, most: int) -> list[Array]:
-        steps = downhill_steps(it, self.region, length, most, self._downhill_steps)
-        self._downhill_steps += len(steps)
-        return steps
-
     # -- what came back ----------------------------------------------------------------------
 
     def _move(self, proposal: Proposal) -> None:
@@ -456,6 +394,7 @@ class Search:
         succeeded = [i for i in proposal.ids if log.residuals[i] is not None]
         if not succeeded:
             self.region = self.region.after_failure()
+            self._doubt_first_runs()
             return
         model = self._model(x)
         u = (np.array([log.points[i] for i in succeeded]) - x) / self.region.unit
@@ -470,22 +409,32 @@ class Search:
             and log.sum_of_squares(succeeded[best]) < limit
         ):
             self.center = succeeded[best]
+            self.region = self.region.moved()
         trial = proposal.trial
         if trial is None:
             return
         least = min(log.sum_of_squares(i) for i in succeeded)
         if proposal.ids[0] not in succeeded or least > limit:
             self.region = self.region.after_failure()
+            self._doubt_first_runs()
         else:
             decrease = model.sum_of_squares - float(values.min())
-            self.region = self.region.after_trial(
-                decrease / trial.predicted_decrease, trial.length, trial.least_factor
-            )
+            agreement = decrease / trial.predicted_decrease
+            self.region = self.region.after_trial(agreement, trial.length, trial.least_factor)
+            if agreement < BAD:
+                self._doubt_first_runs()
+
+    def _doubt_first_runs(self) -> None:
+        """A step went wrong: did one of the displacements leap that it rests on?"""
+        model, movable = self._model(self._x), self.region.movable
+        self.units.after_bad_trial(self.center, model, self.log, movable)
 
     # -- the answer --------------------------------------------------------------------------
 
     def _end(self, reason: Status) -> None:
         self._ended = reason  # which the answer asks for
+        if self._last is not None:
+            self._last = replace(self._last, closed=len(self.log.points))
         x, model, active = self.answer()
         at = Ending(x, model, active, self._at(x).free, self.region, self.log)
         self._ended, self.lost = at.verdict(reason, self.problem.tolerances.ftol or EPS)
@@ -506,8 +455,3 @@ class Search:
         at_low, at_high = x <= self.region.low, x >= self.region.high
         slope = model.gradient
         return x, model, (at_low & (slope >= 0)) | (at_high & (slope <= 0))
-
-
-def _reason(it: Iterate) -> Status:
-    """Why nothing is left to gain."""
-    return Status.NOISE_LIMIT if it.limited_by_noise else Status.CONVERGED

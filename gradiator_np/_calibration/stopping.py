@@ -120,6 +120,7 @@ class StoppingTest:
         done = zero or region.has_vanished or fixed
         unanswered = (
             it.model.noise_dominates
+            and region.may_answer_farther
             and not has_improved(it.model, log)
             and (exhausted or is_undetermined(it))
         )

@@ -14,6 +14,8 @@ GOOD, FAIR, BAD = 0.7, 0.25, 0.1
 #: Radius below which x does not move any more, and at which parameters that only noise answered
 #: are given up.
 SMALLEST_RADIUS, LARGEST_RADIUS = 1e-14, 1e12
+#: Growth where nothing answers.
+NO_RESPONSE = 4.0
 #: Least distance of runs that improve the model, in radii.
 NEAREST = 1e-3
 
@@ -39,6 +41,8 @@ class TrustRegion:
         where a run tells most of J. 0 where it is not known yet.
     first_radius : float
         That at the start, of which ``radius`` is a multiple; the same by default.
+    refused : float
+        Least radius at which a trial about this centre failed.
     """
 
     scale: Array
@@ -49,6 +53,7 @@ class TrustRegion:
     rows: Array | None = None
     limits: Array | None = None
     first_radius: float = np.nan
+    refused: float = np.inf
 
     def __post_init__(self) -> None:
         if np.isnan(self.first_radius):
@@ -123,11 +128,23 @@ class TrustRegion:
 
     def after_failure(self) -> TrustRegion:
         """A trial failed, or is worse than noise explains."""
-        return self.resized(0.5)
+        return replace(self.resized(0.5), refused=min(self.refused, self.radius))
+
+    def moved(self) -> TrustRegion:
+        """About another centre."""
+        return replace(self, refused=np.inf)
+
+    @property
+    def may_answer_farther(self) -> bool:
+        """Whether a larger region is not one in which trials failed.
+
+        (Brown's badly scaled function at a noise of 1e-4 spent its budget on two points in turn.)
+        """
+        return NO_RESPONSE * self.radius < self.refused
 
     def after_no_response(self) -> TrustRegion:
         """Nothing within the region answers beyond its noise."""
-        return self.resized(4.0)
+        return self.resized(NO_RESPONSE)
 
     def after_noise(self) -> TrustRegion:
         """Noise exceeds curvature all over the region: runs tell most where the two are equal."""

@@ -124,6 +124,12 @@ def weakly_determined(model: LocalModel, active: Mask) -> Mask:
     return np.asarray(weak & ~undetermined & ~active)
 
 
+def silent(model: LocalModel) -> Mask:
+    """Inputs whose column of J is within four of its errors."""
+    errors = np.diagonal(model.summed_covariance(np.ones(len(model.residuals))))[1:]
+    return np.asarray(np.square(model.jac).sum(0) <= DETERMINED_SDS**2 * errors)
+
+
 def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     """What the runs determine of inputs outside of the active set.
 

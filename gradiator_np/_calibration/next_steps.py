@@ -1,0 +1,77 @@
+"""Steps of one round: the model's own, those that improve it, and those that confirm the end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradiator_np._calibration.geometry import (
+    NEXT_TO_CENTER,
+    confirming_step,
+    downhill_steps,
+    narrowing_steps,
+    step_along,
+)
+from gradiator_np._calibration.iterate import Iterate
+from gradiator_np._calibration.proposal import TrialStep
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._typing import Array
+
+#: A run improves J where the expected loss by its errors exceeds this many predicted decreases.
+MOST_LOSS = 10.0
+
+
+class NextSteps:
+    """Chooses between a trial step and runs for J; counts those that were made in a row."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._for_geometry = 0  # rounds in a row
+        self._downhill_steps = 0
+
+    def restart(self) -> None:
+        """Count anew."""
+        self._for_geometry = 0
+
+    def steps(
+        self, it: Iterate, region: TrustRegion, most: int, widths: Array | None
+    ) -> tuple[list[Array], TrialStep | None]:
+        """Steps to run, and what the first of them promises where it is the model's own.
+
+        ``widths`` (m,): wanted half widths, where nothing but the intervals is left to improve.
+        """
+        if not most:
+            return [], None
+        if widths is not None:
+            return narrowing_steps(it, region, widths, most), None
+        least = min(1.0, it.model.difference_step)
+        too_short = it.length < 1e-3 * least or it.predicted_decrease <= 0
+        uncertain = it.loss.jac > MOST_LOSS * it.predicted_decrease
+        if too_short or (uncertain and self._for_geometry < len(it.x)):
+            self._for_geometry += 1
+            length = region.in_radii(region.difference_step)
+            return self._downhill(it, region, length, most), None
+        self._for_geometry = 0
+        # Side by side: the same direction shorter and longer, then what J knows least.
+        lengths = (0.4 * it.length, 1.6 * it.length)[: most - 1]
+        steps = [it.step, *(step_along(it.step, size, *region.box(it.x)) for size in lengths)]
+        steps += self._downhill(it, region, 0.5, max(0, most - 3))
+        return steps, TrialStep(it.predicted_decrease, it.length, least)
+
+    def _downhill(self, it: Iterate, region: TrustRegion, length: float, most: int) -> list[Array]:
+        steps = downhill_steps(it, region, length, most, self._downhill_steps)
+        self._downhill_steps += len(steps)
+        return steps
+
+    def confirming(self, it: Iterate, region: TrustRegion, share: float, most: int) -> list[Array]:
+        """A run that confirms the end; next to the centre one on either side of it.
+
+        ``share``: how far it goes, in difference steps; 0 for none.
+        """
+        if not share:
+            return []
+        step = confirming_step(it, region, share, self._rng)
+        if share != NEXT_TO_CENTER:
+            return [step]
+        unit = region.unit
+        inside = [u for u in (-step, 2.0 * step) if region.contains(it.x + unit * u)]
+        return [step, *inside[:1]][:most]
