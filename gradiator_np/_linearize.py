@@ -25,6 +25,10 @@ from gradiator_np._typing import Array
 from gradiator_np.designs._complex_step import ComplexStep
 
 
+class CornerError(ValueError):
+    """No step along a tangent stays within the bounds."""
+
+
 @takes(Options)
 def jvp(fun: Callable[..., Any], x: Any, u: Any, **options: Unpack[Options]) -> ProductEstimate:
     """Estimate J u, the derivative of ``fun`` at x along the tangent u.
@@ -233,7 +237,7 @@ class Linearization:
             return np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1)
         fixed = ((lower == upper) & ~still).any(-1)
         if ((low == high) & ~fixed).any():
-            raise ValueError(
+            raise CornerError(
                 "x lies in a corner of its bounds where neither u nor -u leads inside: no step "
                 "along u can be made; take jacobian(...).jvp(u), which moves one input at a time"
             )
@@ -353,9 +357,14 @@ class Prepared:
             f"{'nothing' if self._learned is None else 'noise and steps'} learned)"
         )
 
-    def __call__(self, x: Any, f0: Any = None) -> JacobianEstimate:
-        """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known."""
+    def __call__(self, x: Any, f0: Any = None, x_scale: Any = None) -> JacobianEstimate:
+        """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known.
+
+        ``x_scale`` is one for this point, in place of that of ``prepare``.
+        """
         known, layout = self._known, self._point.layout
+        if x_scale is not None:
+            known = known | {"x_scale": x_scale}
         if layout.fields is not None and layout.same(x):
             x = layout.arrange(x)  # the order of its keys may differ
         point = checks.point(x, known["batch_dims"])
@@ -364,7 +373,7 @@ class Prepared:
                 f"x has shape {point.layout.shapes}, but this was prepared for {layout.shapes}"
             )
         partial = None
-        if self._quick is not None:
+        if self._quick is not None and x_scale is None:
             found = self._quick.run(point, f0)
             if isinstance(found, JacobianEstimate):
                 self.nfev += found.nfev

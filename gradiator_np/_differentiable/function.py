@@ -9,6 +9,7 @@ import numpy as np
 
 from gradiator_np import _checks as checks
 from gradiator_np._diagnose.check import JacobianCheck, check_jacobian
+from gradiator_np._differentiable.batch import Each
 from gradiator_np._differentiable.inputs import name_of, own, same_inputs
 from gradiator_np._differentiable.point import Argnums, Counts, DifferentiablePoint
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions, Reuse
@@ -200,7 +201,7 @@ class Gradiator:
             The positional inputs that have the axis; the others serve all points.
         """
         options = self.options | {"batch_dims": self.batch_dims + 1, "vectorized": False}
-        each = _Each(moved, self.context)
+        each = Each(moved, self.context)
         vectorized = self.options.get("vectorized", False)
         out = self.replace(
             fun=self.fun if vectorized else each.values(self.fun),
@@ -392,53 +393,3 @@ def exact_nested_vjp(function: Gradiator, x: Any, v: Any, w: Any) -> tuple[Any, 
         )
     hessian, jw = function.grad_fun.grad_fun((x, v), w)  # type: ignore[union-attr]
     return hessian, jw
-
-
-class _Each:
-    """Calls a function for each point of a leading axis and stacks what comes back."""
-
-    def __init__(self, moved: tuple[int, ...], context: bool) -> None:
-        self.moved = moved
-        self.context = context
-
-    def values(self, fun: Callable[..., Any]) -> Callable[..., Any]:
-        """``fun(*x)``, with its contexts as a list."""
-
-        def over(*x: Any) -> Any:
-            out = [fun(*point) for point in self._points(x)]
-            if not self.context:
-                return _stacked(out)
-            return _stacked([y for y, _ in out]), [context for _, context in out]
-
-        return over
-
-    def products(self, fun: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        """``fun(x, *direction, *context)``, a derivative."""
-        if fun is None:
-            return None
-
-        def over(x: Any, *rest: Any) -> Any:
-            several = isinstance(x, tuple)
-            points = self._points(x if several else (x,))
-            rows = zip(*(zip(*r) if isinstance(r, tuple) else r for r in rest), strict=True)
-            directions = rows if rest else ((),) * len(points)
-            return _stacked(
-                [
-                    fun(point if several else point[0], *row)
-                    for point, row in zip(points, directions, strict=True)
-                ]
-            )
-
-        return over
-
-    def _points(self, x: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        count = len(x[self.moved[0]])
-        return [
-            tuple(a[i] if j in self.moved else a for j, a in enumerate(x)) for i in range(count)
-        ]
-
-
-def _stacked(results: list[Any]) -> Any:
-    if isinstance(results[0], tuple):
-        return tuple(np.stack(column) for column in zip(*results, strict=True))
-    return np.stack(results)

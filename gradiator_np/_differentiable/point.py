@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
+from gradiator_np._differentiable.batch import scale_in_batch
 from gradiator_np._differentiable.inputs import (
     PartialFunction,
     expect,
@@ -21,7 +22,7 @@ from gradiator_np._differentiable.inputs import (
 )
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions
 from gradiator_np._estimate import jacobian
-from gradiator_np._linearize import jvp, vjp
+from gradiator_np._linearize import CornerError, jvp, vjp
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import SampleError
 from gradiator_np._status import Status
@@ -202,7 +203,10 @@ class DifferentiablePoint:
         if owner.jvp_fun is not None:
             return self._several(self._jvp, u, self.x_layout, "u")
         if self._matrix is None and owner.jac_fun is None and not self._one_row():
-            return self._estimated_jvp(u)
+            try:
+                return self._estimated_jvp(u)
+            except CornerError:  # inputs one by one still have a way to go
+                pass
         flat, _ = checks.direction(tree(u), self.x_layout, "u")
         out = (self.matrix() @ flat[..., None])[..., 0]
         return untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
@@ -382,7 +386,7 @@ class DifferentiablePoint:
             if "bounds" in self.owner.options and not along:
                 flat = self.x_layout.flatten(tree(self._moved()))
                 low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
-                lost = lost & (low != high)
+                lost = lost & (low != high)[..., None, :]
             if lost.any():
                 names = found.frame.x_layout.listed("x", np.unique(np.argwhere(lost)[:, -1]))
                 raise SampleError(
@@ -396,6 +400,8 @@ class DifferentiablePoint:
         """What the estimators take: a function of the inputs to move, those, and the options."""
         owner, value = self.owner, self.value
         options = {**owner.options, "f0": tree(value)}
+        if owner.batch_dims and options.get("x_scale") is None:
+            options["x_scale"] = scale_in_batch(self._flat_x(), self.x_layout)
         whole = self.where == 0 and len(self.args) == 1
         if whole and not owner.context and not isinstance(value, tuple):
             return owner.fun, self.args[0], options

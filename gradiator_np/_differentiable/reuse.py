@@ -89,7 +89,10 @@ class PreparedFunctions:
     def jacobian(
         self, fun: Callable[..., Any], z: Any, layout: Layout, options: dict[str, Any]
     ) -> JacobianEstimate:
-        """The Jacobian of ``fun`` at z; ``options`` hold ``f0``, its value there."""
+        """The Jacobian of ``fun`` at z; ``options`` hold ``f0``, its value there.
+
+        Beside that and ``x_scale`` they are those of every call.
+        """
         f0 = options.pop("f0")
         where = fun.where if isinstance(fun, PartialFunction) else None
         key = repr(layout.shapes), getattr(z, "dtype", None), where
@@ -99,7 +102,7 @@ class PreparedFunctions:
         if isinstance(own, PartialFunction) and isinstance(fun, PartialFunction):
             own.bind(fun.args)
         try:
-            return prepared(z, f0)
+            return prepared(z, f0, options.get("x_scale"))
         finally:
             self._kept[key] = own, prepared
 
