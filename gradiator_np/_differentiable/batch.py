@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradiator_np._differentiable.inputs import rows_of, stacked
 from gradiator_np._settings import TINY, scale_of
 from gradiator_np._structure import Layout
 from gradiator_np._typing import Array
@@ -80,8 +81,8 @@ class Each:
         def over(*x: Any) -> Any:
             out = [fun(*point) for point in self._points(x)]
             if not self.context:
-                return _stacked(out)
-            return _stacked([y for y, _ in out]), [context for _, context in out]
+                return stacked(out)
+            return stacked([y for y, _ in out]), [context for _, context in out]
 
         return over
 
@@ -90,28 +91,35 @@ class Each:
         if fun is None:
             return None
 
-        def over(x: Any, *rest: Any) -> Any:
+        def over(x: Any, *rest: Any, **told: Any) -> Any:
             several = isinstance(x, tuple)
             points = self._points(x if several else (x,))
-            rows = zip(*(zip(*r) if isinstance(r, tuple) else r for r in rest), strict=True)
-            directions = rows if rest else ((),) * len(points)
-            return _stacked(
+            rows = list(zip(*map(rows_of, rest), strict=True))
+            directions = rows if rest else [()] * len(points)
+            return stacked(
                 [
-                    fun(point if several else point[0], *row)
+                    fun(point if several else point[0], *row, **told)
                     for point, row in zip(points, directions, strict=True)
                 ]
             )
 
         return over
 
+    def nested(self, fun: Callable[..., Any]) -> Callable[..., Any]:
+        """``fun((x, v), w)``, a derivative of a derivative."""
+
+        def over(at: Any, w: Any) -> Any:
+            x, v = at
+            several = isinstance(x, tuple)
+            points = self._points(x if several else (x,))
+            rows = zip(points, rows_of(v), rows_of(w), strict=True)
+            return stacked([fun((p if several else p[0], a), b) for p, a, b in rows])
+
+        return over
+
     def _points(self, x: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        count = len(x[self.moved[0]])
+        each = iter(zip(*(rows_of(x[j]) for j in self.moved), strict=True))
         return [
-            tuple(a[i] if j in self.moved else a for j, a in enumerate(x)) for i in range(count)
+            tuple(row[self.moved.index(j)] if j in self.moved else a for j, a in enumerate(x))
+            for row in each
         ]
-
-
-def _stacked(results: list[Any]) -> Any:
-    if isinstance(results[0], tuple):
-        return tuple(np.stack(column) for column in zip(*results, strict=True))
-    return np.stack(results)

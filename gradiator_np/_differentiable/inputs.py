@@ -58,6 +58,32 @@ def untree(value: Any, to_tuple: bool) -> Any:
     return tuple(value.values()) if to_tuple else value
 
 
+def rows_of(value: Any) -> list[Any]:
+    """Several values on a leading axis, one by one."""
+    if isinstance(value, Mapping):
+        columns = [rows_of(item) for item in value.values()]
+        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
+    if isinstance(value, tuple):
+        return list(zip(*map(rows_of, value), strict=True))
+    return list(value)
+
+
+def stacked(rows: list[Any]) -> Any:
+    """Several values of one structure as one with a leading axis: the inverse of ``rows_of``."""
+    if isinstance(rows[0], Mapping):
+        return {key: stacked([row[key] for row in rows]) for key in rows[0]}
+    if isinstance(rows[0], tuple):
+        return tuple(stacked(list(column)) for column in zip(*rows, strict=True))
+    return np.stack(rows)
+
+
+def zeros_like(value: Any) -> Any:
+    """Zeros in the structure of ``value``."""
+    if isinstance(value, Mapping):
+        return {key: zeros_like(item) for key, item in value.items()}
+    return np.zeros(np.shape(value))
+
+
 def own(value: Any) -> Any:
     """A copy that later changes of the caller's array do not reach."""
     if isinstance(value, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,8 +18,11 @@ from gradiator_np._differentiable.inputs import (
     expect,
     join,
     name_of,
+    rows_of,
+    stacked,
     tree,
     untree,
+    zeros_like,
 )
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions
 from gradiator_np._estimate import jacobian
@@ -82,6 +86,7 @@ class Owner(Protocol):
     batch_dims: int
     options: dict[str, Any]
     counts: Counts
+    selective: bool
     _memory: Memory | None
     _prepared: PreparedFunctions
 
@@ -211,11 +216,16 @@ class DifferentiablePoint:
         out = (self.matrix() @ flat[..., None])[..., 0]
         return untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
 
-    def pullback(self, v: Any) -> Any:
-        """v^T J for v of the shape of y (no conjugate), or several on a leading axis."""
+    def pullback(self, v: Any, wanted: tuple[bool, ...] | None = None) -> Any:
+        """v^T J for v of the shape of y (no conjugate), or several on a leading axis.
+
+        ``wanted`` tells, for each input to differentiate by, whether its part is of interest; one
+        that is not may be 0.
+        """
         owner = self.owner
         if owner.grad_fun is not None:
-            return self._several(self._grad, v, self._known_y_layout(), "v")
+            grad = functools.partial(self._grad, wanted=wanted)
+            return self._several(grad, v, self._known_y_layout(), "v")
         if self._matrix is None and not self.exact and not self.keep and self._large():
             return self._estimated_vjp(v)
         flat, lead = checks.direction(tree(v), self.y_layout, "v")
@@ -294,17 +304,27 @@ class DifferentiablePoint:
     def _known_y_layout(self) -> Layout | None:
         return None if self._forward is None else self._forward.y_layout
 
-    def _given(self, name: str, *direction: Any) -> Any:
+    def _given(self, name: str, *direction: Any, **told: Any) -> Any:
         """What a derivative that was given returns here, counted."""
         owner = self.owner
         extra = (self._run().context,) if owner.context else ()
         started = time.perf_counter()
-        out = getattr(owner, f"{name}_fun")(self._point(), *direction, *extra)
+        out = getattr(owner, f"{name}_fun")(self._point(), *direction, *extra, **told)
         owner.counts.add(name, started)
         return out
 
-    def _grad(self, v: Any) -> Any:
-        return expect(self._given("grad", v), self.x_layout, "grad_fun", "x")
+    def _grad(self, v: Any, wanted: tuple[bool, ...] | None = None) -> Any:
+        if not self.owner.selective:
+            return expect(self._given("grad", v), self.x_layout, "grad_fun", "x")
+        several, moved = not isinstance(self.where, int), self._moved()
+        wanted = wanted or (True,) * (len(moved) if several else 1)
+        out = self._given("grad", v, needs_input_grad=wanted)
+        if several and isinstance(out, tuple) and len(out) == len(wanted):  # None: not computed
+            out = tuple(
+                zeros_like(x) if g is None and not want else g
+                for g, x, want in zip(out, moved, wanted, strict=True)
+            )
+        return expect(out, self.x_layout, "grad_fun", "x")
 
     def _jvp(self, u: Any) -> Any:
         out, y_layout = self._given("jvp", u), self._known_y_layout()
@@ -316,11 +336,7 @@ class DifferentiablePoint:
         """Apply ``call`` to ``value``, or to each of several on a leading axis."""
         if layout is None or layout.lead_axes(tree(value), what) == 0:
             return call(value)
-        items = zip(*value, strict=True) if isinstance(value, tuple) else value
-        results = [call(item) for item in items]
-        if isinstance(results[0], tuple):
-            return tuple(np.stack(column) for column in zip(*results, strict=True))
-        return np.stack(results)
+        return stacked([call(item) for item in rows_of(value)])
 
     def _as_x(self, tree: Any) -> Any:
         return untree(tree, not isinstance(self.where, int))
