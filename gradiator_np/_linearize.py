@@ -331,6 +331,8 @@ class Prepared:
     ----------
     nfev : int
         Evaluations of all calls.
+    learned : object or None
+        What is known of noise and steps, from earlier points.
 
     Examples
     --------
@@ -347,14 +349,14 @@ class Prepared:
         self._point = point = checks.point(x0, known["batch_dims"])
         settings = Settings.of(point, known)
         self._evaluate = Evaluator(fun, point.layout, **evaluator_options(known, settings))
-        self._learned: Any = None
+        self.learned: Any = None
         self._quick = fast_path(fun, point, options)
         self.nfev = 0
 
     def __repr__(self) -> str:
         return (
             f"Prepared(x of shape {self._point.layout.shapes}, {self.nfev} evaluations so far, "
-            f"{'nothing' if self._learned is None else 'noise and steps'} learned)"
+            f"{'nothing' if self.learned is None else 'noise and steps'} learned)"
         )
 
     def __call__(self, x: Any, f0: Any = None, x_scale: Any = None) -> JacobianEstimate:
@@ -379,12 +381,12 @@ class Prepared:
                 self.nfev += found.nfev
                 return found
             partial = found
-        engine = Engine(point, Settings.of(point, known), self._learned)
+        engine = Engine(point, Settings.of(point, known), self.learned)
         try:
             estimate = run(engine, self._evaluate, f0, known["on_error"], partial)
         finally:
             self.nfev += engine.nfev
-        self._learned = engine.learned
+        self.learned = engine.learned
         return warned(estimate)
 
     def __enter__(self) -> Prepared:

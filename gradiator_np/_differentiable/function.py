@@ -219,7 +219,7 @@ class Gradiator:
             reuse=False,
             options=options,
         )
-        out.counts = self.counts
+        out.counts, out.selective = self.counts, self.selective
         return out
 
     @property

@@ -16,9 +16,11 @@ from gradiator_np._differentiable.batch import scale_in_batch
 from gradiator_np._differentiable.inputs import (
     PartialFunction,
     expect,
+    has_tuples,
     join,
     name_of,
     rows_of,
+    shaped_like,
     stacked,
     tree,
     untree,
@@ -207,14 +209,15 @@ class DifferentiablePoint:
         owner = self.owner
         if owner.jvp_fun is not None:
             return self._several(self._jvp, u, self.x_layout, "u")
-        if self._matrix is None and owner.jac_fun is None and not self._one_row():
+        estimated = self._matrix is None and owner.jac_fun is None and not self._one_row()
+        if estimated and not self._empty:
             try:
                 return self._estimated_jvp(u)
             except CornerError:  # inputs one by one still have a way to go
                 pass
         flat, _ = checks.direction(tree(u), self.x_layout, "u")
         out = (self.matrix() @ flat[..., None])[..., 0]
-        return untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
+        return shaped_like(self.y_layout.unflatten(out), self.value)
 
     def pullback(self, v: Any, wanted: tuple[bool, ...] | None = None) -> Any:
         """v^T J for v of the shape of y (no conjugate), or several on a leading axis.
@@ -226,10 +229,11 @@ class DifferentiablePoint:
         if owner.grad_fun is not None:
             grad = functools.partial(self._grad, wanted=wanted)
             return self._several(grad, v, self._known_y_layout(), "v")
-        if self._matrix is None and not self.exact and not self.keep and self._large():
+        estimated = self._matrix is None and not self.exact and not self.keep
+        if estimated and self._large() and not self._empty:
             return self._estimated_vjp(v)
         flat, lead = checks.direction(tree(v), self.y_layout, "v")
-        if owner._memory is None or self.keep or lead or self.exact:
+        if owner._memory is None or self.keep or lead or self.exact or self._empty:
             matrix = self.matrix()
         else:
             matrix = self._trusted(self._remembered(owner._memory, np.square(np.abs(flat))))
@@ -260,6 +264,8 @@ class DifferentiablePoint:
 
     def matrix(self) -> NDArray[Any]:
         """The Jacobian as flat arrays, shape batch + (n, m)."""
+        if self._empty:
+            return np.zeros((*self.x_layout.batch, self.y_layout.size, self.x_layout.size))
         if self._matrix is None:
             out = self._own_matrix() if self.exact else self._trusted(self.estimate())
             if not self.keep:
@@ -280,11 +286,16 @@ class DifferentiablePoint:
         for e in np.eye(source.size):
             e = np.broadcast_to(e, (*source.batch, source.size)).copy()
             if adjoints:
-                v = untree(y.unflatten(e), isinstance(self.value, tuple))
+                v = shaped_like(y.unflatten(e), self.value)
                 parts.append(x.flatten(tree(self._grad(v))))
             else:
                 parts.append(y.flatten(tree(self._jvp(self._as_x(x.unflatten(e))))))
         return np.stack(parts, axis=-2 if adjoints else -1)
+
+    @property
+    def _empty(self) -> bool:
+        """Whether the Jacobian has no entries: products with it are sums of nothing."""
+        return 0 in (self.x_layout.size, self.y_layout.size, *self.x_layout.batch)
 
     def _large(self) -> bool:
         """Whether the Jacobian is worth contracting on arrival rather than storing."""
@@ -379,7 +390,7 @@ class DifferentiablePoint:
         out = jvp(fun, z, tree(u), **options)
         self.owner.counts.fun += out.nfev
         self._trusted(out.estimate, along=True)
-        return untree(out.value, isinstance(self.value, tuple))
+        return shaped_like(out.value, self.value)
 
     def _estimated_vjp(self, v: Any) -> Any:
         fun, z, options = self._problem()
@@ -419,7 +430,7 @@ class DifferentiablePoint:
         if owner.batch_dims and options.get("x_scale") is None:
             options["x_scale"] = scale_in_batch(self._flat_x(), self.x_layout)
         whole = self.where == 0 and len(self.args) == 1
-        if whole and not owner.context and not isinstance(value, tuple):
+        if whole and not owner.context and not (has_tuples(value) or has_tuples(self.args[0])):
             return owner.fun, self.args[0], options
         partial = PartialFunction(owner.fun, self.args, self.where, owner.context)
         return partial, tree(self._moved()), options

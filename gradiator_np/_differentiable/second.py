@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np._differentiable.inputs import tree, untree
+from gradiator_np._differentiable.inputs import shaped_like, tree, zeros_like
 from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._linearize import jvp
 
@@ -37,7 +37,7 @@ def curvature(point: DifferentiablePoint, v: Any, w: Any) -> Any:
     nested = getattr(point.owner.grad_fun, "grad_fun", None)
     if nested is not None:
         return nested((point._point(), v), w)[0]
-    return _along(point, lambda there: there.pullback(v), w, not isinstance(point.where, int))
+    return _along(point, lambda there: there.pullback(v), w, point._moved())
 
 
 def bend(point: DifferentiablePoint, u: Any, w: Any) -> Any:
@@ -46,31 +46,33 @@ def bend(point: DifferentiablePoint, u: Any, w: Any) -> Any:
     The derivative along w of J u where ``jvp_fun`` or ``jac_fun`` was given; by ``grad_fun`` alone
     each output takes a product with its Hessian.
     """
-    owner, to_tuple = point.owner, isinstance(point.value, tuple)
+    owner = point.owner
     if owner.grad_fun is None or not (owner.jvp_fun is None and owner.jac_fun is None):
-        return _along(point, lambda there: there.pushforward(u), w, to_tuple)
+        return _along(point, lambda there: there.pushforward(u), w, point.value)
     x, y = point.x_layout, point.y_layout
     flat, shape = x.flatten(tree(u)), (*y.batch, y.size)
     columns = []
     for e in np.eye(y.size):
-        v = untree(y.unflatten(np.broadcast_to(e, shape).copy()), to_tuple)
+        v = shaped_like(y.unflatten(np.broadcast_to(e, shape).copy()), point.value)
         columns.append((x.flatten(tree(curvature(point, v, w))) * flat).sum(axis=-1))
     out = np.stack(columns, axis=-1) if columns else np.zeros(shape)
-    return untree(y.unflatten(out), to_tuple)
+    return shaped_like(y.unflatten(out), point.value)
 
 
 def _along(
     point: DifferentiablePoint,
     product: Callable[[DifferentiablePoint], Any],
     w: Any,
-    to_tuple: bool,
+    like: Any,
 ) -> Any:
-    """The derivative along w of a product with the derivatives given."""
+    """The derivative along w, in the structure of ``like``, of a product with those given."""
     if not point.exact:
         raise ValueError(
             "second derivatives need grad_fun: give gradiator(fun, grad_fun), with grad_fun a "
             "gradiator itself for exact ones; without it they would be differences of differences"
         )
+    if not point._flat_x().size:
+        return zeros_like(product(point))
     owner = point.owner
     where = (point.where,) if isinstance(point.where, int) else point.where
 
@@ -78,8 +80,9 @@ def _along(
         args = list(point.args)
         moved = (z,) if isinstance(point.where, int) else tuple(z.values())
         for i, item in zip(where, moved, strict=True):
-            args[i] = item
+            args[i] = shaped_like(item, args[i])
         return tree(product(DifferentiablePoint(owner, tuple(args), point.where)))
 
     options = {name: value for name, value in owner.options.items() if name not in OF_FUN}
-    return untree(jvp(there, tree(point._moved()), tree(w), **options).value, to_tuple)
+    found = jvp(there, tree(point._moved()), tree(w), **options)
+    return shaped_like(found.value, like)

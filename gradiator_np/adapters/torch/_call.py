@@ -15,6 +15,7 @@ from gradiator_np._differentiable.function import Gradiator
 from gradiator_np._differentiable.inputs import name_of
 from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._differentiable.second import bend, curvature
+from gradiator_np.adapters.torch._hints import hint_at_batches
 from gradiator_np.adapters.torch._tensors import (
     common_dtype,
     on_leading_axes,
@@ -73,6 +74,10 @@ class Family:
         The outputs for each shape of the inputs, and all inputs that are not tensors.
     kept : list
         Sites that graphs know by name.
+    inner : Family or None
+        That of ``batched``, once it was asked for.
+    looked : bool
+        Whether rows of inputs were asked if they are independent; see ``_hints``.
     """
 
     def __init__(
@@ -85,15 +90,16 @@ class Family:
     ) -> None:
         self.owner, self.moved, self.out, self.kept, self.held = owner, moved, out, kept, held
         self.known: dict[Any, Outputs] = {}
-        self._batched: Family | None = None
+        self.inner: Family | None = None
+        self.looked = False
 
     def batched(self) -> Family:
         """The same over a leading axis of the leaves that are differentiated by."""
-        if self._batched is None:
+        if self.inner is None:
             owner = self.owner.batched(self.moved)
-            self._batched = Family(owner, self.moved, self.out, self.kept)
-            self._batched.known = self.known
-        return self._batched
+            self.inner = Family(owner, self.moved, self.out, self.kept)
+            self.inner.known = self.known
+        return self.inner
 
 
 class Site:
@@ -302,7 +308,11 @@ class Call:
                 to_torch(np.real(a), x.dtype, x.device) for a, x in zip(found, these, strict=True)
             )
         pairs = zip(found, outputs.leaves, strict=True)
-        return tuple(to_torch(a, self.site.dtype(xs, out), device) for a, out in pairs)
+        return tuple(
+            # derivatives of a real output come as complex numbers beside those of a complex one
+            to_torch(a if out.complex else np.real(a), self.site.dtype(xs, out), device)
+            for a, out in pairs
+        )
 
     # -- products over arrays ----------------------------------------------------------------
 
@@ -310,6 +320,9 @@ class Call:
         self, point: DifferentiablePoint, lead: int, wanted: tuple[bool, ...], vs: Any
     ) -> tuple[Any, ...]:
         given = point.owner.grad_fun is not None
+        if not self.site.family.looked:
+            self.site.family.looked = True
+            hint_at_batches(point)
         some = not (all(wanted) or point.exact)
         if some:  # evaluations are spent only on what is wanted
             some_point = self._points.get(wanted)

@@ -63,7 +63,13 @@ def gradiator(
     Parameters
     ----------
     fun, grad_fun, jvp_fun, jac_fun, argnums, context, **estimation_options
-        As in ``gradiator_np.gradiator``: all of them take and return NumPy arrays.
+        As in ``gradiator_np.gradiator``: all of them take and return NumPy arrays. Give
+        ``batch_dims=1`` where the first axis of x and y holds independent points: a gradient then
+        costs the runs of one point, each of the whole batch.
+    out : Tensor, array, or tuple or dict of these, optional
+        What ``fun`` returns for one point: its shape. Needed where the first call happens inside
+        of ``torch.compile(fullgraph=True)``, ``torch.export`` or with tensors without numbers;
+        learned from calls otherwise.
 
     Returns
     -------
@@ -72,10 +78,23 @@ def gradiator(
 
     Notes
     -----
-    CPU tensors reach ``fun`` without a copy, in their own dtype (half precision as float32);
-    outputs come back in the dtype and on the device of the first input. Only inputs that require
-    a gradient cost evaluations, and the backward pass starts from the value of the forward one.
-    Second derivatives need ``grad_fun``; without it they raise an error.
+    Inputs may be dicts, tuples and lists of tensors, and may come by keyword; outputs arrays, dicts
+    and tuples of them. CPU tensors reach ``fun`` without a copy, in their own dtype (half precision
+    as float32); outputs come back on the device of the first input, in the dtype that the inputs
+    differentiated by have in common. Only inputs that a backward pass goes on to cost evaluations,
+    and it starts from the value of the forward one; a second backward pass through a graph that is
+    retained costs none where the Jacobian has no more than 32768 entries.
+
+    Complex tensors are differentiated by their real and imaginary parts, so ``fun`` need not be
+    analytic; derivatives given are for real inputs.
+
+    Second derivatives need derivatives that are given, ``grad_fun`` best of all: without them they
+    are an error. Those by a cotangent are products with J, always right; those by x are differences
+    of what was given, or exact where ``grad_fun`` is a ``gradiator_np.gradiator`` with a
+    ``grad_fun`` of its own. Third derivatives are an error.
+
+    In graphs the function is an operator, ``torch.ops.gradiator_np.value``, that knows it by name:
+    a graph runs in the process that made it, as long as the function lives.
 
     Examples
     --------
@@ -108,6 +127,8 @@ class TorchFunction:
     ----------
     function : Gradiator
         What is run; ``function.nfev`` counts evaluations.
+    out : optional
+        As given to ``gradiator``.
 
     Examples
     --------
@@ -121,21 +142,33 @@ class TorchFunction:
     """
 
     def __init__(self, function: Gradiator, out: Any = None) -> None:
-        self.function = function
+        self.function, self.out = function, out
         self._out = None if out is None else _outputs(out)
+        self._told: dict[str, Any] = {}
         self._families: dict[Any, Family] = {}
         self._kept: list[Any] = []
         self._number = str(next(_NUMBERS))  # an int would become a symbol of graphs
         FUNCTIONS[self._number] = self
 
     def __repr__(self) -> str:
-        return f"TorchFunction({self.function!r})"
+        graphs = f", in graphs as {', '.join(s.name for s in self._kept)}" if self._kept else ""
+        return f"TorchFunction({self.function!r}{graphs})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, skeleton = arranged(args, kwargs)
         if torch.compiler.is_compiling():
             return self._traced(leaves, skeleton)
         return self._run(leaves, skeleton)
+
+    def owners(self) -> list[tuple[str, Gradiator]]:
+        """The functions over leaves, each with a name of its kind of call."""
+        return [(repr(key), family.owner) for key, family in self._families.items()]
+
+    def tell(self, learned: dict[str, Any]) -> None:
+        """Start from what others have learned of noise and steps, by names as in ``owners``."""
+        self._told = learned
+        for key, owner in self.owners():
+            owner._prepared.learn(learned.get(key, {}))
 
     def _run(self, leaves: list[Any], skeleton: Skeleton | None) -> Any:
         """A call with numbers, or one that some mode records."""
@@ -176,6 +209,8 @@ class TorchFunction:
             owner = self._owner(skeleton, moved, len(kinds))
             family = Family(owner, moved, self._out, self._kept, held)
             self._families[key] = family
+            if repr(key) in self._told:
+                owner._prepared.learn(self._told[repr(key)])
         slots = tuple([i for i, kind in enumerate(kinds) if kind])
         return Site(family, given, slots)
 

@@ -39,8 +39,8 @@ def to_torch(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """A copy as a tensor: the caller may change it in place, and fun may reuse its memory."""
     if np.iscomplexobj(value) and not dtype.is_complex:
         raise TypeError(f"complex numbers would lose their imaginary part as {dtype}")
-    copy = torch.from_numpy(np.array(value, dtype=ARRAYS[dtype], order="C"))
-    return copy.to(dtype=dtype, device=device)
+    array = np.asarray(value, dtype=ARRAYS[dtype], order="C")  # strides may be negative
+    return torch.tensor(array, dtype=dtype, device=device)
 
 
 def common_dtype(tensors: Iterable[Any], *, complex_too: bool = False) -> torch.dtype:
