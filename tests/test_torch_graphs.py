@@ -206,6 +206,19 @@ def test_what_is_gone_is_named():
         torch.ops.gradiator_np.value(name, [point(3)])
 
 
+def test_outputs_other_than_a_graph_was_made_for_are_an_error():
+    g = made("given", out=torch.empty(3))
+    with pytest.raises(ValueError, match=r"fun returned \(4,\), but out= says \(3,\)"):
+        g(point(3))
+    g = gradiator(lambda x: np.ones(int(x[0])), method="2-point")
+    g(torch.full((2,), 3.0))
+    compiled = torch.compile(g, fullgraph=True, backend="eager")
+    assert compiled(torch.full((2,), 3.5)).shape == (3,)
+    with pytest.raises(RuntimeError, match=r"fun returned \(5,\), but a graph was made for \(3,\)"):
+        compiled(torch.full((2,), 5.0))
+    assert g(torch.full((2,), 5.0)).shape == (5,)  # outside of graphs it may
+
+
 def test_out_that_has_no_shape_is_an_error():
     with pytest.raises(TypeError, match="out must be a tensor or an array"):
         made("given", out=(4,))

@@ -1,6 +1,8 @@
 """What training needs of the PyTorch adapter: structures, batches, layers, graphs kept alive."""
 
+import copy
 import io
+import pickle
 import warnings
 
 import numpy as np
@@ -366,6 +368,21 @@ def test_a_state_dict_holds_what_was_learned():
     cost(third)
     third.load_state_dict(first.state_dict())  # into one that has run
     assert cost(third) <= later + 1
+
+
+def test_a_copy_of_a_layer_is_one_of_its_own():
+    layer = Module(spring, method="3-point", params={"stiffness": 1.0, "shift": 0.0})
+    x = point(3).requires_grad_()
+    layer(x).sum().backward()
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        before = layer.function.function.nfev
+        with torch.no_grad():
+            other.params["stiffness"].fill_(2.0)
+        torch.testing.assert_close(other(x), 2 * torch.sin(x))
+        compiled = torch.compile(other, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), 2 * torch.sin(x))
+        assert layer.function.function.nfev == before
+        assert layer.params["stiffness"].item() == 1.0
 
 
 def test_what_is_printed_says_something():

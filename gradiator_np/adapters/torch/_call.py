@@ -56,6 +56,12 @@ class Outputs(NamedTuple):
     structure: Any
     leaves: tuple[Output, ...]
 
+    @property
+    def words(self) -> Any:
+        """Shapes in their structure, for messages."""
+        named = [f"{leaf.shape}{' complex' if leaf.complex else ''}" for leaf in self.leaves]
+        return packed(self.structure, iter(named))
+
 
 class Family:
     """A simulator over the leaves of one kind of call, and what was seen of its outputs.
@@ -190,9 +196,13 @@ class Site:
             raise RuntimeError(UNKNOWN)
         return seen.pop()
 
+    def foreseen(self, xs: tuple[Any, ...]) -> Outputs | None:
+        """What comes back at xs; None where that is not known without a run."""
+        return self.family.out or self.family.known.get(self._key(self._shapes(xs)))
+
     def outputs(self, xs: tuple[Any, ...]) -> Outputs:
         """What comes back at xs, where that is known without a run."""
-        known = self.family.out or self.family.known.get(self._key(self._shapes(xs)))
+        known = self.foreseen(xs)
         if known is None:
             raise RuntimeError(UNKNOWN)
         return known
@@ -261,6 +271,9 @@ class Call:
         """The run, or what it left."""
         value = self.at(xs).value
         out = outputs_of(value, self.site.owner.batch_dims)
+        said = self.site.family.out
+        if said is not None and said != out:
+            raise ValueError(f"fun returned {out.words}, but out= says {said.words}")
         self.site.learn(xs, out)
         return self._results(xs, out, leaves_of(value))
 

@@ -154,6 +154,10 @@ class TorchFunction:
         graphs = f", in graphs as {', '.join(s.name for s in self._kept)}" if self._kept else ""
         return f"TorchFunction({self.function!r}{graphs})"
 
+    def __reduce__(self) -> Any:
+        # a copy has a name of its own in graphs, and what it learns is its own
+        return TorchFunction, (self.function, self.out)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, skeleton = arranged(args, kwargs)
         if torch.compiler.is_compiling():

@@ -39,7 +39,15 @@ def _moved(site: Site, tensors: Any) -> tuple[Any, ...]:
 def _value(site: str, inputs: list[Any]) -> list[Any]:
     here = _site(site)
     tensors = tuple(t.detach() for t in inputs)
-    return list(here.recent(tensors).value(_moved(here, tensors)))
+    xs, call = _moved(here, tensors), here.recent(tensors)
+    expected = here.foreseen(xs)
+    out = call.value(xs)
+    if expected is not None and call.outputs(xs) != expected:
+        raise RuntimeError(
+            f"fun returned {call.outputs(xs).words}, but a graph was made for {expected.words}, "
+            "what it returned at these shapes before"
+        )
+    return list(out)
 
 
 def _product(
