@@ -26,6 +26,10 @@ from gradiator_np._typing import Array
 from gradiator_np.designs._complex_step import ComplexStep
 
 
+class CornerError(ValueError):
+    """No step along a tangent stays within the bounds."""
+
+
 @takes(Options)
 def jvp(fun: Callable[..., Any], x: Any, u: Any, **options: Unpack[Options]) -> ProductEstimate:
     """Estimate J u, the derivative of ``fun`` at x along the tangent u.
@@ -254,7 +258,7 @@ class Linearization(LazyOperator):
             return np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1)
         fixed = ((lower == upper) & ~still).any(-1)
         if ((low == high) & ~fixed).any():
-            raise ValueError(
+            raise CornerError(
                 "x lies in a corner of its bounds where neither u nor -u leads inside: no step "
                 "along u can be made; take jacobian(...).jvp(u), which moves one input at a time"
             )
@@ -349,6 +353,8 @@ class Prepared:
     ----------
     nfev : int
         Evaluations of all calls.
+    learned : object or None
+        What is known of noise and steps, from earlier points.
 
     Examples
     --------
@@ -365,19 +371,24 @@ class Prepared:
         self._point = point = checks.point(x0, known["batch_dims"])
         settings = Settings.of(point, known)
         self._evaluate = Evaluator(fun, point.layout, **evaluator_options(known, settings))
-        self._learned: Any = None
+        self.learned: Any = None
         self._quick = fast_path(fun, point, options)
         self.nfev = 0
 
     def __repr__(self) -> str:
         return (
             f"Prepared(x of shape {self._point.layout.shapes}, {self.nfev} evaluations so far, "
-            f"{'nothing' if self._learned is None else 'noise and steps'} learned)"
+            f"{'nothing' if self.learned is None else 'noise and steps'} learned)"
         )
 
-    def __call__(self, x: Any, f0: Any = None) -> JacobianEstimate:
-        """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known."""
+    def __call__(self, x: Any, f0: Any = None, x_scale: Any = None) -> JacobianEstimate:
+        """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known.
+
+        ``x_scale`` is one for this point, in place of that of ``prepare``.
+        """
         known, layout = self._known, self._point.layout
+        if x_scale is not None:
+            known = known | {"x_scale": x_scale}
         if layout.fields is not None and layout.same(x):
             x = layout.arrange(x)  # the order of its keys may differ
         point = checks.point(x, known["batch_dims"])
@@ -386,18 +397,18 @@ class Prepared:
                 f"x has shape {point.layout.shapes}, but this was prepared for {layout.shapes}"
             )
         partial = None
-        if self._quick is not None:
+        if self._quick is not None and x_scale is None:
             found = self._quick.run(point, f0)
             if isinstance(found, JacobianEstimate):
                 self.nfev += found.nfev
                 return found
             partial = found
-        engine = Engine(point, Settings.of(point, known), self._learned)
+        engine = Engine(point, Settings.of(point, known), self.learned)
         try:
             estimate = run(engine, self._evaluate, f0, known["on_error"], partial)
         finally:
             self.nfev += engine.nfev
-        self._learned = engine.learned
+        self.learned = engine.learned
         return warned(estimate)
 
     def __enter__(self) -> Prepared:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import aslinearoperator
 
 from gradiator_np._differentiable.function import Gradiator, gradiator
+from gradiator_np._differentiable.second import bend, curvature
 from gradiator_np._samples import SampleError
 
 RTOL = 1e-12  # exact derivatives: a few roundings
@@ -496,3 +497,63 @@ def test_replace_keeps_the_rest():
     h = g.replace(jvp_fun=f_jvp)
     assert isinstance(h, Gradiator)
     assert (h.fun, h.grad_fun, h.jvp_fun, h.options) == (f, f_vjp, f_jvp, {"method": "cs"})
+
+
+# -- structures within structures, nothing at all, several kinds of second derivatives ------------
+
+
+def nested(x):
+    return {"a": (np.sin(x), x.sum()), "b": np.outer(x, x)}
+
+
+def test_outputs_in_nested_structures_keep_them():
+    x, u = np.array([1.0, 2.0]), np.array([0.5, -1.0])
+    g = gradiator(nested, method="cs")
+    out = g.jvp(x, u)
+    assert isinstance(out["a"], tuple)
+    np.testing.assert_allclose(out["a"][0], np.cos(x) * u, rtol=RTOL)
+    np.testing.assert_allclose(out["a"][1], u.sum(), rtol=RTOL)
+    np.testing.assert_allclose(out["b"], np.outer(u, x) + np.outer(x, u), rtol=RTOL)
+    v = {"a": (np.ones(2), 2.0), "b": np.zeros((2, 2))}
+    np.testing.assert_allclose(g.vjp(x, v), np.cos(x) + 2, rtol=RTOL)
+
+
+@pytest.mark.parametrize("method", ["auto", "2-point", "cs"])
+@pytest.mark.parametrize("shape", [(0,), (0, 3)])
+def test_products_with_a_jacobian_without_entries(method, shape):
+    """A sum of nothing is 0; an empty batch has no points to run at."""
+    g = gradiator(lambda x: np.append(x.ravel(), 1.0), method=method)
+    x = np.zeros(shape)
+    assert g.vjp(x, np.ones(1)).shape == shape
+    np.testing.assert_array_equal(g.jvp(x, x), np.zeros(1))
+    batch = gradiator(lambda x: np.sin(x), method=method, batch_dims=1)
+    assert batch.vjp(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("by", ["grad_fun", "jvp_fun", "jac_fun"])
+@pytest.mark.parametrize("batch", [0, 1])
+def test_second_derivatives_along_two_tangents(by, batch):
+    """D^2 f[u, w] of f = sin(A x) and its twin v . D^2 f[., w], from whatever is given."""
+    x, u, w = (np.random.default_rng(i).normal(size=(5, 3) if batch else 3) for i in range(3))
+    v = np.random.default_rng(3).normal(size=(5, 4) if batch else 4)
+    given = {
+        "grad_fun": lambda x, v: (np.cos(x @ A.T) * v) @ A,
+        "jvp_fun": lambda x, u: np.cos(x @ A.T) * (u @ A.T),
+        "jac_fun": lambda x: np.cos(x @ A.T)[..., None] * A,
+    }
+    g = gradiator(lambda x: np.sin(x @ A.T), method="cs", batch_dims=batch, **{by: given[by]})
+    point = g.linearize(x)
+    along = (u @ A.T) * (w @ A.T)
+    np.testing.assert_allclose(bend(point, u, w), -np.sin(x @ A.T) * along, rtol=1e-10)
+    want = -(np.sin(x @ A.T) * v * (w @ A.T)) @ A
+    np.testing.assert_allclose(curvature(point, v, w), want, rtol=1e-10)
+
+
+def test_second_derivatives_run_the_context_where_they_are():
+    """The derivative along w needs grad_fun elsewhere, with what fun left there."""
+    g = gradiator(
+        lambda x: (np.sin(x), np.cos(x)), lambda x, v, cos: v * cos, context=True, method="3-point"
+    )
+    x, w = np.array([0.3, 1.0]), np.array([1.0, -2.0])
+    want = -np.sin(x) * w
+    np.testing.assert_allclose(g.nested_vjp(x, np.ones(2), w)[0], want, rtol=1e-8)  # eps^(2/3)

@@ -95,6 +95,13 @@ def test_second_derivatives(kind):
         torch.testing.assert_close(mixed, want, **TIGHT)
 
 
+@pytest.mark.parametrize("kind", ["given", "nested"])
+def test_second_derivatives_of_a_batch(kind):
+    g, x = FUNCTIONS[kind](), point(5, 3)
+    got = torch.func.vmap(torch.func.hessian(g))(x)
+    torch.testing.assert_close(got, torch.func.vmap(torch.func.hessian(reference))(x), **TIGHT)
+
+
 def test_second_derivatives_without_grad_fun_are_an_error():
     x = point(3).requires_grad_()
     (first,) = torch.autograd.grad(adapter.gradiator(f, method="cs")(x).sum(), x, create_graph=True)

@@ -222,5 +222,5 @@ def run_covariance(model: LocalModel, free: Array) -> tuple[Array, Mask]:
     told = determined_inverse(along, nothing)
     cov, _ = minimiser_covariance(along, nothing)
     left = free @ (told.inverse @ along.gradient)
-    lost = (np.abs(free @ told.lost) > LEAST_PART).any(1)
-    return free @ cov @ free.T + np.diag(np.square(left)), lost
+    lost = np.asarray((np.abs(free @ told.lost) > LEAST_PART).any(1))
+    return np.asarray(free @ cov @ free.T + np.diag(np.square(left))), lost

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, Unpack
 
 import numpy as np
 
 from gradiator_np import _checks as checks
 from gradiator_np._diagnose.check import JacobianCheck, check_jacobian
+from gradiator_np._differentiable.batch import Each
 from gradiator_np._differentiable.inputs import name_of, own, same_inputs
 from gradiator_np._differentiable.point import Argnums, Counts, DifferentiablePoint
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions, Reuse
+from gradiator_np._differentiable.second import curvature
 from gradiator_np._options import GradiatorOptions, takes
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import Samples
@@ -41,7 +44,9 @@ def gradiator(
         none are given here, and its evaluations are counted anew.
     grad_fun : callable, optional
         ``grad_fun(x, v) -> v^T J``, shape of x, for v of the shape of y (no conjugate). For
-        several inputs ``grad_fun((x1, x2), v) -> (g1, g2)``. It may be a ``Gradiator`` of its own
+        several inputs ``grad_fun((x1, x2), v) -> (g1, g2)``. Where it has a parameter
+        ``needs_input_grad``, that is a tuple of bool, one for each input to differentiate by: None
+        may stand for an input that is not needed. It may be a ``Gradiator`` of its own
         over ``(x, v)``: its backward pass is the second derivative that ``nested_vjp`` uses.
     jvp_fun : callable, optional
         ``jvp_fun(x, u) -> J u``, shape of y, for u of the shape of x.
@@ -163,6 +168,7 @@ class Gradiator:
         self.context: bool = context
         self.options: dict[str, Any] = all_options
         complete(self.options, GradiatorOptions)  # names that are none are told at once
+        self.selective = _takes(self.grad_fun, "needs_input_grad")
         self.batch_dims = int(self.options.get("batch_dims", 0))
         self.counts = Counts()
         self.reuse: Reuse | bool = Reuse() if reuse is True else reuse
@@ -200,17 +206,20 @@ class Gradiator:
             The positional inputs that have the axis; the others serve all points.
         """
         options = self.options | {"batch_dims": self.batch_dims + 1, "vectorized": False}
-        each = _Each(moved, self.context)
+        each = Each(moved, self.context)
+        grad_fun: Any = each.products(self.grad_fun)
+        if _has_nested(self):
+            grad_fun = Gradiator(grad_fun, each.nested(self.grad_fun.grad_fun))  # type: ignore[union-attr]
         vectorized = self.options.get("vectorized", False)
         out = self.replace(
             fun=self.fun if vectorized else each.values(self.fun),
-            grad_fun=each.products(self.grad_fun),
+            grad_fun=grad_fun,
             jvp_fun=each.products(self.jvp_fun),
             jac_fun=each.products(self.jac_fun),
             reuse=False,
             options=options,
         )
-        out.counts = self.counts
+        out.counts, out.selective = self.counts, self.selective
         return out
 
     @property
@@ -340,28 +349,18 @@ class Gradiator:
             :math:`\nabla^2 (v \cdot f)(x)\, w`.
         jvp : shape of y
             J w: the cotangent of v. Exact where ``grad_fun`` is a ``Gradiator`` with a
-            ``grad_fun`` of its own; else the first part is a directional derivative of
-            ``grad_fun`` that is estimated, and the second one ``jvp(x, w)``.
+            ``grad_fun`` of its own; else the first part is a directional derivative of what
+            was given that is estimated, and the second one ``jvp(x, w)``.
 
         Raises
         ------
         ValueError
-            If ``grad_fun`` was not given: differences of differences are all noise.
+            If no derivatives were given: differences of differences are all noise.
         """
-        if self.grad_fun is None:
-            raise ValueError(
-                "second derivatives need grad_fun: give gradiator(fun, grad_fun), with grad_fun a "
-                "gradiator itself for exact ones"
-            )
         if _has_nested(self):
             return exact_nested_vjp(self, x, v, w)
         point = DifferentiablePoint(self, x if isinstance(x, tuple) else (x,))
-        along = Gradiator(
-            lambda *z: point.owner.grad_fun(z[0] if len(z) == 1 else z, v),  # type: ignore[misc]
-            argnums=self.argnums,
-            options=self.options,
-        )
-        return along.jvp(x, w), point.pushforward(w)
+        return curvature(point, v, w), point.pushforward(w)
 
     def hvp(self, x: Any, w: Any) -> Any:
         """Product of the Hessian of a single output with w, shape of x."""
@@ -375,6 +374,16 @@ def _inputs(argnums: Any) -> Argnums:
     if isinstance(argnums, tuple | list):
         return tuple(checks.integer(i, "an input of argnums", 0) for i in argnums)
     return checks.integer(argnums, "argnums", 0)
+
+
+def _takes(function: Any, name: str) -> bool:
+    """Whether a function has a parameter of this name."""
+    if function is None or isinstance(function, Gradiator):
+        return False
+    try:
+        return name in signature(function).parameters
+    except (TypeError, ValueError):  # some builtins have none
+        return False
 
 
 def _has_nested(function: Gradiator) -> bool:
@@ -392,53 +401,3 @@ def exact_nested_vjp(function: Gradiator, x: Any, v: Any, w: Any) -> tuple[Any, 
         )
     hessian, jw = function.grad_fun.grad_fun((x, v), w)  # type: ignore[union-attr]
     return hessian, jw
-
-
-class _Each:
-    """Calls a function for each point of a leading axis and stacks what comes back."""
-
-    def __init__(self, moved: tuple[int, ...], context: bool) -> None:
-        self.moved = moved
-        self.context = context
-
-    def values(self, fun: Callable[..., Any]) -> Callable[..., Any]:
-        """``fun(*x)``, with its contexts as a list."""
-
-        def over(*x: Any) -> Any:
-            out = [own(fun(*point)) for point in self._points(x)]
-            if not self.context:
-                return _stacked(out)
-            return _stacked([y for y, _ in out]), [context for _, context in out]
-
-        return over
-
-    def products(self, fun: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        """``fun(x, *direction, *context)``, a derivative."""
-        if fun is None:
-            return None
-
-        def over(x: Any, *rest: Any) -> Any:
-            several = isinstance(x, tuple)
-            points = self._points(x if several else (x,))
-            rows = zip(*(zip(*r) if isinstance(r, tuple) else r for r in rest), strict=True)
-            directions = rows if rest else ((),) * len(points)
-            return _stacked(
-                [
-                    own(fun(point if several else point[0], *row))
-                    for point, row in zip(points, directions, strict=True)
-                ]
-            )
-
-        return over
-
-    def _points(self, x: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        count = len(x[self.moved[0]])
-        return [
-            tuple(a[i] if j in self.moved else a for j, a in enumerate(x)) for i in range(count)
-        ]
-
-
-def _stacked(results: list[Any]) -> Any:
-    if isinstance(results[0], tuple):
-        return tuple(np.stack(column) for column in zip(*results, strict=True))
-    return np.stack(results)

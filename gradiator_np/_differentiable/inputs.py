@@ -33,10 +33,10 @@ class PartialFunction:
     def __call__(self, z: Any) -> Any:
         args = list(self.args)
         if isinstance(self.where, int):
-            args[self.where] = z
+            args[self.where] = shaped_like(z, args[self.where])
         else:
             for i, item in zip(self.where, z.values(), strict=True):
-                args[i] = item
+                args[i] = shaped_like(item, args[i])
         out = self.fun(*args)
         return tree(out[0] if self.context else out)
 
@@ -47,15 +47,63 @@ def name_of(fun: Callable[..., Any]) -> str:
 
 
 def tree(value: Any) -> Any:
-    """Tuples as dicts: what layouts understand."""
+    """Tuples as dicts, at every level: what layouts understand."""
     if isinstance(value, tuple):
         return {str(i): tree(item) for i, item in enumerate(value)}
+    if isinstance(value, Mapping):
+        return {key: tree(item) for key, item in value.items()}
+    return value
+
+
+def has_tuples(value: Any) -> bool:
+    """Whether ``tree`` would change something."""
+    if isinstance(value, Mapping):
+        return any(map(has_tuples, value.values()))
+    return isinstance(value, tuple)
+
+
+def shaped_like(value: Any, template: Any) -> Any:
+    """The inverse of ``tree``: dicts as tuples where ``template`` has those."""
+    if isinstance(template, tuple):
+        return tuple(map(shaped_like, value.values(), template))
+    if isinstance(template, Mapping):
+        return {key: shaped_like(value[key], item) for key, item in template.items()}
     return value
 
 
 def untree(value: Any, to_tuple: bool) -> Any:
     """The inverse of ``tree`` for one level of tuples."""
     return tuple(value.values()) if to_tuple else value
+
+
+def rows_of(value: Any) -> list[Any]:
+    """Several values on a leading axis, one by one."""
+    if isinstance(value, Mapping):
+        columns = [rows_of(item) for item in value.values()]
+        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
+    if isinstance(value, tuple):
+        return list(zip(*map(rows_of, value), strict=True))
+    return list(value)
+
+
+def stacked(rows: list[Any]) -> Any:
+    """Several values of one structure as one with a leading axis: the inverse of ``rows_of``."""
+    if isinstance(rows[0], Mapping):
+        return {key: stacked([row[key] for row in rows]) for key in rows[0]}
+    if rows[0] is None:  # an input that was not wanted
+        return None
+    if isinstance(rows[0], tuple):
+        return tuple(stacked(list(column)) for column in zip(*rows, strict=True))
+    return np.stack(rows)
+
+
+def zeros_like(value: Any) -> Any:
+    """Zeros in the structure of ``value``."""
+    if isinstance(value, Mapping):
+        return {key: zeros_like(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(zeros_like, value))
+    return np.zeros(np.shape(value))
 
 
 def own(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,18 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
+from gradiator_np._differentiable.batch import scale_in_batch
 from gradiator_np._differentiable.inputs import (
     PartialFunction,
     expect,
+    has_tuples,
     join,
     name_of,
     own,
+    rows_of,
+    shaped_like,
+    stacked,
     tree,
     untree,
+    zeros_like,
 )
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions
 from gradiator_np._estimate import jacobian
-from gradiator_np._linearize import jvp, vjp
+from gradiator_np._linearize import CornerError, jvp, vjp
 from gradiator_np._operators import LazyOperator
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import SampleError
@@ -83,6 +90,7 @@ class Owner(Protocol):
     batch_dims: int
     options: dict[str, Any]
     counts: Counts
+    selective: bool
     _memory: Memory | None
     _prepared: PreparedFunctions
 
@@ -206,21 +214,31 @@ class DifferentiablePoint(LazyOperator):
         owner = self.owner
         if owner.jvp_fun is not None:
             return self._several(self._jvp, u, self.x_layout, "u")
-        if self._matrix is None and owner.jac_fun is None and not self._one_row():
-            return self._estimated_jvp(u)
+        estimated = self._matrix is None and owner.jac_fun is None and not self._one_row()
+        if estimated and not self._empty:
+            try:
+                return self._estimated_jvp(u)
+            except CornerError:  # inputs one by one still have a way to go
+                pass
         flat, _ = checks.direction(tree(u), self.x_layout, "u")
         out = (self.matrix() @ flat[..., None])[..., 0]
-        return untree(self.y_layout.unflatten(out), isinstance(self.value, tuple))
+        return shaped_like(self.y_layout.unflatten(out), self.value)
 
-    def pullback(self, v: Any) -> Any:
-        """v^T J for v of the shape of y (no conjugate), or several on a leading axis."""
+    def pullback(self, v: Any, wanted: tuple[bool, ...] | None = None) -> Any:
+        """v^T J for v of the shape of y (no conjugate), or several on a leading axis.
+
+        ``wanted`` tells, for each input to differentiate by, whether its part is of interest; one
+        that is not may be 0.
+        """
         owner = self.owner
         if owner.grad_fun is not None:
-            return self._several(self._grad, v, self._known_y_layout(), "v")
-        if self._matrix is None and not self.exact and not self.keep and self._large():
+            grad = functools.partial(self._grad, wanted=wanted)
+            return self._several(grad, v, self._known_y_layout(), "v")
+        estimated = self._matrix is None and not self.exact and not self.keep
+        if estimated and self._large() and not self._empty:
             return self._estimated_vjp(v)
         flat, lead = checks.direction(tree(v), self.y_layout, "v")
-        if owner._memory is None or self.keep or lead or self.exact:
+        if owner._memory is None or self.keep or lead or self.exact or self._empty:
             matrix = self.matrix()
         else:
             matrix = self._trusted(self._remembered(owner._memory, np.square(np.abs(flat))))
@@ -268,6 +286,8 @@ class DifferentiablePoint(LazyOperator):
 
     def matrix(self) -> NDArray[Any]:
         """The Jacobian as flat arrays, shape batch + (n, m)."""
+        if self._empty:
+            return np.zeros((*self.x_layout.batch, self.y_layout.size, self.x_layout.size))
         if self._matrix is None:
             out = self._own_matrix() if self.exact else self._trusted(self.estimate())
             if not self.keep:
@@ -288,11 +308,16 @@ class DifferentiablePoint(LazyOperator):
         for e in np.eye(source.size):
             e = np.broadcast_to(e, (*source.batch, source.size)).copy()
             if adjoints:
-                v = untree(y.unflatten(e), isinstance(self.value, tuple))
+                v = shaped_like(y.unflatten(e), self.value)
                 parts.append(x.flatten(tree(self._grad(v))))
             else:
                 parts.append(y.flatten(tree(self._jvp(self._as_x(x.unflatten(e))))))
         return np.stack(parts, axis=-2 if adjoints else -1)
+
+    @property
+    def _empty(self) -> bool:
+        """Whether the Jacobian has no entries: products with it are sums of nothing."""
+        return 0 in (self.x_layout.size, self.y_layout.size, *self.x_layout.batch)
 
     def _large(self) -> bool:
         """Whether the Jacobian is worth contracting on arrival rather than storing."""
@@ -312,17 +337,27 @@ class DifferentiablePoint(LazyOperator):
     def _known_y_layout(self) -> Layout | None:
         return None if self._forward is None else self._forward.y_layout
 
-    def _given(self, name: str, *direction: Any) -> Any:
+    def _given(self, name: str, *direction: Any, **told: Any) -> Any:
         """What a derivative that was given returns here, counted."""
         owner = self.owner
         extra = (self._run().context,) if owner.context else ()
         started = time.perf_counter()
-        out = getattr(owner, f"{name}_fun")(self._point(), *direction, *extra)
+        out = getattr(owner, f"{name}_fun")(self._point(), *direction, *extra, **told)
         owner.counts.add(name, started)
         return out
 
-    def _grad(self, v: Any) -> Any:
-        return expect(own(self._given("grad", v)), self.x_layout, "grad_fun", "x")
+    def _grad(self, v: Any, wanted: tuple[bool, ...] | None = None) -> Any:
+        if not self.owner.selective:
+            return expect(own(self._given("grad", v)), self.x_layout, "grad_fun", "x")
+        several, moved = not isinstance(self.where, int), self._moved()
+        wanted = wanted or (True,) * (len(moved) if several else 1)
+        out = self._given("grad", v, needs_input_grad=wanted)
+        if several and isinstance(out, tuple) and len(out) == len(wanted):  # None: not computed
+            out = tuple(
+                zeros_like(x) if g is None and not want else g
+                for g, x, want in zip(out, moved, wanted, strict=True)
+            )
+        return expect(own(out), self.x_layout, "grad_fun", "x")
 
     def _jvp(self, u: Any) -> Any:
         out, y_layout = own(self._given("jvp", u)), self._known_y_layout()
@@ -334,11 +369,7 @@ class DifferentiablePoint(LazyOperator):
         """Apply ``call`` to ``value``, or to each of several on a leading axis."""
         if layout is None or layout.lead_axes(tree(value), what) == 0:
             return call(value)
-        items = zip(*value, strict=True) if isinstance(value, tuple) else value
-        results = [call(item) for item in items]
-        if isinstance(results[0], tuple):
-            return tuple(np.stack(column) for column in zip(*results, strict=True))
-        return np.stack(results)
+        return stacked([call(item) for item in rows_of(value)])
 
     def _as_x(self, tree: Any) -> Any:
         return untree(tree, not isinstance(self.where, int))
@@ -381,7 +412,7 @@ class DifferentiablePoint(LazyOperator):
         out = jvp(fun, z, tree(u), **options)
         self.owner.counts.fun += out.nfev
         self._trusted(out.estimate, along=True)
-        return untree(out.value, isinstance(self.value, tuple))
+        return shaped_like(out.value, self.value)
 
     def _estimated_vjp(self, v: Any) -> Any:
         fun, z, options = self._problem()
@@ -418,8 +449,10 @@ class DifferentiablePoint(LazyOperator):
         """What the estimators take: a function of the inputs to move, those, and the options."""
         owner, value = self.owner, self.value
         options = {**owner.options, "f0": tree(value)}
+        if owner.batch_dims and options.get("x_scale") is None:
+            options["x_scale"] = scale_in_batch(self._flat_x(), self.x_layout)
         whole = self.where == 0 and len(self.args) == 1
-        if whole and not owner.context and not isinstance(value, tuple):
+        if whole and not owner.context and not (has_tuples(value) or has_tuples(self.args[0])):
             return owner.fun, self.args[0], options
         partial = PartialFunction(owner.fun, self.args, self.where, owner.context)
         return partial, tree(self._moved()), options

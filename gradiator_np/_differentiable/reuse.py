@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,21 +85,39 @@ class PreparedFunctions:
 
     def __init__(self) -> None:
         self._kept: dict[Any, tuple[Callable[..., Any], Prepared]] = {}
+        self._told: dict[Any, Any] = {}
+
+    @property
+    def learned(self) -> dict[Any, Any]:
+        """What was learned so far, by shapes, dtype and inputs; to be given to another process."""
+        found = {key: prepared.learned for key, (_, prepared) in self._kept.items()}
+        return self._told | {key: value for key, value in found.items() if value is not None}
+
+    def learn(self, learned: Mapping[Any, Any]) -> None:
+        """Start from what another process has ``learned``."""
+        self._told = dict(learned)
+        self._kept.clear()
 
     def jacobian(
         self, fun: Callable[..., Any], z: Any, layout: Layout, options: dict[str, Any]
     ) -> JacobianEstimate:
-        """The Jacobian of ``fun`` at z; ``options`` hold ``f0``, its value there."""
+        """The Jacobian of ``fun`` at z; ``options`` hold ``f0``, its value there.
+
+        Beside that and ``x_scale`` they are those of every call.
+        """
         f0 = options.pop("f0")
         where = fun.where if isinstance(fun, PartialFunction) else None
-        key = repr(layout.shapes), getattr(z, "dtype", None), where
+        key = repr(layout.shapes), str(getattr(z, "dtype", None)), where
         # Taken out while in use: another thread makes one of its own.
         kept = self._kept.pop(key, None)
-        own, prepared = kept or (fun, Prepared(fun, z, options))  # type: ignore[arg-type]
+        if kept is None:
+            kept = fun, Prepared(fun, z, options)  # type: ignore[arg-type]
+            kept[1].learned = self._told.get(key)
+        own, prepared = kept
         if isinstance(own, PartialFunction) and isinstance(fun, PartialFunction):
             own.bind(fun.args)
         try:
-            return prepared(z, f0)
+            return prepared(z, f0, options.get("x_scale"))
         finally:
             self._kept[key] = own, prepared
 

@@ -83,8 +83,8 @@ def nearest(u: Array, limit: int, p: int) -> Index:
 
 def spacing(u: Array) -> float:
     """Median distance of a sample to the nearest other one; infinite for one sample."""
-    nearest_two, _ = cKDTree(u).query(u, 2)
-    return float(np.median(nearest_two[:, 1]))
+    distances, _ = cKDTree(u).query(u, [2])
+    return float(np.median(distances))
 
 
 def kernels_of(radius: float, farthest: float, apart: float) -> tuple[Kernel, ...]:
