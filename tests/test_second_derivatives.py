@@ -338,6 +338,7 @@ def test_failed_runs_cost_their_own_entries():
         (lambda x: abs(x[0] - 1) + x[1] ** 2, "lack_of_fit"),  # a kink at x
         (lambda x: x[1] ** 2 + (x[0] >= 1), "lack_of_fit"),  # a jump
         (lambda x: x[1] ** 2 + (x[0] > 1), "lack_of_fit"),
+        (lambda x: x[0] ** 2 + 1e-6 * np.sin(1e4 * x[0]) + x[1], "two_scales"),
         (lambda x: 3.0, "no_response"),
         (lambda x: int(100 * x[0] ** 2 * x[1]), "unresolved"),
     ],
@@ -347,6 +348,12 @@ def test_statuses_tell_what_is_wrong(fun, status):
     assert found.status == status
     assert found.message
     assert not found.success
+
+
+def test_noise_that_is_given_makes_trends_of_wiggles():
+    found = gr.hessian(lambda x: x[0] ** 2 + 1e-6 * np.sin(1e4 * x[0]), [1.0], noise=1e-6)
+    # One entry from steps of 0.05 at least: 3e-6 over their square, and five bars.
+    assert abs(found.hess[0, 0] - 2) < min(5 * found.stderr[0, 0], 0.05)
 
 
 def test_linear_functions_are_ok():

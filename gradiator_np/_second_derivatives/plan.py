@@ -69,6 +69,8 @@ class Found:
         Of each direction, in units of it.
     diverging : list of int
         Forms whose second differences grow as steps shrink.
+    wiggling : list of int
+        Forms whose second derivatives are others at the steps that were tried first.
     """
 
     forms: list[Form]
@@ -79,6 +81,7 @@ class Found:
     noisy: bool
     step: Array
     diverging: list[int]
+    wiggling: list[int]
 
 
 class Plan:
@@ -208,8 +211,8 @@ class Plan:
             level = self._level()
             self.directions *= level.extent if level.extent < SMALL else 1.0
             found = self._at(level)
-            wanted = np.nanmedian(found.step / self._unit) if found.forms else np.inf
-            near = wanted <= NEAR * noise_of.reach(self.eps)
+            made = (found.step / self._unit)[np.isfinite(found.step)]
+            near = made.size > 0 and np.median(made) <= NEAR * noise_of.reach(self.eps)
             if self.known is not None or not near or self.most is not None:
                 break
             # Values next to x were as far from it as the steps now are: f lives on that scale.
@@ -252,11 +255,11 @@ class Plan:
             return noise_of.given(self.known, np.abs(at_x), self.eps)
         count = NEXT_TO_X_FEW if self._few else NEXT_TO_X
         signs = self.rng.choice([-1.0, 1.0], len(self.scale))
-        scale = np.abs(self.directions[: len(signs)]).max(0)
-        along = np.where(np.minimum(self.runs.up, self.runs.down) > 0, signs * scale, 0.0)
+        along = signs * np.abs(self.directions[: len(signs)]).max(0)
         if self.kind == "quadratic":
             along = self.directions[0]
-        return noise_of.look(self.runs, along, self.eps, count)
+        room = np.minimum(self.runs.up, self.runs.down) >= noise_of.reach(self.eps) * np.abs(along)
+        return noise_of.look(self.runs, np.where(room, along, 0.0), self.eps, count)
 
     @property
     def _few(self) -> bool:
@@ -385,12 +388,12 @@ class Plan:
         nan = np.full(len(self.start), np.nan)
         if not every:
             none = np.zeros((0, n))
-            return Found([], none, none, none, level, noisy, nan, [])
+            return Found([], none, none, none, level, noisy, nan, [], [])
         blocks = blocks_of(self.runs, every, self.start, levels)
         seen = np.any([np.isfinite(b.values).any((0, 2)) for b in blocks], axis=0)
         if not seen.any():
             lost = np.full((len(every), n), np.inf)
-            return Found(every, np.zeros((len(every), n)), lost, lost, level, noisy, nan, [])
+            return Found(every, np.zeros((len(every), n)), lost, lost, level, noisy, nan, [], [])
         levels = [at for at, some in zip(levels, seen) if some]
         blocks = [Block(b.rule, levels, b.values[:, seen]) for b in blocks]
         odd = [Form(f.a, f.b, ODD) for f in forms if f.rule is PAIR] if noisy else []
@@ -406,4 +409,5 @@ class Plan:
             every, joined.value / unit, joined.stderr / np.abs(unit),
             joined.noise / np.abs(unit), level, noisy, np.abs(made),
             search.diverging(ladder, self.runs, level) if noisy else [],
+            search.wiggling(ladder, joined),
         )  # fmt: skip

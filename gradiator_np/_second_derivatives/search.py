@@ -59,6 +59,8 @@ class Ladder:
         Levels at which all forms have been run.
     most : float
         Runs that there may be when the steps are settled.
+    first : Limits or None
+        What the first steps said without noise, in units of steps at level 0.
     """
 
     forms: Sequence[Form]
@@ -70,6 +72,12 @@ class Ladder:
     rate: float
     levels: list[int]
     most: float
+    first: Limits | None = None
+
+    def per_unit(self) -> Array:
+        """What turns second derivatives in units of each form's steps into those of level 0."""
+        levels = [self.start[form.a] + self.start[form.b] for form in self.forms]
+        return np.asarray(2.0 ** (np.array(levels) / 2))
 
     def spare(self, runs: Runs) -> int:
         """Runs that are left."""
@@ -137,6 +145,8 @@ def without_noise(
         if last == 0:
             break
         found = ladder.limits(runs, there, ladder.levels)
+        if ladder.first is None:
+            ladder.first = Limits(*(part * ladder.per_unit()[:, None] for part in found))
         rise = _rise(ladder, runs, there)
         if not rise.any():
             break  # nothing answers at all
@@ -174,7 +184,7 @@ def _shift(found: Limits, level: Level, sizes: int, hidden: Mask) -> Index:
     out = np.zeros(len(found.value), np.intp)
     for e in range(len(out)):
         value, bar, own = (part[e] / level.noise for part in found)
-        told = np.isfinite(bar)
+        told = np.isfinite(bar) & ~level.broken
         if not told.any():
             out[e] = MOST  # failed: nearer to x
             continue
@@ -331,6 +341,20 @@ def diverging(ladder: Ladder, runs: Runs, level: Level) -> list[int]:
                 out.append(e)
                 break
     return out
+
+
+def wiggling(ladder: Ladder, found: Limits) -> list[int]:
+    """Forms whose first, wide steps told another second derivative, and had no doubt of it."""
+    if ladder.first is None:
+        return []
+    rows = len(ladder.forms)
+    value, stderr, _ = (part[:rows] * ladder.per_unit()[:, None] for part in found)
+    wide, bar, _ = ladder.first
+    with np.errstate(invalid="ignore"):  # inf where nothing was told
+        sure = bar < WILD * np.abs(wide)
+        apart = np.abs(value - wide)
+        other = (apart > 0.5 * np.abs(wide)) & (apart > CLEAR * (bar + stderr))
+    return np.flatnonzero((sure & other).any(1)).tolist()
 
 
 def _kinked(v: Array, sizes: Array, sd: float) -> bool:

@@ -65,6 +65,13 @@ def judge(found: Found, runs: Runs, scale: Callable[[int], float], names: list[s
             Status.LACK_OF_FIT, f"second differences {text} grow as fast as steps shrink: f has a "
             "kink at x, and no second derivative; move x off it",
         )  # fmt: skip
+    if found.wiggling:
+        text = enumerated([names[e] for e in found.wiggling])
+        return Verdict(
+            Status.TWO_SCALES, f"second differences {text} at wide steps are others than close "
+            "to x, where f wiggles: those close to x are given; for the trend give noise=, the "
+            "size of the wiggles",
+        )  # fmt: skip
     if lost.any():
         text = enumerated([names[e] for e in np.flatnonzero(lost)])
         why = "no room within the bounds"
