@@ -12,9 +12,10 @@ from gradiator_np._second_derivatives.runs import CENTRE, Runs
 from gradiator_np._typing import Array, Mask
 from gradiator_np.designs._adaptive.model.quantization import printed_spacing
 
-#: A column more that leaves less than this share of the residuals describes them. Of seven values
-#: with white noise one in 10^6 has two columns that do (Beta(3/2, 1) of the squares).
-NOTHING, MOST_COLUMNS = 0.01, 4
+#: One, two or three columns more that leave less than these shares of the residuals describe them.
+#: Of seven values of white noise one in 10^8, 10^6 and 10^5 has such (Beta((5 - c) / 2, c / 2) of
+#: the squares).
+NOTHING = (0.01, 0.01, 0.004)
 #: A kink or a jump exceeds this share of what the slope changes over one scale: what is left of
 #: rounded terms that cancel takes few values, and may look like a step.
 SEEN = 1e-11
@@ -152,7 +153,7 @@ class Fit(NamedTuple):
 def _best(t: Array, v: Array, small: float, spacing: float) -> Fit:
     """The simplest curve."""
     straight = _fit(t, v, [], "")
-    if straight.noise <= small or len(t) < MOST_COLUMNS + 3:
+    if straight.noise <= small or len(t) < len(NOTHING) + 4:
         return straight
     bend, up, down = np.abs(t), 1.0 * (t >= 0), 1.0 * (t > 0)  # x is on one side of a jump
     curves: list[tuple[list[NDArray[Any]], str]] = [
@@ -163,7 +164,7 @@ def _best(t: Array, v: Array, small: float, spacing: float) -> Fit:
     for columns, shape in curves:
         fit = _fit(t, v, columns, shape)
         seen = shape == "bent" or straight.noise > SEEN * straight.slope / spacing
-        if seen and fit.noise < NOTHING * straight.noise:
+        if seen and fit.noise < NOTHING[len(columns) - 1] * straight.noise:
             return fit
     return straight
 
