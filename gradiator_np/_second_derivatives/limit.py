@@ -140,7 +140,7 @@ class Amplitudes:
         k, power = len(of.sizes), 2 if of.even else 1
         exponents = power * np.arange(1 - free, k + 1 - free + TERMS)
         columns = of.sizes[:, None] ** exponents
-        back: Array = np.linalg.inv(columns[:, :k])
+        back = np.linalg.inv(columns[:, :k]).astype(np.float64, copy=False)
         shape = back @ columns
         shape[:, :k] = np.eye(k)
         sd = of.amplitude * self.a[:, None] * self.q[:, None] ** (exponents / 2)
