@@ -57,6 +57,13 @@ if TYPE_CHECKING:
     from gradiator_np._propagation import Propagation, Sensitivities, propagate, sensitivities
     from gradiator_np._recurrence import Recurrence, StepCounts
     from gradiator_np._sampled import SampledFunction
+    from gradiator_np._second_derivatives import (
+        CurvatureEstimate,
+        HessianEstimate,
+        hessian,
+        hessian_diagonal,
+        hvp,
+    )
     from gradiator_np._streaming import StreamingJacobian
     from gradiator_np.solvers._operator_norm.consistent import ConsistentSet
 
@@ -69,10 +76,12 @@ _ON_USE = {
     "ChainPlan": "_chain",
     "ConsistentSet": "solvers._operator_norm.consistent",
     "Counts": "_differentiable",
+    "CurvatureEstimate": "_second_derivatives",
     "DifferentiablePoint": "_differentiable",
     "FitReport": "_calibration",
     "Gradiator": "_differentiable",
     "Graph": "_graph",
+    "HessianEstimate": "_second_derivatives",
     "JacobianCheck": "_diagnose",
     "JacobianOperator": "_operators",
     "LeastSquares": "_calibration",
@@ -95,6 +104,9 @@ _ON_USE = {
     "check_jacobian": "_diagnose",
     "estimate_noise": "_diagnose",
     "gradiator": "_differentiable",
+    "hessian": "_second_derivatives",
+    "hessian_diagonal": "_second_derivatives",
+    "hvp": "_second_derivatives",
     "least_squares": "_calibration",
     "optimal_step": "_diagnose",
     "plan_chain": "_chain",
@@ -126,6 +138,7 @@ __all__ = [
     "ConsistentSet",
     "Counts",
     "Covariance",
+    "CurvatureEstimate",
     "DifferentiablePoint",
     "EvaluationError",
     "FitReport",
@@ -133,6 +146,7 @@ __all__ = [
     "Gradiator",
     "GradiatorWarning",
     "Graph",
+    "HessianEstimate",
     "JacobianCheck",
     "JacobianEstimate",
     "JacobianEstimator",
@@ -169,6 +183,9 @@ __all__ = [
     "fit_vjp",
     "gradiator",
     "gradient",
+    "hessian",
+    "hessian_diagonal",
+    "hvp",
     "jacobian",
     "jvp",
     "least_squares",

@@ -200,6 +200,47 @@ class FitOptions(TypedDict, total=False):
     rng: Annotated[Any, None]
 
 
+class SecondDerivativeOptions(TypedDict, total=False):
+    """Options of second derivatives.
+
+    jac : callable, optional
+        The gradient of ``fun``, of the shape of x (the Jacobian, y.shape + x.shape, of a function
+        with several outputs): it is run in place of ``fun``, 2 m + 9 times of a smooth one, and
+        its derivatives are made symmetric. ``workers`` and the like hold for it.
+    x_scale : scalar or like x, optional
+        Typical size of each input; by default |x|, and where x is 0 the median of the others.
+    bounds : pair of (scalar or like x), or scipy.optimize.Bounds
+        No evaluation outside. Inputs with equal bounds are fixed: ``stderr`` inf.
+    noise : scalar or like y, optional
+        Standard deviation of one evaluation, where it is known; 0 for none. By default six runs
+        next to x tell it.
+    max_nfev : int, optional
+        Evaluations that may be used, that at x included. Where they allow less than several sizes
+        of each second difference, one size is taken; (m + 1) (m + 2) / 2 + 9 is the least for a
+        Hessian.
+    samples : JacobianEstimate or Samples, optional
+        Earlier runs: pairs along inputs that have the right size are not run again, nor, of an
+        estimate, the value at x.
+    f0 : array_like or dict, optional
+        ``fun(x)``, where it is known: saves one evaluation.
+    on_error : {"adapt", "drop", "raise"}
+        What to do where a run raises or returns nan: take other sizes (default), go on without it,
+        or stop. ``stderr`` is inf where an entry was lost.
+    rng : None, int or numpy.random.Generator
+        For what is drawn at random. None stands for seed 0.
+    """
+
+    jac: Annotated[Any, None]
+    x_scale: Annotated[Any, None]
+    bounds: Annotated[Any, UNBOUNDED]
+    noise: Annotated[Any, None]
+    max_nfev: Annotated[int | None, None]
+    samples: Annotated[Any, None]
+    f0: Annotated[Any, None]
+    on_error: Annotated[str, "adapt"]
+    rng: Annotated[Any, None]
+
+
 class SeedOptions(TypedDict, total=False):
     """The option of random simulators.
 
@@ -216,7 +257,8 @@ class SeedOptions(TypedDict, total=False):
 
 #: The pieces, in the order in which they are shown.
 PIECES = (
-    DesignOptions, PriorOptions, FitOptions, ArgumentOptions, WorkerOptions, SeedOptions,
+    DesignOptions, SecondDerivativeOptions, PriorOptions, FitOptions, ArgumentOptions,
+    WorkerOptions, SeedOptions,
 )  # fmt: skip
 
 
@@ -241,6 +283,10 @@ class ProbeOptions(RunOptions, total=False):
 
     x_scale: Annotated[Any, None]
     bounds: Annotated[Any, UNBOUNDED]
+
+
+class HessianOptions(SecondDerivativeOptions, RunOptions, total=False):
+    """What ``hessian`` and its kin take beside fun and x."""
 
 
 class LeastSquaresOptions(FitOptions, RunOptions, total=False):

@@ -60,7 +60,14 @@ def test_no_public_object_prints_its_address(name, value):
 @pytest.mark.prints
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/noise.md", "docs/propagation.md", "docs/calibration.md"]
+    "name",
+    [
+        "README.md",
+        "docs/noise.md",
+        "docs/propagation.md",
+        "docs/calibration.md",
+        "docs/second_derivatives.md",
+    ],
 )
 def test_documents_show_what_their_examples_print(name, capsys):
     text = (Path(__file__).parents[1] / name).read_text()

@@ -16,6 +16,7 @@ TAKES = {
                       gr.check_jacobian],
     options.EstimatorOptions: [gr.JacobianEstimator],
     options.ProbeOptions: [gr.estimate_noise, gr.optimal_step],
+    options.HessianOptions: [gr.hessian, gr.hvp, gr.hessian_diagonal],
     options.GradiatorOptions: [gr.gradiator, gr.Chain, gr.Recurrence],
 }  # fmt: skip
 EACH = [(function, kind) for kind, functions in TAKES.items() for function in functions]
@@ -33,6 +34,8 @@ MISSPELT = {
     "check_jacobian": lambda **o: gr.check_jacobian(np.sin, np.eye(2), X, **o),
     "estimate_noise": lambda **o: gr.estimate_noise(np.sin, X, **o),
     "optimal_step": lambda **o: gr.optimal_step(np.sin, X, **o),
+    "hessian": lambda **o: gr.hessian(np.sum, X, **o),
+    "hvp": lambda **o: gr.hvp(np.sum, X, X, **o),
     "JacobianEstimator": lambda **o: gr.JacobianEstimator(X, **o),
     "gradiator": lambda **o: gr.gradiator(np.sin, **o),
     "Chain": lambda **o: gr.Chain(np.sin, **o),

@@ -1,0 +1,122 @@
+"""Second derivatives from gradients: differentiated once, and made symmetric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradiator_np import _checks as checks
+from gradiator_np._differentiable.function import Gradiator
+from gradiator_np._estimate import jacobian
+from gradiator_np._linearize import jvp
+from gradiator_np._second_derivatives.estimate import CurvatureEstimate, HessianEstimate
+from gradiator_np._status import Status
+from gradiator_np._structure import Layout
+
+#: Two halves of a Hessian that differ by more standard errors are no second derivatives of one
+#: function: 1 in 10^6 by chance.
+APART = 5.0
+#: Beside rounding: this share of the largest entry.
+ROUNDING = 1e-6
+#: Options that the Jacobian of the gradient has too.
+SHARED = (
+    "x_scale", "bounds", "noise", "max_nfev", "on_error", "rng", "args", "kwargs", "workers",
+    "vectorized", "run",
+)  # fmt: skip
+
+
+def gradient_of(fun: Callable[..., Any], jac: Any) -> Callable[..., Any] | None:
+    """The gradient (Jacobian) of ``fun``, where it is given."""
+    if jac is not None:
+        if not callable(jac):
+            raise TypeError(f"jac must be the gradient of fun, callable, got {jac!r:.60}")
+        return jac  # type: ignore[no-any-return]
+    if isinstance(fun, Gradiator) and (fun.grad_fun is not None or fun.jac_fun is not None):
+        return fun.jacobian
+    return None
+
+
+class _Arranged:
+    """A gradient as a dict with the keys of x in their order."""
+
+    def __init__(self, gradient: Callable[..., Any], layout: Layout) -> None:
+        self.gradient, self.layout = gradient, layout
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        value = self.gradient(x, *args, **kwargs)
+        if not self.layout.same(value):
+            raise ValueError(
+                f"jac(x) must be a dict like x, shapes {self.layout.shapes}: derivatives of a "
+                "scalar function; of others give an array x"
+            )
+        return self.layout.arrange(value)
+
+
+def by_gradients(
+    gradient: Callable[..., Any], x: Any, kind: str, u: Any, options: Mapping[str, Any]
+) -> Any:
+    """Second derivatives, as ``hessian`` and its kin return them, from runs of the gradient."""
+    for name in ("samples", "f0"):
+        if options.get(name) is not None:
+            raise ValueError(f"{name} is of fun, but with jac its gradient is run; leave it out")
+    layout = checks.point(x).layout
+    shared: Any = {name: value for name, value in options.items() if name in SHARED}
+    fun = gradient if layout.fields is None else _Arranged(gradient, layout)
+    if u is not None:
+        product = jvp(fun, x, layout.unflatten(u), **shared)
+        found = product.estimate
+        of_gradient = found.frame.y_layout
+        coef, error = (of_gradient.flatten(part) for part in (product.value, product.stderr))
+    else:
+        found = jacobian(fun, x, **shared)
+        coef, error = found.solution.coef, found.solution.cov.stderr()
+    y = _outputs(found.frame.y_layout, layout)
+    n, m = y.size, layout.size
+    solution = found.solution
+    coef = coef.reshape(n, m, -1)
+    error = np.broadcast_to(error.reshape(-1, coef.shape[2]), (n * m, coef.shape[2]))
+    error = error.reshape(coef.shape)
+    status, message = solution.status, solution.message
+    if u is None:
+        other = coef.swapaxes(1, 2)
+        both = np.hypot(error, error.swapaxes(1, 2))
+        apart = np.abs(coef - other) > APART * both + ROUNDING * np.abs(coef).max(initial=0.0)
+        coef, error = (coef + other) / 2, both / 2
+        # The two halves of an entry on the diagonal are one.
+        error = np.where(np.eye(m, dtype=bool), both / np.sqrt(2), error)
+        if apart.any() and status.success:
+            i, j = np.argwhere(apart)[0, 1:]
+            status = Status.LACK_OF_FIT
+            message = (
+                f"jac is no gradient of one function: its derivatives x{layout.names[i]} by "
+                f"x{layout.names[j]} and the other way round differ beyond their errors"
+            )
+        if kind == "diagonal":
+            coef, error = np.einsum("nii->ni", coef), np.einsum("nii->ni", error)
+    else:
+        coef, error = coef[..., 0], error[..., 0]
+        if kind == "quadratic":
+            coef, error = coef @ u, np.sqrt(error**2 @ u**2)
+    each = (n, m)
+    noise = np.broadcast_to(solution.cov.scale, solution.coef.shape[:1]).reshape(each).max(1)
+    dof = np.broadcast_to(solution.dof, solution.coef.shape[:1]).reshape(each).min(1)
+    kind_of = HessianEstimate if kind == "hessian" else CurvatureEstimate
+    return kind_of(
+        coef, error, layout, y, noise, dof, found.step if u is None else None,
+        f"gradients, {found.design}", found.nfev, found.n_failed, status, message, found.samples,
+    )  # fmt: skip
+
+
+def _outputs(of_gradient: Layout, x: Layout) -> Layout:
+    """The layout of fun(x), from that of its gradient, y.shape + x.shape."""
+    if x.fields is not None:
+        return Layout(())
+    shape, tail = of_gradient.shape, x.shape or ()
+    if shape is None or shape[len(shape) - len(tail) :] != tail:
+        raise ValueError(
+            f"jac(x) has shape {of_gradient.shapes}, expected y.shape + x.shape, which ends with "
+            f"{tail}"
+        )
+    return Layout(shape[: len(shape) - len(tail)])

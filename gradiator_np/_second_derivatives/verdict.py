@@ -1,0 +1,116 @@
+"""How far second derivatives can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from gradiator_np._samples import last_line
+from gradiator_np._second_derivatives.plan import Found
+from gradiator_np._second_derivatives.runs import Runs
+from gradiator_np._status import Status
+from gradiator_np._structure import enumerated
+
+#: Bars of this share of the second derivatives are of no use.
+WIDE = 0.5
+#: A second derivative shows above the noise from here on, in standard errors.
+SHOWS = 2.5
+
+
+class Verdict(NamedTuple):
+    """A status, and what was seen."""
+
+    status: Status
+    message: str
+
+
+def judge(found: Found, runs: Runs, scale: Callable[[int], float], names: list[str]) -> Verdict:
+    """The status of second derivatives.
+
+    Parameters
+    ----------
+    found : Found
+    runs : Runs
+    scale : callable
+        Of a form, by its place: the product of the scales of its inputs.
+    names : list of str
+        Of forms.
+    """
+    lost = np.isinf(found.stderr).any(1)
+    y_names = runs.y_layout.names
+    y_names = y_names * (len(found.level.noise) // len(y_names))  # complex: both parts
+    broken = [y_names[o] for o in np.flatnonzero(found.level.broken)]
+    values = runs.wide()
+    finite = values[np.isfinite(values).any(1)]
+    if len(finite) and (np.nan_to_num(finite - runs.value(()), nan=0.0) == 0).all():
+        return Verdict(
+            Status.NO_RESPONSE, "no run differed from that at x in any bit: second derivatives are "
+            "0 as far as steps reach; does fun read its argument? Else give a larger x_scale",
+        )  # fmt: skip
+    if runs.evaluate.counts:
+        return Verdict(
+            Status.UNRESOLVED, "fun(x) is of whole numbers, which no small step moves as a smooth "
+            "function would; give x_scale, the distance over which they change by many",
+        )  # fmt: skip
+    if broken:
+        return Verdict(
+            Status.LACK_OF_FIT, f"y{enumerated(broken)} has a kink or a jump at x: there is no "
+            "second derivative; move x off it",
+        )  # fmt: skip
+    if found.diverging:
+        text = enumerated([names[e] for e in found.diverging])
+        return Verdict(
+            Status.LACK_OF_FIT, f"second differences {text} grow as fast as steps shrink: f has a "
+            "kink at x, and no second derivative; move x off it",
+        )  # fmt: skip
+    if found.wiggling:
+        text = enumerated([names[e] for e in found.wiggling])
+        return Verdict(
+            Status.TWO_SCALES, f"second differences {text} at wide steps are others than close "
+            "to x, where f wiggles: those close to x are given; for the trend give noise=, the "
+            "size of the wiggles",
+        )  # fmt: skip
+    if lost.any():
+        text = enumerated([names[e] for e in np.flatnonzero(lost)])
+        why = "no room within the bounds"
+        if runs.n_failed:
+            errors = list(runs.samples.errors.values())
+            why = f"runs failed ({last_line(errors[0]) if errors else 'nan or inf'})"
+        return Verdict(Status.UNDETERMINED, f"second derivatives {text} are undetermined: {why}")
+    return _of_bars(found, runs, scale)
+
+
+def _of_bars(found: Found, runs: Runs, scale: Callable[[int], float]) -> Verdict:
+    """The status that the width of bars gives."""
+    weight = np.array([scale(e) for e in range(len(found.forms))])[:, None]
+    size = np.linalg.norm(found.value * weight, axis=0)
+    bar = np.linalg.norm(found.stderr * weight, axis=0)
+    noise = np.linalg.norm(found.noise * weight, axis=0)
+    useless = bar > WIDE * size
+    y_names = runs.y_layout.names * 2
+    truncated = useless & (noise**2 < bar**2 / 2)
+    if truncated.any():
+        text = enumerated([f"y{y_names[o]}" for o in np.flatnonzero(truncated)])
+        return Verdict(
+            Status.UNRESOLVED, f"bars of {text} are wider than half of its second derivatives, by "
+            "truncation: " + (
+                "the noise asks for steps over which f bends; more runs (max_nfev) narrow them"
+                if found.noisy else "f changes within the steps; give x_scale, the distance over "
+                "which each input changes something"
+            ),
+        )  # fmt: skip
+    shows = (np.abs(found.value) > SHOWS * found.stderr).any(0)
+    if found.noisy and (~shows & useless).any():
+        text = enumerated([f"y{y_names[o]}" for o in np.flatnonzero(~shows & useless)])
+        return Verdict(
+            Status.NO_SIGNAL, f"noise hides the curvature of {text}: no entry exceeds "
+            f"{SHOWS} standard errors; give a larger x_scale, more runs (max_nfev), or less noise",
+        )  # fmt: skip
+    if runs.n_failed:
+        return Verdict(
+            Status.FAILED_RUNS, f"{runs.n_failed} runs failed and were worked around: bars of what "
+            "they were to tell are wider",
+        )  # fmt: skip
+    return Verdict(Status.OK, "")
