@@ -62,7 +62,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     run_stderr, undetermined = parameter_errors(model, active)
     objective, n = problem.objective, log.n_data
     wide, wide_unit = search.wide_model(x)
-    data = data_errors(model, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
+    full = model.lifted()
+    data = data_errors(full, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
     undetermined |= search.lost
     run_stderr[search.lost] = np.inf
     data = replace(data, undetermined=data.undetermined | undetermined)
@@ -73,6 +74,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
         _facts(search, model),
     )  # fmt: skip
+    model = full  # a row for each residual
     raw = model if model.loss is None else model.loss
     output = objective.output(raw.residuals[:n] * y_unit)
     sigma = objective.output(np.full(n, y_unit))[:, None]  # of the units that J is in
@@ -117,7 +119,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
 
 
 def _facts(search: Search, model: LocalModel) -> ModelFacts:
-    by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
+    by_runs = float(model.total_covariance[0, 0])
     problem = search.problem
     start = problem.coordinates.expand(problem.x0)
     return ModelFacts(

@@ -94,9 +94,19 @@ class Iterate:
         predicted = -float(change @ (2.0 * residuals + change))
         anywhere = gauss_newton_decrease(residuals, jac @ free)
         loss = expected_loss(model, free)
-        of_x = EPS * float(np.sqrt(np.mean(np.square(np.abs(model.jac) @ np.abs(x / region.unit)))))
+        of_x = np.linalg.norm(np.abs(model.jac) @ np.abs(x / region.unit)) / np.sqrt(model.count)
         return cls(
-            x, model, step, active, touching, free, predicted, anywhere, loss, rounding + of_x, ftol
+            x,
+            model,
+            step,
+            active,
+            touching,
+            free,
+            predicted,
+            anywhere,
+            loss,
+            rounding + EPS * float(of_x),
+            ftol,
         )
 
     @property
@@ -134,7 +144,7 @@ class Iterate:
     @property
     def limited_by_noise(self) -> bool:
         """Whether noise of the runs, not the relative tolerance, makes a decrease negligible."""
-        noise = float(np.sqrt(np.mean(self.model.noise**2)))
+        noise = float(np.sqrt(self.model.mean_square_noise))
         hidden = WORTHWHILE_SD * self.model.sum_of_squares_sd
         share = self.ftol * self.model.sum_of_squares
         return noise > ROUNDING_NOISE * self.rounding and hidden > share
@@ -177,7 +187,7 @@ class Iterate:
     @property
     def is_almost_quiet(self) -> bool:
         """Whether noise is so little beside the residuals that it may be unmodelled curvature."""
-        noise = float(np.square(self.model.noise).sum())
+        noise = self.model.mean_square_noise * self.model.count
         return noise < ALMOST_QUIET**2 * self.model.sum_of_squares
 
     @property

@@ -206,5 +206,5 @@ def second_order(model: LocalModel, unit: Array, influence: Array) -> Array:
     The kernel psi(t) = t^2/2 + t^3/6 of the model, t = u.v, has the second derivative v v' at 0;
     ``unit`` holds its radii in those that are wanted.
     """
-    along, samples = model.weights[:, : len(influence)] @ influence, model.samples / unit
+    along, samples = model.weighted(influence), model.samples / unit
     return np.asarray((samples.T * along) @ samples)

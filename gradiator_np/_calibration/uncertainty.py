@@ -22,7 +22,7 @@ LEAST_PART = 0.05
 #: A column of J whose square exceeds that of its error by less is weakly determined: a run along
 #: that input settles it. (Of 200 fits with an inert input at a noise of 1e-4, 4 miss it at 30.)
 WEAK_RATIO = 100.0
-#: Noise that is so small beside what a step of one radius changes is none.
+#: Noise that is so small beside what a step of one radius changes, in root mean squares, is none.
 QUIET = 1e-6
 
 
@@ -77,8 +77,7 @@ def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     # Back to u: the direction of P that the damped Gauss-Newton matrix amplifies most.
     directions = (free @ half @ modes)[:, ::-1].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    n = len(model.residuals)
-    value = float(model.summed_covariance(np.ones(n))[0, 0]) / n
+    value = float(model.total_covariance[0, 0]) / model.count
     return ExpectedLoss(float(each.sum()), len(p) * value, directions)
 
 
@@ -119,7 +118,7 @@ def triangle(jac: Array) -> Array:
 def weakly_determined(model: LocalModel, active: Mask) -> Mask:
     """Inputs that count as determined, but whose column of J is not far above its error."""
     undetermined = determined_inverse(model, active).undetermined
-    errors = np.diagonal(model.summed_covariance(np.ones(len(model.residuals))))[1:]
+    errors = np.diagonal(model.total_covariance)[1:]
     weak = np.square(model.jac).sum(0) < WEAK_RATIO * errors
     return np.asarray(weak & ~undetermined & ~active)
 
@@ -131,7 +130,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     look determined. It is subtracted; where J'J v < (1 + 4 sqrt(2/n)) sum P_JJ v (n = 1 where
     there is no noise) nothing is determined, and neither is any input with a part in such a v.
     """
-    m, n = len(active), len(model.residuals)
+    m, n = len(active), model.count
     free = ~active
     inverse = np.zeros((m, m))
     undetermined = np.zeros(m, bool)
@@ -139,7 +138,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
         return Determined(inverse, undetermined, np.zeros((m, 0)))
     jac = model.jac[:, free]
     uncertain = (np.abs(model.covariances).max((1, 2)) > 0)[model.group]
-    noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
+    noise = model.total_covariance[1:, 1:][np.ix_(free, free)]
     # no difference quotient knows a column to better than sqrt(eps) of it, whatever its errors say
     noise += EPS * np.diag(np.square(jac[uncertain]).sum(0))
     vals, vecs = np.linalg.eigh(noise)
@@ -151,7 +150,8 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     mu = np.square(np.pad(roots, (0, len(vec) - len(roots))))
     modes = back @ vec.T  # modes' noise modes = 1, modes' J'J modes = mu
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
-    quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
+    answer = np.square(model.jac).sum(0).max(initial=0.0) / n
+    quiet = model.mean_square_noise < QUIET**2 * answer
     least = 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
     sure = mu > least
     # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part
