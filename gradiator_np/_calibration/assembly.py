@@ -62,8 +62,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     run_stderr, undetermined = parameter_errors(model, active)
     objective, n = problem.objective, log.n_data
     wide, wide_unit = search.wide_model(x)
-    full = model.lifted()
-    data = data_errors(full, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
+    full = model.of_residuals()
+    data = data_errors(model, full, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
     undetermined |= search.lost
     run_stderr[search.lost] = np.inf
     data = replace(data, undetermined=data.undetermined | undetermined)
@@ -74,17 +74,16 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         coordinates, unit, y_unit, data, _run_covariance(model, active, run_stderr), objective,
         _facts(search, model),
     )  # fmt: skip
-    model = full  # a row for each residual
-    raw = model if model.loss is None else model.loss
+    raw = full if model.loss is None else model.loss
     output = objective.output(raw.residuals[:n] * y_unit)
     sigma = objective.output(np.full(n, y_unit))[:, None]  # of the units that J is in
-    slope = np.broadcast_to(model.slope, len(model.residuals))[:n, None]
+    slope = np.broadcast_to(model.slope, len(full.residuals))[:n, None]
     # from the parameters that were searched to all: the least J that has these slopes
     back = np.linalg.pinv(coordinates.basis) / unit[:, None]
     jac_variance = np.einsum("gij,ik,jk->gk", model.covariances[:, 1:, 1:], back, back)
-    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[model.group[:n]] * sigma
+    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[full.group[:n]] * sigma
     grad = model.jac.T @ model.residuals / unit
-    run_noise = model.noise[:n] * (sigma / slope)[:, 0]
+    run_noise = full.noise[:n] * (sigma / slope)[:, 0]
     reason, samples = search.reason, log.samples
     like_x = problem.x_layout.unflatten
     like_y = np.asarray if y_layout is None else y_layout.unflatten
@@ -95,7 +94,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         x=like_x(record.x),
         cost=0.5 * model.sum_of_squares * y_unit * y_unit,
         fun=like_y(output),
-        jac=model.jac[:n] @ back * (sigma / slope),
+        jac=full.jac[:n] @ back * (sigma / slope),
         grad=like_x(model.residuals @ model.jac @ back * y_unit * y_unit),
         optimality=_optimality(x, grad, search.region) * y_unit * y_unit,
         active_mask=like_x(_active_mask(record.x, *problem.bounds)),

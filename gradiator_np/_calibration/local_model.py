@@ -11,6 +11,7 @@ restricted maximum likelihood: Patterson and Thompson, Biometrika 58 (1971) 545.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,12 +57,29 @@ class RobustLoss:
         return np.array(list(every))
 
 
+class ResidualRows(NamedTuple):
+    """What a model says of each residual, those of a prior last.
+
+    Attributes
+    ----------
+    residuals : array, shape (n,)
+    jac : array, shape (n, m)
+    group : array of int, shape (n,)
+    noise : array, shape (n,)
+    """
+
+    residuals: Array
+    jac: Array
+    group: Index
+    noise: Array
+
+
 @dataclass(frozen=True, slots=True)
 class LocalModel:
     """Residuals and Jacobian at the centre with their covariances, and the noise.
 
     Where residuals are many, its n rows are coordinates in a basis of what runs returned, in which
-    sums of squares and products are the same; `lifted` has the residuals themselves.
+    sums of squares and products are the same; `of_residuals` has the residuals themselves.
 
     Attributes
     ----------
@@ -176,30 +194,18 @@ class LocalModel:
             of_data = self.basis.project(of_data)
         return np.asarray(self.weights[:, : len(of_data)] @ of_data)
 
-    def lifted(self) -> LocalModel:
-        """The same model with a row for each residual."""
+    def of_residuals(self) -> ResidualRows:
+        """What there is of each residual."""
         basis = self.basis
         if basis is None:
-            return self
-        of_data, n = len(self.residuals) - self.n_prior, basis.n
-
-        def lift(rows: Array) -> Array:
-            """Rows of the data, without that of 0, and of a prior."""
-            data = basis.lift(rows[: of_data - 1].T)
-            return np.concatenate([data.T, rows[of_data:]])
-
-        which = np.r_[np.zeros(n, np.intp), of_data : len(self.residuals)]
-
-        return replace(
-            self,
-            residuals=lift(self.residuals),
-            jac=lift(self.jac),
-            group=self.group[which],
-            noise=self.noise[which],  # the same for all data
-            weights=lift(self.weights.T).T,
-            multiplicity=np.ones(n + self.n_prior),
-            basis=None,
-        )
+            return ResidualRows(self.residuals, self.jac, self.group, self.noise)
+        of_data = len(self.residuals) - self.n_prior
+        rows = np.column_stack([self.residuals, self.jac])
+        lifted = basis.lift(np.ascontiguousarray(rows[: of_data - 1].T))
+        rows = np.concatenate([lifted.T, rows[of_data:]]) if self.n_prior else lifted.T
+        # group and noise are the same for all data
+        which = np.r_[np.zeros(basis.n, np.intp), of_data : len(self.residuals)]
+        return ResidualRows(rows[:, 0], rows[:, 1:], self.group[which], self.noise[which])
 
     def predict(self, u: Array) -> Array:
         """Posterior mean at u (q, m), shape (q, n)."""

@@ -17,6 +17,8 @@ from gradiator_np._typing import Array
 LEAST_RESIDUALS = 1000
 #: Numbers in one block of the basis, but for eight vectors at least.
 BLOCK = 2**20
+#: Columns of a block that are worked on at once.
+PIECE = 2**15
 #: Passes of Gram-Schmidt: each but the last one halved what was left. (Two are enough where the
 #: vector is independent of the others to working precision: Giraud et al., Numer. Math. 101
 #: (2005) 87.)
@@ -49,11 +51,8 @@ class OutputBasis:
         rest, coordinates = residuals.copy(), np.zeros(self.rank + 1)
         first = size = float(np.linalg.norm(rest))
         for _ in range(MOST_PASSES):
-            before, start = size, 0
-            found = self.project(rest)
-            for block in self._filled():
-                rest -= found[start : start + len(block)] @ block
-                start += len(block)
+            before, found = size, self.project(rest)
+            self._subtract(rest, found)
             coordinates[:-1] += found
             size = float(np.linalg.norm(rest))
             if size > 0.5 * before or size <= EPS * first:
@@ -64,6 +63,15 @@ class OutputBasis:
         rest /= size
         self._append(rest)
         return coordinates
+
+    def _subtract(self, rest: Array, found: Array) -> None:
+        """The part with these coordinates, in pieces that stay in the cache."""
+        start = 0
+        for block in self._filled():
+            some = found[start : start + len(block)]
+            start += len(block)
+            for at in range(0, self.n, PIECE):
+                rest[at : at + PIECE] -= some @ block[:, at : at + PIECE]
 
     def project(self, vectors: Array) -> Array:
         """Coordinates (..., r) of vectors (..., n)."""
