@@ -9,12 +9,12 @@ from scipy.linalg import null_space
 
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.subproblem import solve_subproblem
+from gradiator_np._calibration.triangles import triangle
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import (
     ExpectedLoss,
     expected_loss,
     gauss_newton_decrease,
-    triangle,
 )
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask

@@ -7,8 +7,9 @@ with the reflectors of one QR decomposition serve trend, contrasts and gain alik
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import lapack
 
+from gradiator_np._calibration.triangles import regular_inverse
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array
 
@@ -54,13 +55,13 @@ class TrendReflectors:
         qr, self._tau, _, _ = lapack.dgeqrf(x, lwork=BLOCKED * max(k, p))
         self._reflectors = np.asfortranarray(qr[:, :size])
         top = np.triu(qr[:size])
-        s = np.linalg.svd(top, compute_uv=False)
-        self.rank = int((s > tol * s[0]).sum())
+        inverse = regular_inverse(top, tol)
         self._turn: Array | None = None  # of the first columns, where R is singular
-        if self.rank == p:
-            self.back, self.null = solve_triangular(top, np.eye(p)), np.zeros((p, 0))
+        if inverse is not None:
+            self.rank, self.back, self.null = p, inverse, np.zeros((p, 0))
         else:
             self._turn, s, vt = np.linalg.svd(top)
+            self.rank = int((s > tol * s[0]).sum())
             self.back, self.null = vt[: self.rank].T / s[: self.rank], vt[self.rank :].T
 
     def _product(self, rows: Array, transposed: str) -> Array:
@@ -129,8 +130,9 @@ class Kriging:
         self.u, self.y = u, y
         self._trend = trend = TrendReflectors(np.hstack([np.ones((len(u), 1)), u]))
         rank = trend.rank
+        inner = u @ u.T
         # K is symmetric: its products from the left are those from the right, transposed
-        kernel = trend.coordinates(trend.coordinates(psi(u @ u.T)).T)
+        kernel = trend.coordinates(trend.coordinates(psi(inner)).T)
         self._within, self._between = kernel[:rank, :rank], kernel[:rank, rank:]
         lam, self._modes = np.linalg.eigh(kernel[rank:, rank:])
         lam = np.maximum(lam, 0.0)
@@ -141,7 +143,7 @@ class Kriging:
             levels, self.group = np.unique(noise, return_inverse=True)
         counts = np.bincount(self.group, multiplicity)
         n = float(multiplicity.sum())
-        most = _most_noise(u, y, n, second_difference) if noise is None else np.inf
+        most = _most_noise(inner, y, n, second_difference) if noise is None else np.inf
         size = max(float(np.mean(_row_squares(y))) / n * prior_curvature**2, 1e-300)
         one = len(counts) == 1
         power = np.stack(
@@ -207,7 +209,7 @@ def _row_squares(rows: Array) -> Array:
     return np.asarray(np.einsum("kn,kn->k", rows, rows))
 
 
-def _most_noise(u: Array, y: Array, n: float, second_difference: float | None) -> float:
+def _most_noise(inner: Array, y: Array, n: float, second_difference: float | None) -> float:
     """Largest noise variance that the values of neighbours allow.
 
     What two runs differ by has a mean square of 2 sigma^2 and more. The smaller ones among the
@@ -218,8 +220,8 @@ def _most_noise(u: Array, y: Array, n: float, second_difference: float | None) -
     from scipy.special import gammaincinv
 
     lowest = 2.0 / n * gammaincinv(0.5 * n, CHI2_TAIL)
-    apart = np.square(u).sum(1)
-    apart = apart[:, None] + apart - 2.0 * (u @ u.T)
+    square = np.diagonal(inner)
+    apart = square[:, None] + square - 2.0 * inner
     apart[apart < DUPLICATE_DISTANCE**2] = np.inf
     pairs = np.flatnonzero(np.isfinite(apart.min(1)))
     if not len(pairs):

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import lapack
 
 from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.triangles import regular_inverse, triangle
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
 
@@ -71,8 +73,7 @@ def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     p = free.T @ model.summed_covariance(model.residuals**2)[1:, 1:] @ free
     jac = model.jac @ free
     lam = np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
-    vals, vecs = np.linalg.eigh(jac.T @ jac + max(lam, 1e-300) * np.eye(len(p)))
-    half = vecs / np.sqrt(np.maximum(vals, 1e-300))
+    half = _inverse_root(jac.T @ jac + max(lam, 1e-300) * np.eye(len(p)))
     each, modes = np.linalg.eigh(half.T @ p @ half)
     # Back to u: the direction of P that the damped Gauss-Newton matrix amplifies most.
     directions = (free @ half @ modes)[:, ::-1].T
@@ -81,10 +82,24 @@ def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     return ExpectedLoss(float(each.sum()), len(p) * value, directions)
 
 
+def _inverse_root(matrix: Array) -> Array:
+    """W with W W' the inverse of a positive definite matrix, by its eigenvalues where rounding
+    leaves it singular."""
+    root, info = lapack.dpotrf(matrix)
+    inverse = regular_inverse(root, 1e-7) if info == 0 else None
+    if inverse is not None:
+        return inverse
+    vals, vecs = np.linalg.eigh(matrix)
+    return np.asarray(vecs / np.sqrt(np.maximum(vals, 1e-300)))
+
+
 def gauss_newton_decrease(residuals: Array, jac: Array) -> float:
     """|r|^2 less the least |r + J u|^2."""
     if not jac.size:
         return 0.0
+    q, r = np.linalg.qr(jac)
+    if regular_inverse(r, 1e-10) is not None:
+        return float(np.square(q.T @ residuals).sum())
     left, s, _ = np.linalg.svd(jac, full_matrices=False)
     good = s > 1e-10 * s[0]
     return float(np.square(left[:, good].T @ residuals).sum())
@@ -108,11 +123,6 @@ def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     cov, _ = minimiser_covariance(model, active)
     err = np.sqrt(np.maximum(np.diagonal(cov), 0.0) + np.square(inverse @ model.gradient))
     return np.where(undetermined, np.inf, err), undetermined
-
-
-def triangle(jac: Array) -> Array:
-    """R of J = QR, whose products are J's, at most m rows."""
-    return np.asarray(np.linalg.qr(jac, mode="r")) if len(jac) > jac.shape[1] else jac
 
 
 def weakly_determined(model: LocalModel, active: Mask) -> Mask:
