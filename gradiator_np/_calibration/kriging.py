@@ -201,7 +201,9 @@ class Kriging:
         spread[:, each, each] = np.maximum(spread[:, each, each], least)  # rounding
         # What no sample tells is as uncertain as the curvature prior allows.
         spread += trend.null @ trend.null.T
-        return beta, self.kappa2 * spread + rounding**2 * gram
+        # of the weighted estimate: contrasts beside the trend
+        pull = gain * self._inverse[:, None]
+        return beta, self.kappa2 * spread + rounding**2 * (gram + pull @ pull.swapaxes(1, 2))
 
 
 def _row_squares(rows: Array) -> Array:
