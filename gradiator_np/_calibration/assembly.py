@@ -80,7 +80,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     slope = np.broadcast_to(model.slope, len(full.residuals))[:n, None]
     # from the parameters that were searched to all: the least J that has these slopes
     back = np.linalg.pinv(coordinates.basis) / unit[:, None]
-    jac_variance = np.einsum("gij,ik,jk->gk", model.covariances[:, 1:, 1:], back, back)
+    slopes = model.slope_covariances(log.rounding, search.region.radius)
+    jac_variance = np.einsum("gij,ik,jk->gk", slopes, back, back)
     jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[full.group[:n]] * sigma
     grad = model.jac.T @ model.residuals / unit
     run_noise = full.noise[:n] * (sigma / slope)[:, 0]

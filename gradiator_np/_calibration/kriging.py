@@ -6,6 +6,8 @@ with the reflectors of one QR decomposition serve trend, contrasts and gain alik
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from scipy.linalg import lapack
 
@@ -135,14 +137,14 @@ class Kriging:
         kernel = trend.coordinates(trend.coordinates(psi(inner)).T)
         self._within, self._between = kernel[:rank, :rank], kernel[:rank, rank:]
         lam, self._modes = np.linalg.eigh(kernel[rank:, rank:])
-        lam = np.maximum(lam, 0.0)
+        self._lam = lam = np.maximum(lam, 0.0)
         values = trend.coordinates(y)
         self._of_trend, along = values[:rank], self._modes.T @ values[rank:]
         levels, self.group = None, np.zeros(y.shape[1], np.intp)
         if noise is not None:
             levels, self.group = np.unique(noise, return_inverse=True)
         counts = np.bincount(self.group, multiplicity)
-        n = float(multiplicity.sum())
+        self._count = n = float(multiplicity.sum())
         most = _most_noise(inner, y, n, second_difference) if noise is None else np.inf
         size = max(float(np.mean(_row_squares(y))) / n * prior_curvature**2, 1e-300)
         one = len(counts) == 1
@@ -181,29 +183,52 @@ class Kriging:
         rows = self.weights / self._each(self._precision)
         return float(_row_squares(rows).sum()) / len(rows)
 
-    def coefficients(self, rounding: float) -> tuple[Array, Array]:
-        """Value and slopes at u = 0, (m + 1, n), and their covariances (g, m + 1, m + 1).
+    def coefficients(self) -> Array:
+        """Value and slopes at u = 0, (m + 1, n)."""
+        back = self._trend.back
+        return np.asarray(back @ self._of_trend - self._gain @ self._scaled)
+
+    @cached_property
+    def _gain(self) -> Array:
+        """Covariance of the coefficients with each contrast, (m + 1, d)."""
+        return np.asarray(self._trend.back @ (self._between @ self._modes))
+
+    def covariances(self, rounding: float, kappa2: float | None = None) -> Array:
+        """Of value and slopes at u = 0, (g, m + 1, m + 1).
 
         Parameters
         ----------
         rounding : float
             Error of one value by rounding: slopes are known no better, be it ever so repeatable.
+        kappa2 : float
+            Of a curvature that is not the likeliest one, at the same noise.
         """
-        trend, ratio = self._trend, self.ratio[:, None]
-        back = trend.back
-        gain = back @ (self._between @ self._modes)
-        beta = back @ self._of_trend - gain @ self._scaled
+        kappa2 = self.kappa2 if kappa2 is None else kappa2
+        ratio = ((self.ratio - self.floor) * (self.kappa2 / kappa2) + self.floor)[:, None]
+        inverse = 1.0 / (self._lam + ratio)
+        back, null = self._trend.back, self._trend.null
         gram = back @ back.T
         spread = back @ self._within @ back.T + ratio[:, None] * gram
-        spread -= (gain * self._inverse[:, None]) @ gain.T
+        spread -= (self._gain * inverse[:, None]) @ self._gain.T
         least = ratio * np.diagonal(gram)
-        each = np.arange(len(beta))
+        each = np.arange(len(gram))
         spread[:, each, each] = np.maximum(spread[:, each, each], least)  # rounding
         # What no sample tells is as uncertain as the curvature prior allows.
-        spread += trend.null @ trend.null.T
+        spread += null @ null.T
         # of the weighted estimate: contrasts beside the trend
-        pull = gain * self._inverse[:, None]
-        return beta, self.kappa2 * spread + rounding**2 * (gram + pull @ pull.swapaxes(1, 2))
+        pull = self._gain * self._inverse[:, None]
+        return np.asarray(kappa2 * spread + rounding**2 * (gram + pull @ pull.swapaxes(1, 2)))
+
+    def kappa2_of_few(self, bend: float) -> float:
+        """kappa^2 where contrasts are too few to tell it in all directions.
+
+        Each is of one direction; with fewer than two for each input, slopes may change by ``bend``
+        times their size over |u| = 1.
+        """
+        slopes = self.coefficients()[1:]
+        if self.dof >= 2 * len(slopes):
+            return self.kappa2
+        return max(self.kappa2, bend**2 * float(_row_squares(slopes).sum()) / self._count)
 
 
 def _row_squares(rows: Array) -> Array:
