@@ -8,7 +8,7 @@ import pytest
 from gradiator_np import least_squares
 from gradiator_np._calibration import output_basis
 from gradiator_np._calibration.fit_log import FitLog
-from gradiator_np._calibration.kriging import TrendReflectors
+from gradiator_np._calibration.kriging import Kriging, TrendReflectors
 from gradiator_np._calibration.local_model import fit_rows
 from gradiator_np._calibration.output_basis import OutputBasis, Rows
 from gradiator_np._calibration.triangles import regular_inverse
@@ -180,3 +180,17 @@ def test_errors_of_j_hold_where_residuals_vanish():
     assert off <= 7
     # J has six digits and more there, and its bars say so
     assert np.median(useful) < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sample_that_alone_tells_of_a_direction_is_no_outlier(seed):
+    """What is left of it among the contrasts is rounding, and no residual."""
+    rng = np.random.default_rng(seed)
+    u = np.hstack([rng.normal(size=(12, 2)), np.zeros((12, 1))])
+    u[5, 2] = 0.01
+    y = np.exp(0.1 * u @ rng.normal(size=(3, 20)))
+    kriging = Kriging(u, y, np.ones(20), None, 1.0, None)
+    assert kriging.shares()[5] == 0
+    assert (np.delete(kriging.shares(), 5) > 0).all()
+    assert np.isfinite(kriging.leave_one_out())
+    assert any(np.array_equal(u[5], kept) for kept in fit_rows(u, Rows.of(list(y))).samples)

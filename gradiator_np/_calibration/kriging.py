@@ -19,6 +19,9 @@ from gradiator_np._typing import Array
 RATIOS = 10.0 ** (np.arange(-56, 17) / 2.0)
 #: log-sd of the curvature about the size of the residuals: one and a half decades.
 PRIOR_SD = 1.5 * np.log(10.0)
+#: One less the leverage of a sample, of which nothing but rounding is left below this: its entries
+#: are 1e-16. (Taken for an outlier, and left out with what it alone told, it cost a fit its J.)
+ALONE = 1e-20
 #: Reflectors that are applied at once, and what LAPACK's ``dormqr`` keeps of them.
 BLOCKED, TRIANGLES = 64, 64 * 65
 #: Differences of nearest neighbours bound the noise: this quantile of them (the least one is low
@@ -156,7 +159,11 @@ class Kriging:
         self._scaled = self._each(self._inverse.T) * along
         contrasts = trend.vectors(self._modes)
         self.weights = contrasts @ self._scaled
-        self._precision = np.maximum(np.square(contrasts) @ self._inverse.T, 1e-300)
+        # no contrast reaches a sample that alone tells of a direction: what is left is rounding
+        alone = _row_squares(contrasts) < ALONE
+        self._precision = np.square(contrasts) @ self._inverse.T
+        self._precision[alone] = np.inf
+        self._precision = np.maximum(self._precision, 1e-300)
 
     def _each(self, of_groups: Array) -> Array:
         """Columns (.., g) of the groups for each output, or for all where they are of one."""
