@@ -153,9 +153,10 @@ def main() -> None:
         run(case, least_squares)
         print(time.perf_counter() - start)
         return
-    data = {"beside SciPy": beside_scipy(), "BLAS threads": threads()}
-    for rows in data.values():
-        print(table(rows[0].keys(), (row.values() for row in rows)), end="\n\n")
+    data = {}
+    for name, rows_of in (("beside SciPy", beside_scipy), ("BLAS threads", threads)):
+        rows = data[name] = rows_of()
+        print(table(rows[0].keys(), (row.values() for row in rows)), end="\n\n", flush=True)
     write("fit_scale", data)
 
 
