@@ -64,7 +64,8 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     free = problem.high > problem.low
     objective, n = problem.objective, log.n_data
     wide, wide_unit = search.wide_model(x)
-    data = data_errors(model, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
+    full = model.of_residuals()
+    data = data_errors(model, full, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
     coordinates, movable = problem.coordinates, problem.movable
     held = held_at(problem, x, model, unit, y_unit, data.bread)
     by_runs, undetermined = run_covariance(model, held.free)
@@ -76,16 +77,17 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         problem.x_layout, coordinates, unit, y_unit, data, by_runs, held, objective,
         _facts(search, model),
     )  # fmt: skip
-    raw = model if model.loss is None else model.loss
+    raw = full if model.loss is None else model.loss
     output = objective.output(raw.residuals[:n] * y_unit)
     sigma = objective.output(np.full(n, y_unit))[:, None]  # of the units that J is in
-    slope = np.broadcast_to(model.slope, len(model.residuals))[:n, None]
+    slope = np.broadcast_to(model.slope, len(full.residuals))[:n, None]
     # from the parameters that were searched to all: the least J that has these slopes
     back = np.linalg.pinv(coordinates.basis) / unit[:, None]
-    jac_variance = np.einsum("gij,ik,jk->gk", model.covariances[:, 1:, 1:], back, back)
-    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[model.group[:n]] * sigma
+    slopes = model.slope_covariances(log.rounding, search.region.radius)
+    jac_variance = np.einsum("gij,ik,jk->gk", slopes, back, back)
+    jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[full.group[:n]] * sigma
     grad = model.jac.T @ model.residuals / unit
-    run_noise = model.noise[:n] * (sigma / slope)[:, 0]
+    run_noise = full.noise[:n] * (sigma / slope)[:, 0]
     reason, samples = search.reason, log.samples
     like_x = problem.x_layout.unflatten
     like_y = np.asarray if y_layout is None else y_layout.unflatten
@@ -96,7 +98,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         x=like_x(record.x),
         cost=0.5 * model.sum_of_squares * y_unit * y_unit,
         fun=like_y(output),
-        jac=model.jac[:n] @ back * (sigma / slope),
+        jac=full.jac[:n] @ back * (sigma / slope),
         grad=like_x(model.residuals @ model.jac @ back * y_unit * y_unit),
         optimality=_optimality(x, grad, search.region) * y_unit * y_unit,
         active_mask=like_x(_active_mask(record.x, *problem.bounds)),
@@ -120,7 +122,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
 
 
 def _facts(search: Search, model: LocalModel) -> ModelFacts:
-    by_runs = float(model.summed_covariance(np.ones(len(model.residuals)))[0, 0])
+    by_runs = float(model.total_covariance[0, 0])
     problem = search.problem
     start = problem.coordinates.expand(problem.x0)
     return ModelFacts(start, problem.x_scale, problem.constraints, len(model.samples), by_runs)

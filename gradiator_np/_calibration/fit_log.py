@@ -9,6 +9,7 @@ import numpy as np
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.constraints import Coordinates
 from gradiator_np._calibration.objective import Objective
+from gradiator_np._calibration.output_basis import OutputBasis, Rows
 from gradiator_np._checks import EPS
 from gradiator_np._samples import Samples
 from gradiator_np._typing import Array, Index
@@ -33,6 +34,8 @@ class FitLog:
         From points to x, where these differ.
     max_growth : float
         A sum of squares this many times ``reference`` counts as failed: it says nothing local.
+    reduces : bool
+        Whether models may be made from coordinates of the residuals in a basis of all runs.
 
     Attributes
     ----------
@@ -59,6 +62,7 @@ class FitLog:
         objective: Objective | None = None,
         max_growth: float = np.inf,
         coordinates: Coordinates | None = None,
+        reduces: bool = False,
     ) -> None:
         self.points: list[Array] = []
         self.unit = 1.0
@@ -74,6 +78,9 @@ class FitLog:
         self._pending: set[int] = set()
         self._given: set[int] = set()  # runs that the caller brought
         self._pseudo: set[int] = set()  # predictions of an earlier Jacobian
+        self._reduces = reduces and self.objective.loss == "linear"
+        self._basis: OutputBasis | None = None
+        self._in_basis: dict[int, Array] = {}  # coordinates of residuals
 
     # -- taking runs -------------------------------------------------------------------------
 
@@ -116,6 +123,39 @@ class FitLog:
                 self.reference = max(size, 1e-290)
                 self.rounding = rounding_error(residuals)
             self.residuals[i] = residuals
+            self._reduce(i, residuals[: self.n_data])
+
+    def _reduce(self, i: int, residuals: Array) -> None:
+        """Coordinates of one run more, as long as they are fewer than its residuals.
+
+        Not where residuals have losses or noise of their own: what they are in another basis then
+        is not what counts.
+        """
+        if not self._reduces:
+            return
+        if self._basis is None:
+            noise = self.noise
+            self._reduces = noise is None or not np.ptp(noise)
+            self._basis = OutputBasis(len(residuals))
+        self._reduces = self._reduces and self._basis.is_worth_it
+        if not self._reduces:
+            self._basis, self._in_basis = None, {}
+            return
+        self._in_basis[i] = self._basis.add(residuals)
+
+    def rows(self, ids: Index) -> Rows:
+        """What a model of these samples is made from."""
+        if self._basis is None:
+            known = (self.residuals[i] for i in ids)
+            return Rows.of([r[: self.n_data] for r in known if r is not None])
+        return Rows.reduced([self._in_basis[i] for i in ids], self._basis)
+
+    def model_rows(self, i: int) -> Array:
+        """What is squared and summed of a usable sample, by the rows of models."""
+        residuals = self.residuals[i]
+        if self._basis is None or residuals is None:
+            return self.roots(i)
+        return np.append(self.rows(np.array([i])).values[0], residuals[self.n_data :])
 
     def add(self, point: Array, output: Array | None, error: str | None = None) -> int:
         """A point and what came back from it; its id."""
@@ -162,14 +202,14 @@ class FitLog:
         return self.objective.roots(residuals, self.n_data, self.unit)
 
     @property
-    def second_difference(self) -> Array | None:
-        """Of the last three runs on a line that were made for it."""
+    def second_difference(self) -> float | None:
+        """Mean square of that of the last three runs on a line that were made for it."""
         if self.triple is None:
             return None
         one, middle, other = (self.residuals[i] for i in self.triple)
         if one is None or middle is None or other is None:
             return None
-        return (one - 2.0 * middle + other)[: self.n_data]
+        return float(np.mean(np.square((one - 2.0 * middle + other)[: self.n_data])))
 
     def output(self, i: int) -> Array | None:
         """What came back from a point, as returned."""

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from gradiator_np._calibration.iterate import Iterate
+from gradiator_np._calibration.triangles import triangle
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import minimiser_covariance, triangle
+from gradiator_np._calibration.uncertainty import minimiser_covariance
 from gradiator_np._typing import Array, Mask
 
 #: First displacements, in units of the scale: the steps that follow are this long, and at a noise

@@ -9,12 +9,12 @@ from scipy.linalg import null_space
 
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.subproblem import solve_subproblem
+from gradiator_np._calibration.triangles import triangle
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import (
     ExpectedLoss,
     expected_loss,
     gauss_newton_decrease,
-    triangle,
 )
 from gradiator_np._checks import EPS
 from gradiator_np._status import Status
@@ -99,7 +99,7 @@ class Iterate:
         predicted = -float(change @ (2.0 * residuals + change))
         anywhere = gauss_newton_decrease(residuals, jac @ free)
         loss = expected_loss(model, free)
-        of_x = EPS * float(np.sqrt(np.mean(np.square(np.abs(model.jac) @ np.abs(x / region.unit)))))
+        of_x = np.linalg.norm(np.abs(model.jac) @ np.abs(x / region.unit)) / np.sqrt(model.count)
         return cls(
             x,
             model,
@@ -111,7 +111,7 @@ class Iterate:
             predicted,
             anywhere,
             loss,
-            rounding + of_x,
+            rounding + EPS * float(of_x),
             ftol,
         )
 
@@ -150,7 +150,7 @@ class Iterate:
     @property
     def limited_by_noise(self) -> bool:
         """Whether noise of the runs, not the relative tolerance, makes a decrease negligible."""
-        noise = float(np.sqrt(np.mean(self.model.noise**2)))
+        noise = float(np.sqrt(self.model.mean_square_noise))
         hidden = WORTHWHILE_SD * self.model.sum_of_squares_sd
         share = self.ftol * self.model.sum_of_squares
         return noise > ROUNDING_NOISE * self.rounding and hidden > share
@@ -200,7 +200,7 @@ class Iterate:
     @property
     def is_almost_quiet(self) -> bool:
         """Whether noise is so little beside the residuals that it may be unmodelled curvature."""
-        noise = float(np.square(self.model.noise).sum())
+        noise = self.model.mean_square_noise * self.model.count
         return noise < ALMOST_QUIET**2 * self.model.sum_of_squares
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.local_model import LocalModel, ResidualRows
 from gradiator_np._calibration.objective import LOSSES
 from gradiator_np._calibration.uncertainty import determined_inverse
 from gradiator_np._typing import Array, Mask
@@ -153,7 +153,12 @@ class DataErrors:
 
 
 def data_errors(
-    model: LocalModel, wide: tuple[LocalModel, Array], y_unit: float, free: Mask, absolute: bool
+    model: LocalModel,
+    rows: ResidualRows,
+    wide: tuple[LocalModel, Array],
+    y_unit: float,
+    free: Mask,
+    absolute: bool,
 ) -> DataErrors:
     """Gather it from the model at the minimum.
 
@@ -161,6 +166,8 @@ def data_errors(
     ----------
     model : LocalModel
         In radii and in ``y_unit``.
+    rows : ResidualRows
+        Of that model.
     wide : (LocalModel, array of shape (m,))
         One that sees the curvature of more runs, and its radii in those of ``model``.
     free : array of bool, shape (m,)
@@ -169,11 +176,11 @@ def data_errors(
         Whether sigma is the error of the data, or proportional to it.
     """
     p = model.n_prior
-    n = len(model.residuals) - p
+    n = len(rows.residuals) - p
     loss = model.loss
     if loss is None:
-        weighted, share = model, 1.0
-        influence, influence_slope = model.residuals[:n], np.ones(n)
+        weighted, share, jac = model, 1.0, rows.jac[:n]
+        influence, influence_slope = rows.residuals[:n], np.ones(n)
     else:
         f_scale = loss.objective.f_scale / y_unit
         of, r = LOSSES[loss.objective.loss], loss.residuals[:n] / f_scale
@@ -187,12 +194,13 @@ def data_errors(
             noise=model.noise * weight,
             loss=replace(loss, slope=loss.slope * weight),
         )
+        jac = weighted.jac[:n] / np.sqrt(share)
     bread, undetermined, lost = determined_inverse(weighted, ~free)
-    jac, prior = weighted.jac[:n] / np.sqrt(share), model.jac[n:]
+    prior = rows.jac[n:]
     gram = jac.T @ jac
     bends = second_order(*wide, influence)
     curvature = (jac.T * (influence_slope - share)) @ jac + bends
-    added = weighted.summed_covariance(np.ones(n + p))[1:, 1:] / share
+    added = weighted.total_covariance[1:, 1:] / share
     return DataErrors(
         jac, influence, influence_slope, bread, gram - added, prior.T @ prior, curvature, free,
         undetermined, lost, share, p, y_unit**-2.0 if absolute else None, loss is not None,
@@ -206,5 +214,5 @@ def second_order(model: LocalModel, unit: Array, influence: Array) -> Array:
     The kernel psi(t) = t^2/2 + t^3/6 of the model, t = u.v, has the second derivative v v' at 0;
     ``unit`` holds its radii in those that are wanted.
     """
-    along, samples = model.weights[:, : len(influence)] @ influence, model.samples / unit
+    along, samples = model.weighted(influence), model.samples / unit
     return np.asarray((samples.T * along) @ samples)

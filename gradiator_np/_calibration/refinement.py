@@ -153,13 +153,13 @@ def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[
     Math. Softw. 38 (2012) 19), and farther along what J answers to little. On a bound they go
     inside: whether it holds the parameter is known then.
     """
-    model, n = it.model, len(it.model.residuals)
-    covariance = model.summed_covariance(np.ones(n))[1:, 1:]
+    model, n = it.model, it.model.count
+    covariance = model.total_covariance[1:, 1:]
     errors = np.sqrt(np.diagonal(covariance))
     sizes = np.linalg.norm(model.jac, axis=0)
     if not ((errors > SURE * sizes) | it.active)[region.movable].any():
         return region, []
-    noise = float(np.sqrt(np.mean(model.noise**2))) if it.limited_by_noise else 0.0
+    noise = float(np.sqrt(model.mean_square_noise)) if it.limited_by_noise else 0.0
     level = max(it.rounding, noise)
     step = (8.0 * (level / max(model.curvature, 1e-300)) ** 2) ** 0.25
     step = max(min(step, CLOSE), float(np.sqrt(EPS)) / region.radius)

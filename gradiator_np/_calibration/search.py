@@ -62,7 +62,7 @@ class Search:
         self.problem = problem
         self.log = FitLog(
             problem.noise, problem.objective, MAX_GROWTH,
-            None if problem.coordinates.trivial else problem.coordinates,
+            None if problem.coordinates.trivial else problem.coordinates, reduces=True,
         )  # fmt: skip
         self._first_radius = RADIUS * float(np.sqrt(m))
         half_spaces = (problem.rows, problem.limits) if len(problem.rows) else (None, None)

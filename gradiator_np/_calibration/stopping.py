@@ -9,7 +9,7 @@ import numpy as np
 
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.iterate import Iterate
-from gradiator_np._calibration.local_model import LocalModel, sum_of_squares_sd
+from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import minimiser_covariance, weakly_determined
 
@@ -125,11 +125,12 @@ class StoppingTest:
             and (exhausted or is_undetermined(it))
         )
         quiet = not it.limited_by_noise and bool(done or exhausted or self.without_decrease)
-        if not fixed and (zero or quiet):
+        unchanged = not zero and no_change(log)  # whatever rounding makes of it
+        if not fixed and (zero or (quiet and not unchanged)):
             return Decision.REFINE
         if done and (self.confirmed_nearby or fixed):
             return Decision.CONVERGED
-        if not done and (unanswered or no_change(log)):
+        if not done and (unanswered or unchanged):
             return Decision.ENLARGE
         if (done or exhausted) and not self.confirmed_nearby:
             return Decision.CONFIRM_NEARBY
@@ -144,9 +145,9 @@ class StoppingTest:
 
 def has_improved(model: LocalModel, log: FitLog) -> bool:
     """Whether the sum of squares fell by more than noise since the first run."""
-    first = log.roots(int(log.usable[0]))
-    fell = float(first @ first - model.noise @ model.noise - model.residuals @ model.residuals)
-    return fell > 4.0 * sum_of_squares_sd(first, model.noise)
+    first = log.model_rows(int(log.usable[0]))
+    fell = float(first @ first) - model.mean_square_noise * model.count - model.sum_of_squares
+    return fell > 4.0 * model.sum_of_squares_sd_of(first)
 
 
 def no_change(log: FitLog) -> bool:

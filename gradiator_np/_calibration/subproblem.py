@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradiator_np._calibration.constraints import constrained_step
+from gradiator_np._calibration.triangles import regular_inverse
 from gradiator_np._typing import Array, Mask
 
 #: A step that ends so near to a bound, in radii, is on it: rounding of NNLS.
@@ -75,7 +76,14 @@ def _step_with_active(
 
 
 def _step_in_ball(residuals: Array, jac: Array, radius: float) -> Array:
-    """min |r + J u|, |u| <= radius: the secular equation, from the singular values of J."""
+    """min |r + J u|, |u| <= radius: by QR where that is within, else the secular equation, from the
+    singular values of J."""
+    q, r = np.linalg.qr(jac)
+    inverse = regular_inverse(r, 1e-10)
+    if inverse is not None:
+        step = -(inverse @ (q.T @ residuals))
+        if np.sqrt(step @ step) <= radius:
+            return np.asarray(step)
     left, s, vt = np.linalg.svd(jac, full_matrices=False)
     b = -(left.T @ residuals)
     good = s > 1e-13 * s[0] if s.size and s[0] > 0 else np.zeros(s.size, bool)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import lapack
 
 from gradiator_np._calibration.local_model import LocalModel
+from gradiator_np._calibration.triangles import regular_inverse, triangle
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Mask
 
@@ -22,7 +24,7 @@ LEAST_PART = 0.05
 #: A column of J whose square exceeds that of its error by less is weakly determined: a run along
 #: that input settles it. (Of 200 fits with an inert input at a noise of 1e-4, 4 miss it at 30.)
 WEAK_RATIO = 100.0
-#: Noise that is so small beside what a step of one radius changes is none.
+#: Noise that is so small beside what a step of one radius changes, in root mean squares, is none.
 QUIET = 1e-6
 
 
@@ -71,21 +73,33 @@ def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     p = free.T @ model.summed_covariance(model.residuals**2)[1:, 1:] @ free
     jac = model.jac @ free
     lam = np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
-    vals, vecs = np.linalg.eigh(jac.T @ jac + max(lam, 1e-300) * np.eye(len(p)))
-    half = vecs / np.sqrt(np.maximum(vals, 1e-300))
+    half = _inverse_root(jac.T @ jac + max(lam, 1e-300) * np.eye(len(p)))
     each, modes = np.linalg.eigh(half.T @ p @ half)
     # Back to u: the direction of P that the damped Gauss-Newton matrix amplifies most.
     directions = (free @ half @ modes)[:, ::-1].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    n = len(model.residuals)
-    value = float(model.summed_covariance(np.ones(n))[0, 0]) / n
+    value = float(model.total_covariance[0, 0]) / model.count
     return ExpectedLoss(float(each.sum()), len(p) * value, directions)
+
+
+def _inverse_root(matrix: Array) -> Array:
+    """W with W W' the inverse of a positive definite matrix, by its eigenvalues where rounding
+    leaves it singular."""
+    root, info = lapack.dpotrf(matrix)
+    inverse = regular_inverse(root, 1e-7) if info == 0 else None
+    if inverse is not None:
+        return inverse
+    vals, vecs = np.linalg.eigh(matrix)
+    return np.asarray(vecs / np.sqrt(np.maximum(vals, 1e-300)))
 
 
 def gauss_newton_decrease(residuals: Array, jac: Array) -> float:
     """|r|^2 less the least |r + J u|^2."""
     if not jac.size:
         return 0.0
+    q, r = np.linalg.qr(jac)
+    if regular_inverse(r, 1e-10) is not None:
+        return float(np.square(q.T @ residuals).sum())
     left, s, _ = np.linalg.svd(jac, full_matrices=False)
     good = s > 1e-10 * s[0]
     return float(np.square(left[:, good].T @ residuals).sum())
@@ -111,15 +125,10 @@ def parameter_errors(model: LocalModel, active: Mask) -> tuple[Array, Mask]:
     return np.where(undetermined, np.inf, err), undetermined
 
 
-def triangle(jac: Array) -> Array:
-    """R of J = QR, whose products are J's, at most m rows."""
-    return np.asarray(np.linalg.qr(jac, mode="r")) if len(jac) > jac.shape[1] else jac
-
-
 def weakly_determined(model: LocalModel, active: Mask) -> Mask:
     """Inputs that count as determined, but whose column of J is not far above its error."""
     undetermined = determined_inverse(model, active).undetermined
-    errors = np.diagonal(model.summed_covariance(np.ones(len(model.residuals))))[1:]
+    errors = np.diagonal(model.total_covariance)[1:]
     weak = np.square(model.jac).sum(0) < WEAK_RATIO * errors
     return np.asarray(weak & ~undetermined & ~active)
 
@@ -137,7 +146,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     look determined. It is subtracted; where J'J v < (1 + 4 sqrt(2/n)) sum P_JJ v (n = 1 where
     there is no noise) nothing is determined, and neither is any input with a part in such a v.
     """
-    m, n = len(active), len(model.residuals)
+    m, n = len(active), model.count
     free = ~active
     inverse = np.zeros((m, m))
     undetermined = np.zeros(m, bool)
@@ -145,7 +154,7 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
         return Determined(inverse, undetermined, np.zeros((m, 0)))
     jac = model.jac[:, free]
     uncertain = (np.abs(model.covariances).max((1, 2)) > 0)[model.group]
-    noise = model.summed_covariance(np.ones(n))[1:, 1:][np.ix_(free, free)]
+    noise = model.total_covariance[1:, 1:][np.ix_(free, free)]
     # no difference quotient knows a column to better than sqrt(eps) of it, whatever its errors say
     noise += EPS * np.diag(np.square(jac[uncertain]).sum(0))
     vals, vecs = np.linalg.eigh(noise)
@@ -157,7 +166,8 @@ def determined_inverse(model: LocalModel, active: Mask) -> Determined:
     mu = np.square(np.pad(roots, (0, len(vec) - len(roots))))
     modes = back @ vec.T  # modes' noise modes = 1, modes' J'J modes = mu
     # where there is no noise errors are curvature's: one for all outputs, which do not average it
-    quiet = np.sqrt(np.mean(model.noise**2)) < QUIET * np.abs(model.jac).max(initial=0.0)
+    answer = np.square(model.jac).sum(0).max(initial=0.0) / n
+    quiet = model.mean_square_noise < QUIET**2 * answer
     least = 1.0 + DETERMINED_SDS * np.sqrt(2.0 / (1 if quiet else n))
     sure = mu > least
     # Modes are orthonormal by `noise`, so their size in u tells nothing: compare with the part

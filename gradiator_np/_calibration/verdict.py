@@ -9,11 +9,11 @@ import numpy as np
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.stopping import ZERO_SUM_OF_SQUARES
+from gradiator_np._calibration.triangles import triangle
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import (
     gauss_newton_decrease,
     parameter_errors,
-    triangle,
 )
 from gradiator_np._status import Status
 from gradiator_np._typing import Array, Mask
