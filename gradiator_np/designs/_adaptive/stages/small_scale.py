@@ -10,6 +10,7 @@ import numpy as np
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.model.local_behaviour import (
+    LAW,
     departure,
     follows_squares,
     grows_as_squares,
@@ -249,7 +250,7 @@ class _Look:
         """Between a step at which the slope holds and one at which it does not: the widest that is
         of use, 0 where the slope departs without a law."""
         for _ in range(TRIES):
-            if high < 3 * low or self._change(high) < USEFUL or not self.line.allow(2):
+            if high < 3 * low or self._is_of_use(low, high) or not self.line.allow(2):
                 break
             middle = float(np.sqrt(low * high))
             yield from self.line.pairs([middle])
@@ -262,7 +263,14 @@ class _Look:
             return low
         if not self._is_bend(high):
             return 0.0
-        return high if self._change(high) <= USEFUL else low
+        return high if self._is_of_use(low, high) else low
+
+    def _is_of_use(self, low: float, high: float) -> bool:
+        """Whether the pair at a step at which the slope has departed helps beside smaller ones: by
+        not too much, and not from ``low`` on already, as a function does that has bent before."""
+        change = self._change(high)
+        before = max(LAW[1] * (low / high) ** 2 * change, NEGLIGIBLE)
+        return change <= USEFUL and self._change(low) <= before
 
     def _change(self, t: float, other: float | None = None) -> float:
         """Largest relative change of a slope from the smallest step, or from t, to another; inf
