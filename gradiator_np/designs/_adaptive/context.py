@@ -113,7 +113,7 @@ class Context:
                 # an input on a grid of its own: its rounding adds to the noise of its pairs
                 grown = 1 + np.square(axes.jitter / noise_over_slope(noise, slope))
                 view = replace(view, noise_factor=view.noise_factor * grown[:, None])
-            points = by_point(prior, slope).updated()
+            points = by_point(prior, slope).updated().with_curvature()
         # one step serves all points
         weights = points.weights.reshape(m, batch, points.weights.shape[-1]).mean(axis=1)
         return Inference(points, Posterior(view, states, weights, slope, noise), batch)
@@ -178,7 +178,7 @@ class Context:
         weights = prior[output // (self.log.f0.size // self.log.batch)]
         weights[axes.narrow[line]] = self.states.prior(JITTER, narrow=True)
         alone = Posterior(own, self.states, weights, slope, noise)
-        return output, line, alone.updated() if line.size else alone
+        return output, line, alone.updated().with_curvature() if line.size else alone
 
 
 def _scale_of_slopes(mean: Array, view: CentralDifferences, profile: FunctionProfile) -> Array:

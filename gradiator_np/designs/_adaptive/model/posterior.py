@@ -42,6 +42,12 @@ class Posterior:
         logs = likelihood(self.differences, self.states, self.noise, self.slope)
         return replace(self, weights=posterior(self.weights, *logs, self.states))
 
+    def with_curvature(self) -> Posterior:
+        """With slopes of at least what curvature makes of them within the length at which a line
+        bends: that at x may vanish, and is no unit of the terms then."""
+        bend = self.differences.curvature(self.noise) * self.bend_length[:, None]
+        return replace(self, slope=np.maximum(self.slope, bend))
+
     def take(self, lines: slice | NDArray[Any] | list[Any]) -> Posterior:
         """Some of the lines."""
         noise = np.broadcast_to(self.noise, self.slope.shape)
