@@ -313,9 +313,14 @@ def _posterior(
     size = found.noise.size
     slope = np.maximum(slope, 0.03 * np.median(slope / size) * size) + noise
     known = replace(first, slope=slope.reshape(batch, -1)).updated()
-    moved = max(int((np.abs(log.direction).max(axis=0) > 0).sum()), 1)
-    # inputs moved together bend up to sqrt(m) faster than one of them
-    prior = states.blur(known.weights, 0.25 * np.log10(moved) + short)
+    part = np.abs(log.direction).max(axis=0)
+    moved = part[part > 0]
+    # inputs moved together bend up to sqrt(m) faster than one of them; what bends early is one of
+    # them, by its part of the step
+    alone = 0.25 * np.log10(max(moved.size, 1)) + short
+    if not (found.noisy or found.scales.agree) and moved.size:
+        alone = float(np.log10(moved).mean())
+    prior = states.blur(known.weights, alone)
     prior = 0.95 * prior + 0.05 * states.prior(1e-5)
     out = np.zeros((batch, every.size))
     # where the pilot's pairs are the input's own they are used again as such
