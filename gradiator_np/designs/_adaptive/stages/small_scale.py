@@ -26,7 +26,7 @@ ROUNDED, LOUD = 30.0, 10.0
 # Rounding errors of a program stay below so many eps.
 NOISY = 1e3
 # A contrast of rounding that is less than so many times what curvature may leave in it tells nothing.
-FOURTH = 3.0
+FOURTH = 30.0
 # The closer look is at a hundredth of the step, and once more where the function changes by this
 # share within the first of what it does within a wide step.
 CLOSER, ALL = 0.01, 0.3
