@@ -36,16 +36,20 @@ class NoiseGrowth:
     digits : array, shape (N,), or None
         Powers of ten at x of printed outputs whose spacing grows with them, 0 for the others; None
         where there is none.
+    least : array, shape (N,), or float
+        Least variance, relative to that at x: rounding's, where noise is relative to a value of 0.
     """
 
     reference: Array | None = None
     digits: Array | None = None
+    least: Array | float = 1e-6
 
     def ratio(self, a: Array, b: Array) -> Array:
         """Mean variance of the noise of two values (.., N), relative to that at x."""
         out = np.ones(np.broadcast_shapes(a.shape, b.shape))
         if self.reference is not None:
-            out = np.maximum((np.square(a) + np.square(b)) / (2 * np.square(self.reference)), 1e-6)
+            mean = (np.square(a) + np.square(b)) / 2
+            out = np.maximum(mean / np.square(self.reference), self.least)
         if self.digits is not None:
             for value in (a, b):
                 known = self.digits > 0

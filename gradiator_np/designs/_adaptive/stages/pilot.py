@@ -272,7 +272,8 @@ def _profile(line: PilotLine, found: _Findings) -> tuple[FunctionProfile, Poster
     reference = None
     if found.noisy and not two_scales and level.relative and context.known_noise is None:
         reference = found.noise.reference(np.nan_to_num(np.abs(log.f0)))
-    growth = NoiseGrowth(reference, found.noise.digits)
+    rounding = np.square(np.clip(found.noise.least / level.noise, 1e-3, 1.0))
+    growth = NoiseGrowth(reference, found.noise.digits, rounding)
     known, slope, prior = _posterior(line, found, level.noise, growth)
     gap, small = found.scales.discrepancy, found.small
     widest = np.inf
