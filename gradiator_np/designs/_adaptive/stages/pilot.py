@@ -171,7 +171,7 @@ def _kind(
         return _Findings(_rounded(line, noise))
     if least > 0:
         noise = yield from _staircase(line, noise, least)
-        return _Findings(noise, min_step=least)
+        return _Findings(noise, min_step=line.first_answer)
     first = line.at(line.smallest)[1]
     small = yield from examine_small_scale(line, noise, known is not None)
     if small.kind is Kind.SMOOTH:
