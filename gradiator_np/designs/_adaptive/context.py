@@ -113,7 +113,10 @@ class Context:
                 # an input on a grid of its own: its rounding adds to the noise of its pairs
                 grown = 1 + np.square(axes.jitter / noise_over_slope(noise, slope))
                 view = replace(view, noise_factor=view.noise_factor * grown[:, None])
-            points = by_point(prior, slope).updated().with_curvature()
+            points = by_point(prior, slope).updated()
+            if not profile.nonsmooth:
+                # second differences at a kink are none of curvature
+                points = points.with_curvature()
         # one step serves all points
         weights = points.weights.reshape(m, batch, points.weights.shape[-1]).mean(axis=1)
         return Inference(points, Posterior(view, states, weights, slope, noise), batch)

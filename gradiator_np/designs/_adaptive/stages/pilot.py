@@ -326,4 +326,6 @@ def _posterior(
     out = np.zeros((batch, every.size))
     # where the pilot's pairs are the input's own they are used again as such
     out[:, possible] = prior if log.pilot == PILOT else start
+    if not (found.small is not None and found.small.kinked):
+        slope = known.with_curvature().slope.ravel()
     return known, slope, out

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.model.local_behaviour import (
@@ -214,9 +215,7 @@ class _Look:
     def _with_contrasts(
         self, noise: NoiseEstimator, beside: float, kinked: bool, straight: bool
     ) -> Generator[Array, None, NoiseEstimator]:
-        """Rounding: what second differences and slopes have beyond curvature.
-
-        """
+        """Rounding: what second differences and slopes have beyond curvature."""
         (d0, e0), (d1, e1) = self.line.at(self.step), self.line.at(beside)
         square = (self.step / beside) ** 2
         if straight:
@@ -224,7 +223,7 @@ class _Look:
         if kinked:
             return noise
         contrast, left = e0 - square * e1, square * self._fourth(beside)
-        if (np.abs(contrast) < FOURTH * left)[self.alive].any():
+        if self._hides(contrast, left)[self.alive].any():
             near = CLOSER * self.step
             self.line.allow(2)
             if self.line.spare > 0 and near > ULPS * self.line.resolution:
@@ -235,8 +234,11 @@ class _Look:
                 seen, square = np.isfinite(other), CLOSER**2
                 contrast = np.where(seen, other - square * e0, contrast)
                 left = np.where(seen, square * self._fourth(self.step), left)
-        hidden = np.abs(contrast) < FOURTH * left
-        return noise.add(np.where(hidden, np.nan, contrast), SECOND_NOISE)
+        return noise.add(np.where(self._hides(contrast, left), np.nan, contrast), SECOND_NOISE)
+
+    def _hides(self, contrast: Array, left: Array) -> NDArray[np.bool_]:
+        """Contrasts (N,) that what is ``left`` (N,) of curvature may be all of, beyond rounding."""
+        return (left > self.eps * self.noise.size) & (np.abs(contrast) < FOURTH * left)
 
     def _fourth(self, t: float) -> Array:
         """Size (N,) of the terms of fourth order in second differences at t: to those of second
