@@ -138,8 +138,9 @@ def mix(known: Posterior) -> Mixture:
         if few.any():
             mean[few], var[few] = _closed(known.take(few), pick[few], d[few], weight[few])
         rows = np.broadcast_to(~few[:, None], base.shape)
-        sharp = np.sqrt(_sharpness_squared(known, pick)) / slope[..., None]
         each = np.broadcast_to(pick[:, None], var.shape)
+        sharp = np.sqrt(_sharpness_squared(known, pick)) / slope[..., None]
+        sharp = np.broadcast_to(sharp, var.shape)
         mean[rows], var[rows], _ = fit(
             lines.basis(TERMS), weight, d, slope, 1.0, 0.0, sharp, states, each, rows
         )
