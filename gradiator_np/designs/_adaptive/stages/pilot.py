@@ -47,6 +47,8 @@ Script = Generator[Array, None, None]
 
 # A pilot that fails is drawn in, or aimed anew, as often as this.
 TRIES = 4
+# The first step of a direction that is kept short, as a share of the widest of the small ones.
+SHORTEST = 0.1
 # Factor from one pair to the next, for as long as nothing answers.
 GROWTH = 100.0
 # The direction moves inputs by half of its step at least.
@@ -124,6 +126,8 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
     size = np.abs(log.direction).max(axis=0)
     seen = np.where(size > 0, log.resolution / np.where(size > 0, size, 1.0), np.inf)
     start = FULL_UP * 10.0 ** np.rint(np.log10(line.context.problem.eps) / 2)
+    # of a direction that is kept short inputs move by less of themselves, which rounds more
+    start = min(start / line.share, SHORTEST * small_step(line.context.problem.eps))
     least = max(4 * float(seen.min()), ROOMY * line.context.min_step)
     t = before = start = min(max(start, least), line.max_step)
     while line.spare > 0 or line.allow(2):
