@@ -134,7 +134,7 @@ class CentralDifferences:
         return int(np.nanargmin(np.abs(np.log(self.t[0] / t)) + NEAREST * failed))
 
     def curvature(self, noise: Array) -> Array:
-        """Size (L, N) of f'' / 2, the largest that a pair shows beyond ``noise``, (N,) or (L, N)."""
+        """Size (L, N) of f'' / 2: the largest that a pair shows beyond ``noise`` (L or 1, N)."""
         # a one-sided rule has half of it at the step that acts in the model
         square = np.square(self.t) * np.where(self.sided, 1.0, 2.0)
         level = SEEN * np.sqrt(6.0 * self.noise_ratio) * np.atleast_2d(noise)[:, None]

@@ -100,7 +100,7 @@ def variances(known: Posterior) -> Array:
 
 def slopes(known: Posterior) -> Array:
     """Slopes (L, N) under the state of median weight of each line: good enough for a scale."""
-    lines, states, slope = known.differences, known.states, known.slope
+    lines, states = known.differences, known.states
     at = np.argmax(np.cumsum(known.weights, axis=1) >= 0.5, axis=1)
     if has_few(lines).all():
         d = lines.slope.transpose(0, 2, 1)

@@ -86,7 +86,8 @@ class PilotLine:
         view = self.view.sorted()
         answers = (np.nan_to_num(view.slope[0]) != 0) | (np.nan_to_num(view.second[0]) != 0)
         silent = np.flatnonzero(~answers.any(axis=1))
-        return float(view.t[0, min(silent.max(initial=-1) + 1, len(answers) - 1)])
+        first = int(silent[-1]) + 1 if silent.size else 0
+        return float(view.t[0, min(first, len(answers) - 1)])
 
     def widest(self, most: float) -> float:
         """The widest step of a pair up to ``most``, 0 where there is none."""

@@ -26,7 +26,8 @@ from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
 ROUNDED, LOUD = 30.0, 10.0
 # Rounding errors of a program stay below so many eps.
 NOISY = 1e3
-# A contrast of rounding that is less than so many times what curvature may leave in it tells nothing.
+# A contrast of rounding that is less than so many times what curvature may leave in it tells
+# nothing.
 FOURTH = 30.0
 # The closer look is at a hundredth of the step, and once more where the function changes by this
 # share within the first of what it does within a wide step.
@@ -246,7 +247,7 @@ class _Look:
         slope, second = self.line.at(t)
         change = np.nan_to_num(slope - self.slope)
         share = float(np.sqrt(np.mean(relative_weights(slope, self.slope) * np.square(change))))
-        return share * np.abs(second) + np.sqrt(share) * t * np.abs(change)
+        return np.asarray(share * np.abs(second) + np.sqrt(share) * t * np.abs(change))
 
     def _narrow_down(self, low: float, high: float) -> Generator[Array, None, float]:
         """Between a step at which the slope holds and one at which it does not: the widest that is
