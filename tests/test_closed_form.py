@@ -111,7 +111,8 @@ def exactly(t, noise, sd, y):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("steps", [[0.3, 1e-7], [0.5, 1e-4, 1e-8], [0.4, 0.2, 0.1]])
+@pytest.mark.parametrize("steps", [[0.3, 1e-7], [0.5, 1e-4, 1e-8], [0.4, 0.2, 0.1],
+                                   [6e-8, 3e-8, 1e-8]])  # fmt: skip
 @pytest.mark.parametrize("noise", [1e-16, 1e-2])
 def test_wide_and_tiny_steps_together_lose_nothing(steps, noise):
     """Variances are sums of positive terms: some 50 roundings. A mean has the cancellation of its
