@@ -250,7 +250,8 @@ def test_outputs_that_tell_alike_of_decimals_and_of_digits_have_the_larger_spaci
     from which of two roundings was the larger: a tenth of the true one, or none."""
     for spacing in (6.0713, 0.0371, 3.0e-5):
         jumps = np.arange(9)[:, None] ** np.array([3, 2]) % 11
-        v = np.column_stack([spacing * (jumps + [510, 730]), np.full((9, 2), [3 * spacing, 0.0])])
+        moved = spacing * (jumps + np.array([510, 730]))
+        v = np.column_stack([moved, np.full((9, 2), [3 * spacing, 0.0])])
         found = printed_spacing(v[1:], v[0], np.ones(4, bool))
         np.testing.assert_allclose(found, spacing, rtol=1e-9)
 
