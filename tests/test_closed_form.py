@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gradiator_np.designs._adaptive.model.closed_form import ClosedFormGLS
+from gradiator_np.designs._adaptive.model.closed_form import LARGEST, ClosedFormGLS
 from gradiator_np.designs._adaptive.model.differences import slope_basis
 from gradiator_np.designs._adaptive.model.likelihood import fit, sharpness
 from gradiator_np.designs._adaptive.model.prior import TERMS, States
@@ -111,12 +111,13 @@ def exactly(t, noise, sd, y):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("steps", [[0.3, 1e-7], [0.5, 1e-4, 1e-8], [0.4, 0.2, 0.1]])
+@pytest.mark.parametrize("steps", [[0.3, 1e-7], [0.5, 1e-4, 1e-8], [0.4, 0.2, 0.1],
+                                   [6e-8, 3e-8, 1e-8]])  # fmt: skip
 @pytest.mark.parametrize("noise", [1e-16, 1e-2])
 def test_wide_and_tiny_steps_together_lose_nothing(steps, noise):
     """Variances are sums of positive terms: some 50 roundings. A mean has the cancellation of its
     values, which are 1e-8 of the noise at the other step. The kernel leaves terms below 1e-4 of
-    the noise out, and weights of up to 3 square that."""
+    the noise out, and weights of up to 3 square that; it needs no limit of the terms."""
     states = States.grid()
     states = states.take(np.arange(0, states.rho.size, 10))
     t = np.array(steps)
@@ -129,10 +130,12 @@ def test_wide_and_tiny_steps_together_lose_nothing(steps, noise):
     mean, variance = (a[0, 0] for a in few.slope(np.square(states.sd_odd).T[None], sharp**2))
     pick, one = np.broadcast_to(np.arange(states.rho.size), sharp.shape), np.ones((1, 1))
     slow = fit(basis, root, y[None, None], one, 1.0, 0.0, sharp, states, pick, one > 0)
+    limited = np.minimum(states.sd_odd, LARGEST / basis[0].max(axis=0))
     for state in range(states.rho.size):
         level = 1 / sharp[0, 0, state]
-        wanted, spread = exactly(t, level, states.sd_odd[state], y)
+        wanted, spread = exactly(t, level, limited[state], y)
         assert variance[state] == pytest.approx(spread, rel=50 * EPS)
         assert abs(mean[state] - wanted) < 1e-7 * np.sqrt(spread)
+        wanted, spread = exactly(t, level, states.sd_odd[state], y)
         assert slow[1][0, state] == pytest.approx(spread, rel=1e-4)
         assert abs(slow[0][0, state] - wanted) < 1e-4 * np.sqrt(spread)

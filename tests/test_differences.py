@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from gradiator_np.designs._adaptive.model.differences import (
+    SEEN,
     SIDED_NOISE,
     SIDED_REACH,
+    CentralDifferences,
     NoiseGrowth,
     slope_basis,
 )
@@ -76,6 +78,28 @@ def test_relative_noise_never_ends():
     growth = NoiseGrowth(reference=np.ones(2))
     found = growth.ratio(np.array([1e-9, np.nan]), np.array([0.0, 1.0]))
     np.testing.assert_array_equal(found, [1e-6, 1.0])
+
+
+def test_rounding_bounds_relative_noise():
+    """An output that is 0 at x and everywhere had a thousandth of the noise of its spacing."""
+    growth = NoiseGrowth(reference=np.array([1e-100, 1.0]), least=np.array([1.0, 0.25]))
+    found = growth.ratio(np.zeros(2), np.zeros(2))
+    np.testing.assert_array_equal(found, [1.0, 0.25])
+
+
+@pytest.mark.parametrize("sided", [False, True])
+def test_the_curvature_of_pairs_is_that_of_a_parabola(sided):
+    """f = 3 t^2 - 2 t: E of a pair is 6 t^2, of the one-sided rule f0 - 2 f(s) + f(2 s) = 6 s^2,
+    and t = SIDED_REACH s acts in the model. Noise hides up to SEEN of its deviations."""
+    s = np.array([[0.1, 0.02]])
+    t = SIDED_REACH * s if sided else s
+    second, one = 6 * np.square(s)[..., None], np.ones((1, 2, 1))
+    view = CentralDifferences(t, one[..., 0], one, one, second, np.full((1, 2), sided))
+    assert view.curvature(np.zeros(1)) == pytest.approx(3.0, rel=1e-12)
+    level = 1e-3
+    hidden = SEEN * np.sqrt(6) * level / (2 * 0.1**2)
+    assert view.curvature(np.array([level])) == pytest.approx(3 - hidden, rel=1e-12)
+    assert view.curvature(np.ones(1)) == 0
 
 
 def spacing(value, digits):

@@ -245,6 +245,17 @@ def test_what_stands_still_is_rounded_as_the_others_are(how):
     assert not printed_spacing(mixed[1:], mixed[0], still)[5:].any()
 
 
+def test_outputs_that_tell_alike_of_decimals_and_of_digits_have_the_larger_spacing():
+    """Two outputs of one power of ten share both. The spacing of those that stand still followed
+    from which of two roundings was the larger: a tenth of the true one, or none."""
+    for spacing in (6.0713, 0.0371, 3.0e-5):
+        jumps = np.arange(9)[:, None] ** np.array([3, 2]) % 11
+        moved = spacing * (jumps + np.array([510, 730]))
+        v = np.column_stack([moved, np.full((9, 2), [3 * spacing, 0.0])])
+        found = printed_spacing(v[1:], v[0], np.ones(4, bool))
+        np.testing.assert_allclose(found, spacing, rtol=1e-9)
+
+
 def test_multiples_of_any_spacing_show_where_outputs_stand_still():
     """A converter's counts times a voltage. Each of 30 outputs shares a factor with chance
     1 / zeta(8) - 1 = 0.4 %, which the others undo where the spacing is one for all."""

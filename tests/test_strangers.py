@@ -7,7 +7,7 @@ from benchmarks.strangers import CELLS, NOISE, Draw, ours
 
 DRAWS = 6
 # Where bars cannot hold, or the right answer is open: said in docs/noise.md.
-HARD = ("fails at random", "far origin", "wiggle", "float32", "failing side, printed")
+HARD = ("fails at random", "wiggle", "float32", "failing side, printed")
 DETERMINISTIC = [n for n in CELLS if n not in NOISE and not any(word in n for word in HARD)]
 
 
@@ -38,3 +38,39 @@ def test_noise_is_hardly_ever_wrong_and_silent():
     held = np.nanmean([f.get("held", np.nan) for f in found])
     # 54 Jacobians whose entries hold together, at 0.93: three deviations of 0.25 / sqrt(54)
     assert held > 0.83
+
+
+#: Cells with what was wrong in them and is mended: draws of each, and silent and useless calls
+#: that rates of 0.5 % and 5 % exceed in one seed of 1000.
+MENDED = {
+    # terms of the line model were limited at t = 1, and curvature passed for rounding: 4 and 16 %
+    "far origin": (40, 3, 11),
+    # slopes that vanish were the unit of the terms, and the pilot's step that of one input: 1.5 %
+    "minimum": (30, 4, 12),
+    "one input bends at 1e-6": (40, 2, 7),
+    # outputs that never moved had the noise of their value, 0: 4 %
+    "multiples of 1e-5": (40, 2, 7),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", MENDED)
+def test_kinds_that_were_wrong(word):
+    draws, silent, useless = MENDED[word]
+    found = [
+        ours(CELLS[name](Draw(np.random.default_rng([2027, i, k]))), k)
+        for i, name in enumerate(n for n in CELLS if n.startswith(word))
+        for k in range(draws)
+    ]
+    assert sum(f["silent"] for f in found) <= silent
+    assert sum(f["useless"] for f in found) <= useless
+
+
+@pytest.mark.slow
+def test_decimals_of_decimals_have_an_answer():
+    """9 % said no_signal where only the widest steps are answered; of 60 none in 400 does: two
+    are exceeded at a rate of 0.5 % in one seed of 300."""
+    cell = CELLS["decimals in and out"]
+    found = [ours(cell(Draw(np.random.default_rng([2027, 99, k]))), k) for k in range(60)]
+    assert sum(f["status"] == "no_signal" for f in found) <= 2
+    assert sum(f["silent"] for f in found) <= 2

@@ -114,6 +114,9 @@ class Context:
                 grown = 1 + np.square(axes.jitter / noise_over_slope(noise, slope))
                 view = replace(view, noise_factor=view.noise_factor * grown[:, None])
             points = by_point(prior, slope).updated()
+            if not profile.nonsmooth:
+                # second differences at a kink are none of curvature
+                points = points.with_curvature()
         # one step serves all points
         weights = points.weights.reshape(m, batch, points.weights.shape[-1]).mean(axis=1)
         return Inference(points, Posterior(view, states, weights, slope, noise), batch)
@@ -178,20 +181,11 @@ class Context:
         weights = prior[output // (self.log.f0.size // self.log.batch)]
         weights[axes.narrow[line]] = self.states.prior(JITTER, narrow=True)
         alone = Posterior(own, self.states, weights, slope, noise)
-        return output, line, alone.updated() if line.size else alone
+        return output, line, alone.updated().with_curvature() if line.size else alone
 
 
 def _scale_of_slopes(mean: Array, view: CentralDifferences, profile: FunctionProfile) -> Array:
-    """b: the slope, and a tenth of a typical input's, since a slope may vanish at x.
-
-    The typical one is the lower median of those that are seen at all: an input that is stronger
-    than the others by far says nothing of how they bend.
-    """
+    """b: the slope, the pilot's where there is none yet, and no less than its noise shows."""
     known = np.isfinite(view.slope).any(axis=1)
     square = np.where(known, np.square(mean), np.square(profile.slope))
-    least = 1e-4 * np.square(profile.noise)
-    seen = np.where(square > least, square, np.inf)
-    middle = np.maximum(np.isfinite(seen).sum(axis=0) - 1, 0) // 2
-    typical = np.take_along_axis(np.sort(seen, axis=0), middle[None], axis=0)[0]
-    typical = np.where(np.isfinite(typical), typical, 0.0)
-    return np.ascontiguousarray(np.sqrt(square + 0.01 * typical + least))
+    return np.ascontiguousarray(np.sqrt(square + 1e-4 * np.square(profile.noise)))

@@ -21,6 +21,8 @@ WIDEST = 0.5
 SHRINK = 8.0
 # Steps that clear a grid of inputs by this factor see its slope to some 10 %.
 CLEAR = 5.0
+# Share of the widest step down to which there are steps to choose from: repetitions tell nothing.
+ROOM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class AxisState:
     def within(self, least: float, most: float) -> AxisState:
         """With steps at which the function shows its slope: beyond ``least`` at all, and at most
         ``most``; limits of the caller's go before what was seen."""
-        floor = np.maximum(self.min_step, np.minimum(CLEAR * least, self.max_step))
+        floor = np.maximum(self.min_step, np.minimum(CLEAR * least, ROOM * self.max_step))
         return replace(self, min_step=floor, range=np.minimum(self.range, np.maximum(most, floor)))
 
     @property

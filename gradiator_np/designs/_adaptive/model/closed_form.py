@@ -27,6 +27,9 @@ from gradiator_np._typing import Array, Index
 MOST = 3
 # NoiseEstimator below 1e-20 of the slope changes nothing, and cubes of 1 / noise^2 would overflow.
 SHARPEST = 1e40
+# Terms whose deviation at the widest pair is beyond this say no more of it, and their products
+# would overflow. (As a limit at t = 1 it made functions that bend at 1e-7 polynomials.)
+LARGEST = 1e34
 
 
 class Expansion(NamedTuple):
@@ -107,15 +110,12 @@ def _squares(minors: list[Array], q: int, held: int, spare: int = 0) -> list[Arr
 
 
 def _polynomial(left: list[Array], right: list[Array], w: Array) -> Array:
-    """sum_k w^k left_k @ right_k: (L, N or 1, K) @ (.., K, S), with w (L, N, S) or (L, N, 1)."""
+    """sum_k w^k left_k @ right_k: (L, N or 1, K) @ (L, K, S), with w (L, N, S) or (L, N, 1)."""
     if w.shape[-1] == 1:
         # one product in all
         powers = list(accumulate([w] * (len(left) - 1), mul, initial=np.ones_like(w)))
         rows = np.concatenate([a * power for a, power in zip(left, powers)], axis=-1)
         columns = np.concatenate(right[: len(left)], axis=-2)
-        if columns.ndim == 2:
-            flat = rows.reshape(-1, rows.shape[-1]) @ columns
-            return flat.reshape(*rows.shape[:-1], columns.shape[-1])
         return rows @ columns
     return _horner([a @ b for a, b in zip(left, right)], w)
 
@@ -139,19 +139,25 @@ class ClosedFormGLS:
     root : array, shape (L, N or 1, P, 1)
         sqrt(omega), 0 where there is none; one for all outputs of a line where they share it.
     p : array, shape (L, N or 1, P, Q)
-        What the terms add (t^2, t^4, ..), scaled by root.
+        What the terms add (t^2, t^4, ..), as a share of ``unit``, scaled by root.
+    unit : array, shape (L, Q)
+        What the terms add to the widest pair.
     count : array of int, shape (L, N, 1)
     """
 
     y: Array
     root: Array
     p: Array
+    unit: Array
     count: Index
 
     @classmethod
     def of(cls, values: Array, basis: Array, root: Array) -> ClosedFormGLS:
         """From values (L, N, P), nan for none, terms (L, P, Q) and sqrt(omega) (L, N, P)."""
         seen = np.isfinite(values)
+        unit = np.nan_to_num(np.abs(basis)).max(axis=1)
+        unit = np.where(unit > 0, unit, 1.0)
+        basis = basis / unit[:, None]
         basis = np.broadcast_to(basis[:, None], (*values.shape, basis.shape[-1]))
         if values.shape[-1] > MOST:
             first = np.argsort(~seen, axis=-1, kind="stable")[..., :MOST]
@@ -165,11 +171,11 @@ class ClosedFormGLS:
             root, basis, some = root[:, :1], basis[:, :1], seen[:, :1]
         root = root[..., None]
         p = np.where(some[..., None], basis, 0.0) * root
-        return cls(y, root, p, seen.sum(axis=-1, keepdims=True))
+        return cls(y, root, p, unit, seen.sum(axis=-1, keepdims=True))
 
     def slope(self, terms: Array, w: Array) -> tuple[Array, Array]:
         """Mean and variance (L, N, S) of g; terms (L, Q, S) and w (L, N, S) or (L, N, 1)."""
-        q, products = terms.shape[-2], _products(terms)
+        q, products = terms.shape[-2], _products(self._in_units(terms))
         minors = _minors(np.concatenate([self.root, self.p], axis=-1))
         below = self._some(_polynomial(_squares(minors, q, 1), products, w))
         variance = _polynomial(_squares(minors, q, 0, 1), products, w) / (w * below)
@@ -183,7 +189,7 @@ class ClosedFormGLS:
 
     def shares(self, terms: Array, w: Array) -> Array:
         """What g takes of each pair, (L, N, P), under one state: terms (L, Q, 1), w (L, N, 1)."""
-        products = _products(terms)
+        products = _products(self._in_units(terms))
         minors = _minors(np.concatenate([self.root, self.p], axis=-1))
         below = self._some(_polynomial(_squares(minors, terms.shape[-2], 1), products, w))
         shares = self._shares(minors, [a[:, None] for a in products])
@@ -201,6 +207,11 @@ class ClosedFormGLS:
             out.append(each @ products[k - 1])
         return out
 
+    def _in_units(self, terms: Array) -> Array:
+        """Variances (L, Q, S) of what the terms, of variances (L, Q, S) or (Q, S), add to the
+        widest pair."""
+        return np.minimum(terms * np.square(self.unit)[..., None], LARGEST**2)
+
     def _some(self, below: Array) -> Array:
         """1 in place of the 0 that no pair at all leaves."""
         return np.where(self.count > 0, below, 1.0)
@@ -209,7 +220,7 @@ class ClosedFormGLS:
         """Log-likelihood (L, N, S) of the states, g being unknown, up to a constant."""
         if self.y.shape[-1] == 1:
             return np.zeros((*self.count.shape[:-1], terms.shape[-1]))
-        q, products = terms.shape[-2], _products(terms)
+        q, products = terms.shape[-2], _products(self._in_units(terms))
         minors = self._with_values(self.root, self.p)
         below = self._some(_polynomial(_squares(minors, q, 1, 1), products, w))
         square = w * _polynomial(_squares(minors, q, 2), products, w) / below
@@ -221,7 +232,8 @@ class ClosedFormGLS:
         """The same of values without g, of which an error of deviation ``shared`` (L, N) is
         common."""
         minors = self._with_values(self.root * shared[..., None, None], 2 * self.p, first=True)
-        terms = np.concatenate([np.ones((1, terms.shape[1])), terms])
+        terms = self._in_units(terms)
+        terms = np.concatenate([np.ones((len(terms), 1, terms.shape[2])), terms], axis=1)
         q, products = terms.shape[-2], _products(terms)
         below = _polynomial(_squares(minors, q, 0, 1), products, w)
         square = w * _polynomial(_squares(minors, q, 1), products, w) / below

@@ -19,6 +19,8 @@ SIDED_NOISE = 26.0
 SAME_STEP = 1e-3
 # The nearest pair is one that worked, of those that are nearest to this relative distance.
 NEAREST = 1e-2
+# Standard deviations by which a second difference stands out of its noise.
+SEEN = 3.0
 # Squared difference of two repetitions, in units of its variance, that noise exceeds once in 2000.
 UNLIKELY = 12.1
 
@@ -34,16 +36,20 @@ class NoiseGrowth:
     digits : array, shape (N,), or None
         Powers of ten at x of printed outputs whose spacing grows with them, 0 for the others; None
         where there is none.
+    least : array, shape (N,), or float
+        Least variance, relative to that at x: rounding's, where noise is relative to a value of 0.
     """
 
     reference: Array | None = None
     digits: Array | None = None
+    least: Array | float = 1e-6
 
     def ratio(self, a: Array, b: Array) -> Array:
         """Mean variance of the noise of two values (.., N), relative to that at x."""
         out = np.ones(np.broadcast_shapes(a.shape, b.shape))
         if self.reference is not None:
-            out = np.maximum((np.square(a) + np.square(b)) / (2 * np.square(self.reference)), 1e-6)
+            mean = (np.square(a) + np.square(b)) / 2
+            out = np.maximum(mean / np.square(self.reference), self.least)
         if self.digits is not None:
             for value in (a, b):
                 known = self.digits > 0
@@ -126,6 +132,14 @@ class CentralDifferences:
         """The pair of the first line whose step is nearest to t."""
         failed = ~np.isfinite(self.slope[0]).any(axis=1)
         return int(np.nanargmin(np.abs(np.log(self.t[0] / t)) + NEAREST * failed))
+
+    def curvature(self, noise: Array) -> Array:
+        """Size (L, N) of f'' / 2: the largest that a pair shows beyond ``noise`` (L or 1, N)."""
+        # a one-sided rule has half of it at the step that acts in the model
+        square = np.square(self.t) * np.where(self.sided, 1.0, 2.0)
+        level = SEEN * np.sqrt(6.0 * self.noise_ratio) * np.atleast_2d(noise)[:, None]
+        seen = np.maximum(np.abs(self.second) - level, 0.0) / square[..., None]
+        return np.asarray(np.nan_to_num(seen).max(axis=1))
 
     def nearest(self) -> tuple[Array, Array, Array]:
         """Step (L,), slope and second difference (L, N) of each line's pair of least step, of

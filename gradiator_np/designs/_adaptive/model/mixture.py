@@ -16,7 +16,6 @@ from gradiator_np.designs._adaptive.model.likelihood import (
     fit,
     has_few,
     latest,
-    sharpness,
     sharpness_squared,
 )
 from gradiator_np.designs._adaptive.model.posterior import Posterior
@@ -101,13 +100,13 @@ def variances(known: Posterior) -> Array:
 
 def slopes(known: Posterior) -> Array:
     """Slopes (L, N) under the state of median weight of each line: good enough for a scale."""
-    lines, states, slope = known.differences, known.states, known.slope
+    lines, states = known.differences, known.states
     at = np.argmax(np.cumsum(known.weights, axis=1) >= 0.5, axis=1)
     if has_few(lines).all():
         d = lines.slope.transpose(0, 2, 1)
         base = latest(d)
         few = ClosedFormGLS.of(d - base[..., None], lines.basis(TERMS), _roots(lines))
-        shares = _shares(few, states, known.noise / slope, at)
+        shares = _shares(few, states, known, at)
         return np.asarray(base + np.einsum("lnp,lnp->ln", shares, few.y))
     middle = np.zeros_like(known.weights)
     middle[np.arange(len(at)), at] = 1.0
@@ -125,7 +124,6 @@ def _parts(known: Posterior) -> Iterator[Posterior]:
 def mix(known: Posterior) -> Mixture:
     """Slopes of all outputs along all lines."""
     lines, states, slope = known.differences, known.states, known.slope
-    noise = np.broadcast_to(known.noise, slope.shape)
     pick, share = likeliest(known.weights)
     share = normalise(share)
     d = lines.slope.transpose(0, 2, 1)
@@ -134,16 +132,15 @@ def mix(known: Posterior) -> Mixture:
     d = d - base[..., None]
     few = has_few(lines)
     if few.all():
-        mean, var = _closed(lines, states, noise, slope, pick, d, weight)
+        mean, var = _closed(known, pick, d, weight)
     else:
         mean, var = np.zeros((2, *base.shape, pick.shape[1]))
         if few.any():
-            mean[few], var[few] = _closed(
-                lines.take(few), states, noise[few], slope[few], pick[few], d[few], weight[few]
-            )
+            mean[few], var[few] = _closed(known.take(few), pick[few], d[few], weight[few])
         rows = np.broadcast_to(~few[:, None], base.shape)
-        sharp = sharpness(noise[..., None], slope[..., None], states.kappa[pick][:, None])
         each = np.broadcast_to(pick[:, None], var.shape)
+        sharp = np.sqrt(_sharpness_squared(known, pick)) / slope[..., None]
+        sharp = np.broadcast_to(sharp, var.shape)
         mean[rows], var[rows], _ = fit(
             lines.basis(TERMS), weight, d, slope, 1.0, 0.0, sharp, states, each, rows
         )
@@ -159,42 +156,48 @@ def _roots(lines: CentralDifferences) -> Array:
     return np.asarray(lines.t[:, None] * np.sqrt(2 / (lines.noise_factor[:, None] * ratio)))
 
 
-def _shares(few: ClosedFormGLS, states: States, ratio: Array, at: Index) -> Array:
-    """What the slope takes of every pair, (L, n, P), under one state a line; ``ratio`` (L, n) is
-    noise over slope."""
-    w = sharpness_squared(ratio, states.kappa[at][:, None, None])
+def _sharpness_squared(known: Posterior, pick: Index) -> Array:
+    """b^2 over the variance of the noise, jitter included, under the states (L, C): (L, n, C), or
+    (L, n, 1) where one will do."""
+    kappa = known.states.kappa[pick][:, None]
+    acting = np.asarray(known.jitter)
+    if (acting != 1).any():
+        kappa = kappa * acting[..., None]
+    return sharpness_squared(known.noise / known.slope, kappa)
+
+
+def _shares(few: ClosedFormGLS, states: States, known: Posterior, at: Index) -> Array:
+    """What the slope takes of every pair, (L, n, P), under one state a line."""
+    w = _sharpness_squared(known, at[:, None])
     return few.shares(np.square(states.sd_slope(few.p.shape[-1])[at])[..., None], w)
 
 
-def _closed(
-    lines: CentralDifferences, states: States, noise: Array, slope: Array, pick: Index,
-    d: Array, weight: Array,
-) -> tuple[Array, Array]:  # fmt: skip
+def _closed(known: Posterior, pick: Index, d: Array, weight: Array) -> tuple[Array, Array]:
     """Means and variances (L, n, C) of lines with few pairs."""
+    lines, states = known.differences, known.states
     basis = lines.basis(TERMS)
     terms = np.square(states.sd_slope(basis.shape[-1])[pick]).transpose(0, 2, 1)
-    w = sharpness_squared(noise / slope, states.kappa[pick][:, None])
-    mean, var = ClosedFormGLS.of(d, basis, weight).slope(terms, w)
-    var *= np.square(slope)[..., None]
+    mean, var = ClosedFormGLS.of(d, basis, weight).slope(terms, _sharpness_squared(known, pick))
+    var *= np.square(known.slope)[..., None]
     return mean, var
 
 
 def _unit_variance(known: Posterior, seen: NDArray[np.bool_]) -> Array:
     """Variance (L, n) that noise leaves, at unit noise: every pair by its weight under the
     likeliest state, found with one right-hand side at a time."""
-    lines, states, slope, noise = known.differences, known.states, known.slope, known.noise
+    lines, states, slope = known.differences, known.states, known.slope
     top = known.weights.argmax(axis=1)
     weight, basis = _roots(lines), lines.basis(TERMS)
     out = np.zeros(slope.shape)
     few = has_few(lines)
     if few.any():
         one = ClosedFormGLS.of(np.where(seen[few], 0.0, np.nan), basis[few], weight[few])
-        parts = _shares(one, states, (noise / slope)[few], top[few])
+        parts = _shares(one, states, known.take(few), top[few])
         parts /= np.where(one.root > 0, one.root, np.inf)[..., 0]
         out[few] = np.square(parts).sum(axis=2)
     if not few.all():
         rows = np.broadcast_to(~few[:, None], slope.shape)
-        sharp = sharpness(noise, slope, states.kappa[top][:, None])[..., None]
+        sharp = np.sqrt(_sharpness_squared(known, top[:, None])) / slope[..., None]
         pick = np.broadcast_to(top[:, None, None], sharp.shape)
         for k in range(seen.shape[-1]):
             y = np.where(seen, 0.0, np.nan)
@@ -216,7 +219,8 @@ def _half_widths(known: Posterior, mixed: Mixture) -> Array:
     )  # fmt: skip
     if not line.size:
         return half
-    # with one pair the width over b is a function of the noise over b alone: those within an
+    # with one pair the width over b is a function of the noise over b alone, where jitter acts by b
+    # as well: those within an
     # eighth of an octave share one
     seen = mixed.seen[line, output]
     at = np.argmax(seen, axis=1)
@@ -224,7 +228,10 @@ def _half_widths(known: Posterior, mixed: Mixture) -> Array:
     ratio = noise[line, output] * np.sqrt(variance)
     octave = np.floor(8 * np.log2(ratio / (slope[line, output] * lines.t[line, at])))
     key = (line * seen.shape[1] + at) * 2**16 + np.clip(octave, -(2**15), 2**15 - 1).astype(int)
-    key = np.where(seen.sum(axis=1) > 1, -1 - np.arange(line.size), key + 2**15)
+    several = seen.sum(axis=1) > 1
+    if np.ndim(known.jitter):
+        several |= np.asarray(known.jitter)[line, output] != 1
+    key = np.where(several, -1 - np.arange(line.size), key + 2**15)
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     j, i = line[first], output[first]
     width = _widths(mean[j, i], np.sqrt(2 * var[j, i]), share[j], 4 * half[j, i])

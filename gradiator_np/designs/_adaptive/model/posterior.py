@@ -29,6 +29,8 @@ class Posterior:
         Size of the slopes: the unit of the terms of the model.
     noise : array, shape (N,) or (L, N)
         Standard deviation of one evaluation.
+    jitter : array, shape (L, N), or float
+        What jitter of an input acts by, as a share of ``slope``.
     """
 
     differences: CentralDifferences
@@ -36,18 +38,27 @@ class Posterior:
     weights: Array
     slope: Array
     noise: Array
+    jitter: Array | float = 1.0
 
     def updated(self) -> Posterior:
         """With the weights, so far the prior, updated by the likelihood of the differences."""
         logs = likelihood(self.differences, self.states, self.noise, self.slope)
         return replace(self, weights=posterior(self.weights, *logs, self.states))
 
+    def with_curvature(self) -> Posterior:
+        """With slopes of at least what curvature makes of them within the length at which a line
+        bends, a unit at most: that at x may vanish, and is no unit of the terms then."""
+        length = np.minimum(self.bend_length, 1.0)
+        bend = self.differences.curvature(self.noise) * length[:, None]
+        unit = np.maximum(self.slope, bend)
+        return replace(self, slope=unit, jitter=self.jitter * self.slope / unit)
+
     def take(self, lines: slice | NDArray[Any] | list[Any]) -> Posterior:
         """Some of the lines."""
-        noise = np.broadcast_to(self.noise, self.slope.shape)
+        noise, jitter = (np.broadcast_to(a, self.slope.shape) for a in (self.noise, self.jitter))
         return Posterior(
             self.differences.take(lines), self.states, self.weights[lines], self.slope[lines],
-            noise[lines],
+            noise[lines], jitter[lines],
         )  # fmt: skip
 
     @property

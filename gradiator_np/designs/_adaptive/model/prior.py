@@ -19,8 +19,6 @@ from gradiator_np._typing import Array, Index
 RHO = 10 ** (np.arange(-24, 15) / 3)
 # Below this a function is not expected to bend unless there is evidence that it does.
 NARROWEST = 0.99e-5
-# Deviations of terms beyond this say no more, and their products would overflow.
-LARGEST = 1e34
 # How much later than the cubic term the higher ones set in: 1 for a general function, 0.1 for one
 # that is linear but for a small part that bends, 1e3 for one that is a cubic polynomial to all
 # appearances (many models are polynomials of low degree).
@@ -75,7 +73,7 @@ class States:
         length, late = RHO[rho][:, None], TAIL[tail][:, None]
         power = np.arange(2, 2 * TERMS + 2)
         head, rest = np.minimum(power, 3) - 1, np.maximum(power - 3, 0)
-        sd = np.minimum(length**-head * (length * late) ** -rest, LARGEST)
+        sd = length**-head * (length * late) ** -rest
         odd, even = np.ascontiguousarray(sd[:, 1::2]), np.ascontiguousarray(sd[:, ::2])
         return cls(rho, tail, jitter, kappa, odd, even)
 

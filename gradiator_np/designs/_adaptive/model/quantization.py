@@ -135,7 +135,8 @@ def printed_spacing(values: Array, at: Array, still: NDArray[np.bool_]) -> Array
     share = own / size[sure]
     decimals, digits = np.full(size.shape, np.median(own)), np.median(share) * size * (at != 0)
     apart = np.ptp(np.log(own)) - np.ptp(np.log(share))
-    typical = np.maximum(decimals, digits) if apart == 0 else digits if apart > 0 else decimals
+    alike = abs(apart) < NEAR
+    typical = np.maximum(decimals, digits) if alike else digits if apart > 0 else decimals
     gaps = np.abs(np.nan_to_num(values - at))
     gaps = np.where(gaps > ULPS * np.spacing(np.abs(at)), gaps, np.inf).min(axis=0, initial=np.inf)
     typical = np.minimum(typical, gaps)

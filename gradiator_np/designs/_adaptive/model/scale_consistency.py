@@ -79,13 +79,14 @@ def consistent(view: CentralDifferences, small: int, noise: Array) -> bool:
         return False
     bend, wider = second[a] / (2 * ta), second[b] / (2 * tb)
     off_bend = second[small] / (2 * ts) - (tb * bend - ta * wider) / (tb - ta)
-    if differs(off_bend, np.sqrt(1.5) * noise / ts, wider - bend, SMOOTH, FASTEST / 2):
+    # three times over: the noise is a guess from one contrast, and is divided by 1e-10 here
+    if differs(off_bend, 3 * np.sqrt(1.5) * noise / ts, wider - bend, SMOOTH, FASTEST / 2):
         return False
     if tiny == small:
         return True
     # what a fifth-order term leaves in the slope follows from what it leaves in f'''
     share = ta * tb / (ta + tb)
-    # three times over: the noise is a guess from one contrast, and is divided by 1e-14 here
+    # three times over as well: divided by 1e-14
     sd = 3 * share * noise / (np.sqrt(2.0) * t[tiny] * ts)
     off_third = share * (third - (g - slope[tiny]) / ts)
     return not differs(off - off_third, sd, off, FIFTH, 5.0)

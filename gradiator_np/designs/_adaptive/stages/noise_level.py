@@ -93,8 +93,8 @@ def measure_staircase(
         line.allow(2)
     yield from line.pairs([t, twice, WIDE, 5 * twice])
     if line.view.at(t) == line.view.at(twice):
-        # no run was left for the second
-        t = step
+        # no run was left for the second, or no room
+        t = step if step < WIDE else WIDE
     if line.view.at(t) == line.view.at(twice):
         return _of_one_pair(line, noise.cleared(), t)
     return _with_contrasts(line, noise.cleared(), t, twice)

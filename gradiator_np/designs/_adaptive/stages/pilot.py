@@ -47,6 +47,8 @@ Script = Generator[Array, None, None]
 
 # A pilot that fails is drawn in, or aimed anew, as often as this.
 TRIES = 4
+# The first step of a direction that is kept short, as a share of the widest of the small ones.
+SHORTEST = 0.1
 # Factor from one pair to the next, for as long as nothing answers.
 GROWTH = 100.0
 # The direction moves inputs by half of its step at least.
@@ -124,6 +126,8 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
     size = np.abs(log.direction).max(axis=0)
     seen = np.where(size > 0, log.resolution / np.where(size > 0, size, 1.0), np.inf)
     start = FULL_UP * 10.0 ** np.rint(np.log10(line.context.problem.eps) / 2)
+    # of a direction that is kept short inputs move by less of themselves, which rounds more
+    start = min(start / line.share, SHORTEST * small_step(line.context.problem.eps))
     least = max(4 * float(seen.min()), ROOMY * line.context.min_step)
     t = before = start = min(max(start, least), line.max_step)
     while line.spare > 0 or line.allow(2):
@@ -171,7 +175,7 @@ def _kind(
         return _Findings(_rounded(line, noise))
     if least > 0:
         noise = yield from _staircase(line, noise, least)
-        return _Findings(noise, min_step=least)
+        return _Findings(noise, min_step=line.first_answer)
     first = line.at(line.smallest)[1]
     small = yield from examine_small_scale(line, noise, known is not None)
     if small.kind is Kind.SMOOTH:
@@ -272,7 +276,8 @@ def _profile(line: PilotLine, found: _Findings) -> tuple[FunctionProfile, Poster
     reference = None
     if found.noisy and not two_scales and level.relative and context.known_noise is None:
         reference = found.noise.reference(np.nan_to_num(np.abs(log.f0)))
-    growth = NoiseGrowth(reference, found.noise.digits)
+    rounding = np.square(np.clip(found.noise.least / level.noise, 1e-3, 1.0))
+    growth = NoiseGrowth(reference, found.noise.digits, rounding)
     known, slope, prior = _posterior(line, found, level.noise, growth)
     gap, small = found.scales.discrepancy, found.small
     widest = np.inf
@@ -313,11 +318,18 @@ def _posterior(
     size = found.noise.size
     slope = np.maximum(slope, 0.03 * np.median(slope / size) * size) + noise
     known = replace(first, slope=slope.reshape(batch, -1)).updated()
-    moved = max(int((np.abs(log.direction).max(axis=0) > 0).sum()), 1)
-    # inputs moved together bend up to sqrt(m) faster than one of them
-    prior = states.blur(known.weights, 0.25 * np.log10(moved) + short)
+    part = np.abs(log.direction).max(axis=0)
+    moved = part[part > 0]
+    # inputs moved together bend up to sqrt(m) faster than one of them; what bends early is one of
+    # them, by its part of the step
+    alone = 0.25 * np.log10(max(moved.size, 1)) + short
+    if not (found.noisy or found.scales.agree) and moved.size:
+        alone = float(np.log10(moved).mean())
+    prior = states.blur(known.weights, alone)
     prior = 0.95 * prior + 0.05 * states.prior(1e-5)
     out = np.zeros((batch, every.size))
     # where the pilot's pairs are the input's own they are used again as such
     out[:, possible] = prior if log.pilot == PILOT else start
+    if not (found.small is not None and found.small.kinked):
+        slope = known.with_curvature().slope.ravel()
     return known, slope, out

@@ -80,6 +80,15 @@ class PilotLine:
         """The smallest step of a pair."""
         return float(np.nanmin(self.view.t[0]))
 
+    @property
+    def first_answer(self) -> float:
+        """The smallest step of a pair from which on something answers to every wider one."""
+        view = self.view.sorted()
+        answers = (np.nan_to_num(view.slope[0]) != 0) | (np.nan_to_num(view.second[0]) != 0)
+        silent = np.flatnonzero(~answers.any(axis=1))
+        first = int(silent[-1]) + 1 if silent.size else 0
+        return float(view.t[0, min(first, len(answers) - 1)])
+
     def widest(self, most: float) -> float:
         """The widest step of a pair up to ``most``, 0 where there is none."""
         t = self.view.t[0]

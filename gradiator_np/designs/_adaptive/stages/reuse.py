@@ -46,6 +46,7 @@ def adopt(context: Context, given: FunctionProfile, axes: AxisState) -> WarmStar
         growth = NoiseGrowth(
             None if growth.reference is None else noise.reference(size),
             None if growth.digits is None else np.where(growth.digits > 0, decade(size), 0.0),
+            growth.least,
         )
     if len(prior) != context.log.batch:
         prior = given.typical_prior[None]

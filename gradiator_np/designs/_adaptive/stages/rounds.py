@@ -107,6 +107,8 @@ def request_pairs(
     """Ask for one more pair of these inputs, of ``each`` in all; several where many are to come."""
     ahead = int(np.clip(each - axes.n_pairs[who].min(), 1, 4))
     known = context.infer(profile, axes).pooled.take(who)
+    if not profile.nonsmooth:
+        known = known.with_curvature()
     within = axes.range[who]
     if not profile.noisy:
         within = np.minimum(within, reach_of_terms(known))

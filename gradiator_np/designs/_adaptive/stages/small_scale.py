@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.model.local_behaviour import (
+    LAW,
     departure,
     follows_squares,
     grows_as_squares,
@@ -17,13 +19,16 @@ from gradiator_np.designs._adaptive.model.local_behaviour import (
     law_of_seconds,
 )
 from gradiator_np.designs._adaptive.model.noise import SECOND_NOISE, NoiseEstimator
-from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE
+from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP, WIDE, relative_weights
 from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
 
 # Rounding of a second difference, in eps of the size of f, and what calls for a closer look.
 ROUNDED, LOUD = 30.0, 10.0
 # Rounding errors of a program stay below so many eps.
 NOISY = 1e3
+# A contrast of rounding that is less than so many times what curvature may leave in it tells
+# nothing.
+FOURTH = 30.0
 # The closer look is at a hundredth of the step, and once more where the function changes by this
 # share within the first of what it does within a wide step.
 CLOSER, ALL = 0.01, 0.3
@@ -205,25 +210,50 @@ class _Look:
         kinked = self.kinked or bool(low < high and law.kinked.any())
         noise = replace(self.noise, size=line.sizes(2 * self.up))
         if beside > self.step:
-            noise = self._with_contrasts(noise, beside, kinked, straight)
+            noise = yield from self._with_contrasts(noise, beside, kinked, straight)
         return SmallScale(Kind.SMOOTH, noise, self.step, high, kinked)
 
     def _with_contrasts(
         self, noise: NoiseEstimator, beside: float, kinked: bool, straight: bool
-    ) -> NoiseEstimator:
+    ) -> Generator[Array, None, NoiseEstimator]:
         """Rounding: what second differences and slopes have beyond curvature."""
         (d0, e0), (d1, e1) = self.line.at(self.step), self.line.at(beside)
-        if not kinked:
-            noise = noise.add(e0 - (self.step / beside) ** 2 * e1, SECOND_NOISE)
+        square = (self.step / beside) ** 2
         if straight:
             noise = noise.add(d0 - d1, 0.5 / self.step**2 + 0.5 / beside**2)
-        return noise
+        if kinked:
+            return noise
+        contrast, left = e0 - square * e1, square * self._fourth(beside)
+        if self._hides(contrast, left)[self.alive].any():
+            near = CLOSER * self.step
+            self.line.allow(2)
+            if self.line.spare > 0 and near > ULPS * self.line.resolution:
+                yield from self.line.pairs([near])
+                other = self.line.at(near)[1]
+                # its slope shows how x is rounded
+                self.line.log.exclude_steps(self.line.log.pilot, (near,))
+                seen, square = np.isfinite(other), CLOSER**2
+                contrast = np.where(seen, other - square * e0, contrast)
+                left = np.where(seen, square * self._fourth(self.step), left)
+        return noise.add(np.where(self._hides(contrast, left), np.nan, contrast), SECOND_NOISE)
+
+    def _hides(self, contrast: Array, left: Array) -> NDArray[np.bool_]:
+        """Contrasts (N,) that what is ``left`` (N,) of curvature may be all of, beyond rounding."""
+        return (left > self.eps * self.noise.size) & (np.abs(contrast) < FOURTH * left)
+
+    def _fourth(self, t: float) -> Array:
+        """Size (N,) of the terms of fourth order in second differences at t: to those of second
+        order, and to the root of those of third and second, as the slope's change is to it."""
+        slope, second = self.line.at(t)
+        change = np.nan_to_num(slope - self.slope)
+        share = float(np.sqrt(np.mean(relative_weights(slope, self.slope) * np.square(change))))
+        return np.asarray(share * np.abs(second) + np.sqrt(share) * t * np.abs(change))
 
     def _narrow_down(self, low: float, high: float) -> Generator[Array, None, float]:
         """Between a step at which the slope holds and one at which it does not: the widest that is
         of use, 0 where the slope departs without a law."""
         for _ in range(TRIES):
-            if high < 3 * low or self._change(high) < USEFUL or not self.line.allow(2):
+            if high < 3 * low or self._is_of_use(low, high) or not self.line.allow(2):
                 break
             middle = float(np.sqrt(low * high))
             yield from self.line.pairs([middle])
@@ -236,7 +266,14 @@ class _Look:
             return low
         if not self._is_bend(high):
             return 0.0
-        return high if self._change(high) <= USEFUL else low
+        return high if self._is_of_use(low, high) else low
+
+    def _is_of_use(self, low: float, high: float) -> bool:
+        """Whether the pair at a step at which the slope has departed helps beside smaller ones: by
+        not too much, and not from ``low`` on already, as a function does that has bent before."""
+        change = self._change(high)
+        before = max(LAW[1] * (low / high) ** 2 * change, NEGLIGIBLE)
+        return change <= USEFUL and self._change(low) <= before
 
     def _change(self, t: float, other: float | None = None) -> float:
         """Largest relative change of a slope from the smallest step, or from t, to another; inf

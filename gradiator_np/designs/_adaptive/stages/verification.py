@@ -96,7 +96,7 @@ class _Check:
         log = context.log
         along = np.repeat(log.direction, log.f0.size // log.batch, axis=0)[:, context.inputs]
         self.parts = along * found.mean
-        spread = np.where(along != 0, np.square(along * found.half_width), 0.0)
+        spread = np.where(along != 0, np.square(along * found.half_width / NORMAL_95), 0.0)
         self.spread = np.where(np.isfinite(spread), spread, 0.0)
         self.row = np.abs(self.parts).sum(axis=1)
         self.seen, self.sd = seen, sd
@@ -106,8 +106,8 @@ class _Check:
     def is_off(self, miss: Array, group: Index, times: float) -> bool:
         """Whether what a group of inputs misses is more than noise and bars allow; the noise is
         that of so many pairs."""
-        limit = MISSES * np.sqrt(times) * self.sd + np.sqrt(self.spread[:, group].sum(axis=1))
-        return bool((np.abs(miss) > limit + NEGLIGIBLE * self.row).any())
+        variance = times * np.square(self.sd) + self.spread[:, group].sum(axis=1)
+        return bool((np.abs(miss) > MISSES * np.sqrt(variance) + NEGLIGIBLE * self.row).any())
 
     def trace(self, budget: Budget) -> Generator[Array, None, Verification]:
         """Find the inputs that explain the miss, and measure them at small steps."""
