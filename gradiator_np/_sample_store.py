@@ -18,15 +18,15 @@ WAITING = 256
 class SampleStore:
     """Samples of one function in the order in which they came; adding one is cheap.
 
-    Parameters
+    Attributes
     ----------
-    scale : array, shape (m,)
-        Unit of each input, for distances.
+    scale : array, shape (m,), or None
+        Unit of each input, for distances; to be set before these are asked for.
     """
 
-    def __init__(self, scale: Array) -> None:
+    def __init__(self, scale: Array | None = None) -> None:
         self.scale = scale
-        self._points: Array = np.empty((0, len(scale)))
+        self._points: Array = np.empty((0, 0))
         self._values: NDArray[Any] = np.empty((0, 0))
         self._size = 0
         self._tree: cKDTree | None = None
@@ -67,8 +67,8 @@ class SampleStore:
             points = np.empty((max(64, 2 * need), x.shape[1]))
             kind = np.result_type(y, self._values) if self._size else y.dtype
             values = np.empty((len(points), y.shape[1]), kind)
-            points[: self._size] = self.points
-            values[: self._size] = self.values if self._size else 0
+            if self._size:
+                points[: self._size], values[: self._size] = self.points, self.values
             self._points, self._values = points, values
         elif np.result_type(y, self._values) != self._values.dtype:
             self._values = self._values.astype(np.result_type(y, self._values))
@@ -77,6 +77,7 @@ class SampleStore:
 
     def nearest(self, x: Array, count: int) -> Index:
         """Rows of the samples nearest to x (m,), nearest first."""
+        assert self.scale is not None
         built = 0 if self._tree is None else self._tree.n
         if self._size - built > WAITING:
             self._tree = cKDTree(self.points / self.scale)

@@ -114,7 +114,7 @@ def test_the_store_finds_the_nearest():
     """Beyond what waits unsorted, a tree: the same rows as by sorting all."""
     rng = np.random.default_rng(0)
     memory = Memory(Reuse(), {})
-    memory._scale = np.array([1.0, 10.0])
+    memory.store.scale = np.array([1.0, 10.0])
     points = rng.normal(size=(700, 2)) * memory._scale
     for block in np.array_split(points, 7):
         memory.add(block, block[:, :1])
@@ -139,7 +139,7 @@ def two_shapes():
         (lambda: Reuse(tolerance=0), "tolerance of Reuse must be positive"),
         (lambda: Reuse(step=np.nan), "step of Reuse must be positive"),
         (lambda: gradiator(np.sin, reuse=True, batch_dims=1), "leave batch_dims out"),
-        (lambda: two_shapes(), "keeps one shape"),
+        (lambda: two_shapes(), "keeps its shape"),
     ],
 )
 def test_bad_input_says_what_to_do(call, message):

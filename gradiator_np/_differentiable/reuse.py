@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from gradiator_np import _checks as checks
 from gradiator_np._differentiable.inputs import PartialFunction
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import Prepared, jvp
 from gradiator_np._results import Frame, JacobianEstimate
+from gradiator_np._sample_store import SampleStore
 from gradiator_np._samples import Samples
 from gradiator_np._settings import scale_of
 from gradiator_np._structure import Layout
-from gradiator_np._typing import Array
+from gradiator_np._typing import Array, Index
 from gradiator_np.solvers._solution import Solution
 from gradiator_np.solvers._taylor.solver import Taylor
 
@@ -27,8 +27,6 @@ from gradiator_np.solvers._taylor.solver import Taylor
 SHARES = (2, 4, 8)
 # Standard errors that must fit into the tolerance: the least of several errors is an optimist.
 SIGMAS = 2.0
-# Rows that wait for the tree to be built anew are searched one by one.
-WAITING = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +125,8 @@ class Memory:
 
     Attributes
     ----------
-    points : array, shape (k, m)
-    values : array, shape (k, n)
-        What is kept, in the order in which it came.
+    store : SampleStore
+        What is kept.
     """
 
     def __init__(self, how: Reuse, options: dict[str, Any]) -> None:
@@ -141,40 +138,20 @@ class Memory:
             self.options["method"] = "3-point"
         if not {"rel_step", "abs_step"} & options.keys():
             self.options["rel_step"] = how.step
-        self.points: Array = np.empty((0, 0))
-        self.values: NDArray[Any] = np.empty((0, 0))
-        self._scale: Array | None = None
-        self._tree: cKDTree | None = None
-        self._size = 0
+        self.store = SampleStore()
 
     def __len__(self) -> int:
-        return self._size
+        return len(self.store)
 
     @property
     def samples(self) -> Samples:
         """A copy of what is kept."""
-        return Samples(self.points[: self._size].copy(), self.values[: self._size].copy())
+        return self.store.samples
 
     def add(self, x: Array, y: NDArray[Any]) -> None:
         """Keep samples x (k, m), y (k, n); those that failed are left out."""
         good = np.isfinite(y).all(-1)
-        x, y = x[good], y[good]
-        if self._size and (x.shape[1], y.shape[1]) != (self.points.shape[1], self.values.shape[1]):
-            raise ValueError(
-                f"samples of {x.shape[1]} inputs and {y.shape[1]} outputs after those of "
-                f"{self.points.shape[1]} and {self.values.shape[1]}: one function with reuse= "
-                "keeps one shape"
-            )
-        need = self._size + len(x)
-        if need > len(self.points):  # grow by doubling: adding one row stays cheap
-            room = max(64, 2 * need)
-            points, values = np.empty((room, x.shape[1])), np.empty((room, y.shape[1]), y.dtype)
-            if self._size:
-                points[: self._size] = self.points[: self._size]
-                values[: self._size] = self.values[: self._size]
-            self.points, self.values = points, values
-        self.points[self._size : need], self.values[self._size : need] = x, y
-        self._size = need
+        self.store.add(x[good], y[good])
 
     def estimate(
         self,
@@ -197,8 +174,8 @@ class Memory:
         weights : array, shape (n,), or None
             How much the rows of J count in the tolerance.
         """
-        if self._scale is None:
-            self._scale = scale_of(flat, self.options.get("x_scale"), layouts[0])
+        if self.store.scale is None:
+            self.store.scale = scale_of(flat, self.options.get("x_scale"), layouts[0])
         runs = 0
         fit = self._fit(flat)
         if fit is not None and not self._good(fit, weights):
@@ -214,25 +191,17 @@ class Memory:
         near = self._near(flat)
         return JacobianEstimate(
             fit, Frame(*layouts, flat, y), "reused samples", nfev=runs, n_samples=len(near),
-            _record=Samples(self.points[near], self.values[near]),
+            _record=Samples(self.store.points[near], self.store.values[near]),
         )  # fmt: skip
 
-    def _near(self, x: Array) -> NDArray[np.intp]:
+    @property
+    def _scale(self) -> Array:
+        assert self.store.scale is not None
+        return self.store.scale
+
+    def _near(self, x: Array) -> Index:
         """The nearest samples, in units of the inputs' scale."""
-        assert self._scale is not None
-        built = 0 if self._tree is None else self._tree.n
-        if self._size - built > WAITING:
-            self._tree = cKDTree(self.points[: self._size] / self._scale)
-            built = self._size
-        q = min(self._size, SHARES[-1] * (len(x) + 1))
-        waiting = np.arange(built, self._size)
-        if self._tree is None:
-            rows = waiting
-        else:
-            _, found = self._tree.query(x / self._scale, min(q, built))
-            rows = np.concatenate([np.atleast_1d(found), waiting])
-        far = np.square((self.points[rows] - x) / self._scale).sum(1)
-        return rows[np.argsort(far, kind="stable")[:q]]
+        return self.store.nearest(x, SHARES[-1] * (len(x) + 1))
 
     def _fit(self, x: Array) -> Solution | None:
         """The model at x; None where there are too few samples for any."""
@@ -242,7 +211,8 @@ class Memory:
             rows = near[: share * (len(x) + 1)]
             if len(rows) < (1 + share / 2) * (len(x) + 1):
                 break
-            fit = model.solve(self.points[rows] - x, self.values[rows], intercept=True, noise=noise)
+            dx, values = self.store.points[rows] - x, self.store.values[rows]
+            fit = model.solve(dx, values, intercept=True, noise=noise)
             error = np.trace(self._spread(fit, None)[0])
             if best is None or error < least:
                 best, least = fit, error
@@ -250,7 +220,6 @@ class Memory:
 
     def _spread(self, fit: Solution, weights: Array | None) -> tuple[Array, float]:
         """Covariance of the rows of J, added up by their weights, and the size of J likewise."""
-        assert self._scale is not None
         w = np.ones(len(fit.coef)) if weights is None else weights
         factor = fit.cov.factor
         assert factor is not None
@@ -279,7 +248,6 @@ class Memory:
         """Run f along directions and keep the samples."""
         options = {k: v for k, v in self.options.items() if k != "rel_step"}
         options |= {"method": "2-point", "abs_step": self.how.step}
-        assert self._scale is not None
         tangents = directions * self._scale
         layout = Layout.of(z)
         found = jvp(fun, z, layout.unflatten(tangents), f0=y, **options).estimate
