@@ -94,7 +94,7 @@ ROWS = (
         "taylor", "_taylor.solver", "Taylor",
         "squares weighted by a Gaussian process for curvature, and noise (kriging, REML)",
         "samples wide enough to see curvature",
-        "k^3 for each of up to five lengths",
+        "k^3 for each of up to nine lengths",
         ALL - _STRUCTURE,
     ),
 )  # fmt: skip
