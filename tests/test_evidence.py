@@ -121,14 +121,15 @@ def test_a_kink_within_the_smallest_pair():
     """Between the steps at which the pilot saw the slope and that of the input's own pair: its one
     side is off by 3, and the other right. Told by what J misses of the pilot's slope, at a step
     within the kink again; bars hold the miss where no run is left to mend it. One of 150 calls was
-    off by 1e8 bars (of these functions, 22 are by more than five: errors of 1e-10)."""
+    off by 1e8 bars. (Pairs at 8e-9 of x: rounding of a @ z, up to 4 eps, is an error of 1e-7, which
+    bars of single small slopes may miss.)"""
     for seed in range(20):
         rng = np.random.default_rng(seed)
         x, a = rng.uniform(0.5, 2, 6), rng.normal(size=(2, 6))
         at = x[0] * (1 + 10 ** rng.uniform(-5.7, -5.4))
         found = jacobian(lambda z, a=a, at=at: np.sin(a @ z) + 3 * max(z[0] - at, 0), x, rng=seed)
         error = np.abs(found.jac - np.cos(a @ x)[:, None] * a)
-        assert (error <= 5 * found.stderr + 1e-8).all()
+        assert (error <= 5 * found.stderr + 1e-7).all()
 
 
 def test_one_run_of_garbage():

@@ -116,6 +116,7 @@ class LastPhase:
         step, size = np.abs(it.step * region.unit), np.abs(it.x)
         return (
             it.predicted_decrease <= 4.0 * EPS * it.model.sum_of_squares
+            or (it.limited_by_noise and it.is_negligible(it.predicted_decrease))
             or self.stagnant >= STAGNANT
             or region.has_vanished
             or (xtol is not None and bool((step <= xtol * (xtol + size)).all()))
