@@ -124,9 +124,10 @@ class Layout:
     def same(self, value: Any) -> bool:
         """Whether ``value`` has this layout."""
         if self.fields is None:
-            return not isinstance(value, Mapping) and np.shape(value) == self.batch + (
-                self.shape or ()
-            )
+            want = self.batch + (self.shape or ())
+            if type(value) is np.ndarray:
+                return bool(value.shape == want)
+            return not isinstance(value, Mapping) and np.shape(value) == want
         return (
             isinstance(value, Mapping)
             and value.keys() == self.fields.keys()
@@ -179,9 +180,12 @@ class Layout:
                 raise ValueError(f"entries of {what} disagree on a leading axis of several")
             return leads.pop() if leads else 0
         want = self.batch + (self.shape or ())
-        if isinstance(value, Mapping):
+        if type(value) is np.ndarray:
+            got = value.shape
+        elif isinstance(value, Mapping):
             raise ValueError(f"{what} is a dict, expected an array of shape {want}")
-        got = np.shape(value)
+        else:
+            got = np.shape(value)
         if got == want:
             return 0
         if len(got) == len(want) + 1 and got[1:] == want:

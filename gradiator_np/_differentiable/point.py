@@ -471,3 +471,11 @@ class DifferentiablePoint(LazyOperator):
         """The same point and value, by other inputs if asked, without the estimates made here."""
         argnums = self.where if argnums is None else argnums
         return DifferentiablePoint(self.owner, self.args, argnums, keep=keep, forward=self._forward)
+
+    def elsewhere(self, args: tuple[Any, ...], value: Any) -> DifferentiablePoint:
+        """Another point, where the value is known too, of the same structure and shapes."""
+        out = object.__new__(type(self))
+        known = ForwardRun(value, self.y_layout, None)
+        out.__dict__ = self.__dict__ | {"args": args, "_forward": known, "_estimate": None,
+                                        "_matrix": None}  # fmt: skip
+        return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,55 +39,86 @@ class Batch:
         self.points = tuple(i for i in every if any(axes[k][i] for k in points))
         self.directions = tuple(i for i in every if i not in self.points)
         self.count = math.prod(self.sizes[i] for i in self.points)
-        self._operands = [self._spread(a, has) for a, has in zip(operands, axes, strict=True)]
+        self._rows, self._row_of = [], []
+        lead = tuple(self.sizes[i] for i in self.points)
+        for a, has in zip(operands, axes, strict=True):
+            rows, row_of = self._flat_points(self._spread(a, has), lead)
+            self._rows.append(rows)
+            self._row_of.append(row_of)
 
     def _spread(self, a: Array, has: tuple[bool, ...]) -> Array:
         """An operand with all axes, those of points first, of length 1 where it has none."""
+        if not has:
+            return a
         own = a.shape[sum(has) :]
         left = iter(a.shape)
         a = a.reshape((*(next(left) if h else 1 for h in has), *own))
         rest = range(len(has), a.ndim)
         return a.transpose((*self.points, *self.directions, *rest))
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        return iter(np.ndindex(*(self.sizes[i] for i in self.points)))
+    def _flat_points(self, a: Array, lead: tuple[int, ...]) -> tuple[Array, Sequence[int]]:
+        """An operand with its axes of points as one, and which of its rows each point has."""
+        mine, rest = a.shape[: len(lead)], a.shape[len(lead) :]
+        rows = a.reshape((math.prod(mine), *rest))
+        if mine == lead:
+            return rows, range(self.count)
+        numbers = np.arange(len(rows)).reshape(mine)
+        return rows, np.broadcast_to(numbers, lead).ravel().tolist()
+
+    def where(self, i: int) -> tuple[int, ...]:
+        """The place of point i along each of the axes of points."""
+        lead = [self.sizes[i] for i in self.points]
+        return tuple(int(k) for k in np.unravel_index(i, lead)) if lead else ()
 
     def varies(self, k: int) -> bool:
         """Whether operand k differs between points."""
-        return any(n > 1 for n in self._operands[k].shape[: len(self.points)])
+        return len(self._rows[k]) > 1
 
-    def at(self, k: int, where: tuple[int, ...]) -> Array:
-        """Operand k at one point, its axes of directions (of length 1, maybe) in front."""
-        a = self._operands[k]
-        return np.asarray(a[tuple(min(i, n - 1) for i, n in zip(where, a.shape))])
+    def at(self, k: int, i: int) -> Array:
+        """Operand k at point i, its axes of directions (of length 1, maybe) in front."""
+        return np.asarray(self._rows[k][self._row_of[k][i]])
 
-    def single(self, k: int, where: tuple[int, ...]) -> Array:
-        """Operand k at one point, the first where it has several there."""
-        a = self.at(k, where)
-        return np.asarray(a[(0,) * len(self.directions)])
+    def single(self, k: int, i: int) -> Array:
+        """Operand k at point i, the first where it has several there."""
+        a = self.at(k, i)
+        return np.asarray(a[(0,) * len(self.directions)]) if self.directions else a
 
-    def several(self, k: int, where: tuple[int, ...]) -> Array:
-        """Directions at one point on one leading axis; on none where there are no such axes."""
-        a, lead = self.at(k, where), [self.sizes[i] for i in self.directions]
-        own = a.shape[len(lead) :]
-        if not lead:
+    def several(self, k: int, i: int) -> Array:
+        """Directions at point i on one leading axis; on none where there are no such axes."""
+        a = self.at(k, i)
+        if not self.directions:
             return a
+        lead = [self.sizes[i] for i in self.directions]
+        own = a.shape[len(lead) :]
         return np.broadcast_to(a, (*lead, *own)).reshape((math.prod(lead), *own))
 
-    def all_points(self, k: int, own: tuple[int, ...]) -> Array:
+    def where_any(self, k: int) -> NDArray[np.bool_]:
+        """For each point whether operand k is anything but 0 there."""
+        rows = self._rows[k]
+        return self._each_point(k, np.asarray(rows.any(axis=tuple(range(1, rows.ndim)))))
+
+    def where_lost(self, k: int) -> NDArray[np.bool_]:
+        """For each point whether operand k is nan there, all of it."""
+        rows = self._rows[k]
+        return self._each_point(k, np.asarray(np.isnan(rows).all(axis=tuple(range(1, rows.ndim)))))
+
+    def all_points(self, k: int) -> Array:
         """Operand k at all points, on one leading axis; its first direction where it has any."""
-        a = self._operands[k]
-        a = a[(slice(None),) * len(self.points) + (0,) * len(self.directions)]
-        lead = tuple(self.sizes[i] for i in self.points)
-        return np.broadcast_to(a, lead + own).reshape((self.count, *own))
+        return self._each_point(k, self._rows[k][(slice(None),) + (0,) * len(self.directions)])
+
+    def _each_point(self, k: int, rows: NDArray[Any]) -> NDArray[Any]:
+        """What belongs to the rows of operand k, for each point."""
+        return rows if len(rows) == self.count else rows[np.asarray(self._row_of[k], dtype=int)]
 
     def all_directions(self, k: int, own: tuple[int, ...]) -> Array:
         """Directions at all points: (several, points) in front, without several where none are."""
-        a = self._operands[k]
-        lead = tuple(self.sizes[i] for i in (*self.points, *self.directions))
-        each = math.prod(lead[len(self.points) :])
-        a = np.broadcast_to(a, lead + own).reshape((self.count, each, *own)).swapaxes(0, 1)
-        return np.ascontiguousarray(a if self.directions else a[0])
+        a = self._each_point(k, self._rows[k])
+        lead = tuple(self.sizes[i] for i in self.directions)
+        if not lead:
+            return np.ascontiguousarray(a)
+        a = np.broadcast_to(a, (self.count, *lead, *own))
+        a = a.reshape((self.count, math.prod(lead), *own)).swapaxes(0, 1)
+        return np.ascontiguousarray(a)
 
     def in_order(self, a: Array) -> Array:
         """A result with its axes in the order of vmap."""
@@ -106,3 +137,34 @@ def lead_sizes(
             if h:
                 sizes[i] = next(left)
     return tuple(sizes)
+
+
+class Rows:
+    """Arrays of several points, put together one point at a time: copied, since ``fun`` may use
+    its buffers again.
+
+    Attributes
+    ----------
+    columns : list of array, or None
+        What was put, points on a leading axis; None before the first.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.columns: list[Array] | None = None
+
+    def put(self, i: int, arrays: Sequence[Any]) -> None:
+        """The arrays at point i; in the type that holds all of what came, if types differ."""
+        if self.columns is None:
+            arrays = [np.asarray(a) for a in arrays]
+            self.columns = [np.empty((self.count, *a.shape), a.dtype) for a in arrays]
+        for k, (column, item) in enumerate(zip(self.columns, arrays, strict=True)):
+            a = np.asarray(item)
+            if a.shape != column.shape[1:]:  # an assignment would spread it silently
+                raise ValueError(
+                    f"fun returned the shape {a.shape} at a point of a batch, and "
+                    f"{column.shape[1:]} at an earlier one"
+                )
+            if a.dtype != column.dtype:
+                column = self.columns[k] = column.astype(np.result_type(column, a))
+            column[i] = a

@@ -52,14 +52,14 @@ class FlatFunction:
     def leaves(self, out: Any) -> list[Any]:
         """The arrays of an output, whose structure must stay the same."""
         if self.tree is not None and jax.tree_util.treedef_is_leaf(self.tree):
-            leaves, tree = [np.asarray(out)], self.tree
-            if leaves[0].dtype.kind == "O":
+            leaf = np.asarray(out)
+            if leaf.dtype.kind == "O":
                 raise TypeError(
                     f"fun returned {type(out).__name__}, but one array was promised, by out= or by "
                     "an earlier call; return the same structure each time"
                 )
-        else:
-            leaves, tree = leaves_of(out)
+            return [leaf] if self.floating is None or self.floating else []
+        leaves, tree = leaves_of(out)
         if self.tree is None:
             self.tree = tree
         if tree != self.tree:
@@ -109,6 +109,10 @@ class FlatDerivatives:
         }
         single = owner.argnums is None and arguments.count == 1 and len(self.places) == 1
         self.bare = isinstance(owner.argnums, int) or single
+        # One array alone: nothing to take apart, which is most of the time of a fast function.
+        self._whole = self.bare and all(
+            jax.tree_util.treedef_is_leaf(tree) for tree, _ in self._parts.values()
+        )
 
     def learn(self, y: Sequence[Any]) -> None:
         """See the arrays of an output: which have derivatives, and the shapes of the others."""
@@ -166,6 +170,8 @@ class FlatDerivatives:
         return (args[0] if len(args) == 1 else args), kwargs
 
     def _like_y(self, v: Any) -> Any:
+        if jax.tree_util.treedef_is_leaf(self.fun.tree):
+            return v
         leaves = list(self.rest)
         for i, item in zip(self.floating, unpack(v), strict=True):
             leaves[i] = item
@@ -185,6 +191,8 @@ class FlatDerivatives:
 
     def _x_leaves(self, out: Any, who: str) -> list[Any]:
         """The arrays moved, of a value of the structure of the arguments to differentiate by."""
+        if self._whole:
+            return [out]
         found: dict[int, Any] = {}
         for place, part in zip(self.places, self._by_place(out, who), strict=True):
             tree, numbers = self._parts[place]

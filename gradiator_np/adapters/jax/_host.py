@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gradiator_np._calls import FAILING, only_value
 from gradiator_np._differentiable.function import Gradiator
 from gradiator_np._status import warn
-from gradiator_np.adapters.jax._batches import Batch
+from gradiator_np.adapters.jax._batches import Batch, Rows
 from gradiator_np.adapters.jax._flat import FlatDerivatives, FlatFunction
 from gradiator_np.adapters.jax._products import Products
 from gradiator_np.adapters.jax._structure import Arguments, unpack
@@ -26,6 +26,8 @@ from gradiator_np.designs._finite_difference.stencil import RULES
 Array = NDArray[Any]
 #: Shapes and types of several arrays.
 Avals = Sequence[tuple[tuple[int, ...], Any]]
+#: Places among operands: of x, y, the first and the second directions.
+Slots = tuple[range, range, range, range]
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,18 @@ class Host:
         batch = Batch(call.axes, xs, range(len(xs)))
         if not batch.sizes:
             return self._promised_arrays(self._value(xs))
-        if batch.count == 0 and self.promised is None:
-            raise ValueError(
-                "nothing tells the output of a batch of no points: give gradiator(..., out=...)"
-            )
+        if batch.count == 0:
+            if self.promised is None:
+                raise ValueError(
+                    "nothing tells the output of a batch of no points: give gradiator(..., out=...)"
+                )
+            return tuple(np.empty(batch.sizes + shape, dtype) for shape, dtype in self.promised)
 
-        def at(where: tuple[int, ...]) -> tuple[Array, ...]:
-            return self._promised_arrays(
-                self._value([batch.single(k, where) for k in range(len(xs))])
-            )
+        def at(i: int) -> tuple[Array, ...]:
+            return self._promised_arrays(self._value([batch.single(k, i) for k in range(len(xs))]))
 
         at_once = self._points_at_once(batch)
-        return self._each(
-            batch, at, (lambda: self._values_at_once(batch)) if at_once else None, self.promised
-        )
+        return self._each(batch, at, (lambda: self._values_at_once(batch)) if at_once else None)
 
     def _value(self, xs: list[Array]) -> list[Array]:
         """f at one point: all arrays of its output."""
@@ -168,72 +168,68 @@ class Host:
                      np.zeros((), self.default).real.dtype for y in ys]  # fmt: skip
             self.promise(self.fun.tree, [(y.shape, t) for y, t in zip(ys, kinds, strict=True)])
         assert self.promised is not None
-        if [y.shape for y in ys] != [shape for shape, _ in self.promised]:
+        if len(ys) != len(self.promised) or any(
+            y.shape != shape for y, (shape, _) in zip(ys, self.promised, strict=True)
+        ):
             raise ValueError(
                 f"fun returned the shapes {[y.shape for y in ys]}, but "
                 f"{[shape for shape, _ in self.promised]} were promised, by out= or by an earlier "
                 "call with arguments of these shapes"
             )
         for y, (_, dtype) in zip(ys, self.promised, strict=True):
-            if not np.can_cast(y.dtype, dtype, "same_kind"):
+            if y.dtype != dtype and not np.can_cast(y.dtype, dtype, "same_kind"):
                 raise TypeError(
                     f"fun returned {y.dtype}, but {dtype} was promised, by out= or by an earlier "
                     "call: a part of the number would be lost; say out= with the right dtype"
                 )
         # Copies: fun may use its buffer again, and JAX may take that for its own.
-        return tuple(y.astype(t) for y, (_, t) in zip(ys, self.promised, strict=True))
+        return tuple([y.astype(t) for y, (_, t) in zip(ys, self.promised, strict=True)])
 
     # -- batches -------------------------------------------------------------------------------
 
     def _each(
         self,
         batch: Batch,
-        at: Callable[[tuple[int, ...]], Sequence[Array]],
+        at: Callable[[int], Sequence[Array]],
         at_once: Callable[[], Sequence[Array]] | None,
-        own: Avals | None,
     ) -> tuple[Array, ...]:
-        """``at`` for each point of a batch; nan where it fails, an error where all do.
-
-        ``own`` are shapes and types of results at one point, for batches without any.
-        """
-        lead = tuple(batch.sizes[i] for i in batch.points)
+        """``at`` for each point of a batch; nan where it fails, an error where all do."""
         if at_once:
             try:
-                found = at_once()
+                together = at_once()
             except FAILING:  # one by one, then, to see which of the points it is
                 pass
             else:
-                return tuple(batch.in_order(a.reshape((*lead, *a.shape[1:]))) for a in found)
-        results: dict[tuple[int, ...], Sequence[Array]] = {}
-        failed: dict[tuple[int, ...], BaseException] = {}
-        for where in batch:
+                return self._placed(batch, together)
+        found = Rows(batch.count)
+        failed: dict[int, BaseException] = {}
+        for i in range(batch.count):
             try:
-                results[where] = at(where)
+                found.put(i, at(i))
             except FAILING as exc:
                 if self.owner.options.get("on_error") == "raise":
                     raise
-                failed[where] = exc
-        if failed and not results:
+                failed[i] = exc
+        if found.columns is None:
             raise next(iter(failed.values()))
-        for some in results.values():
-            own = [(a.shape, a.dtype) for a in some]
-        assert own is not None
-        out = [np.empty((*lead, *shape), dtype) for shape, dtype in own]
-        for where, arrays in results.items():
-            for o, a in zip(out, arrays, strict=True):
-                o[where] = a
         if failed:
-            where, first = next(iter(failed.items()))
-            if any(o.dtype.kind not in "fc" for o in out):
+            i, first = next(iter(failed.items()))
+            if any(column.dtype.kind not in "fc" for column in found.columns):
                 raise first
-            for o in out:
-                o[tuple(np.transpose(list(failed)))] = np.nan
+            for column in found.columns:
+                column[list(failed)] = np.nan
             warn(
                 f"{len(failed)} of {batch.count} points of a batch failed and are nan, the first "
-                f"at {where} ({type(first).__name__}: {first}); on_error='raise' stops instead",
+                f"at {batch.where(i)} ({type(first).__name__}: {first}); on_error='raise' stops "
+                "instead",
                 None,
             )
-        return tuple(batch.in_order(o) for o in out)
+        return self._placed(batch, found.columns)
+
+    def _placed(self, batch: Batch, found: Sequence[Array]) -> tuple[Array, ...]:
+        """Results with one leading axis of points, with the axes of vmap."""
+        lead = tuple(batch.sizes[i] for i in batch.points)
+        return tuple(batch.in_order(a.reshape((*lead, *a.shape[1:]))) for a in found)
 
     def _points_at_once(self, batch: Batch) -> bool:
         """Whether one run may answer for all points: fun takes many, and only what moves varies."""
@@ -257,17 +253,16 @@ class Host:
 
     def _all_points(self, batch: Batch) -> list[Array]:
         """The arguments at all points: what moves with a leading axis, the rest as it is."""
-        first = (0,) * len(batch.points)
         return [
-            batch.all_points(k, shape) if k in self.flat.moved else batch.single(k, first)
-            for k, shape in enumerate(self.shapes)
+            batch.all_points(k) if k in self.flat.moved else batch.single(k, 0)
+            for k in range(len(self.shapes))
         ]
 
     # -- products ------------------------------------------------------------------------------
 
     def _products(self, call: Call, operands: list[Array]) -> tuple[Array, ...]:
         assert self.promised is not None
-        _, _, first, _ = self.slots(call)
+        slots = _, y, first, _ = self.slots(call)
         # A curvature is estimated along the second directions: the first belong to its point.
         points = [*range(len(self.shapes)), *(first if call.curved else ())]
         batch = Batch(call.axes, operands, points)
@@ -276,52 +271,79 @@ class Host:
             for i in call.into
         ]
         several = tuple(batch.sizes[i] for i in batch.directions)
-        quick = not (call.curved or self.exact) and self._estimated_at_once(batch)
-        return self._each(
-            batch,
-            functools.partial(self._product, call, batch, several, own),
-            functools.partial(self._at_once, call, batch, several, own) if quick else None,
-            [(several + shape, dtype) for shape, dtype in own],
-        )
+        moves = {"jvp": call.first, "vjp": call.into}.get(call.kind, self.flat.moved)
+        # 0 times anything is 0, even where fun has no value.
+        live = np.logical_or.reduce([batch.where_any(k) for k in first])
+        if (
+            not live.any()
+            or 0 in several
+            or not any(math.prod(shape) for shape, _ in own)
+            or not any(math.prod(self.shapes[i]) for i in moves)
+        ):
+            return tuple(np.zeros(batch.sizes + shape, dtype) for shape, dtype in own)
+        where = self.products.where(moves, self.shapes)
+        if not (call.curved or self.exact) and self._estimated_at_once(batch):
+            at_once = functools.partial(self._at_once, call, slots, where, batch, several, own)
+        else:
+            at_once = None
+        floats = [k for k in y if operands[k].dtype.kind in "fc" and operands[k].size]
+        lost = np.zeros(batch.count, bool)
+        if batch.points and floats:
+            lost = np.logical_and.reduce([batch.where_lost(k) for k in floats])
+        at = self._product(call, slots, where, batch, several, own)
+        zero = [np.zeros(several + shape, dtype) for shape, dtype in own]
 
-    def slots(self, call: Call) -> tuple[range, range, range, range]:
+        def one(i: int) -> list[Array]:
+            if not is_live[i]:
+                return zero
+            if is_lost[i]:
+                raise ValueError("its value is nan")
+            return at(i)
+
+        is_live, is_lost = live.tolist(), lost.tolist()
+        return self._each(batch, one, at_once)
+
+    def slots(self, call: Call) -> Slots:
         """Places of x, y, the first and the second directions among the operands of a product."""
-        ends = np.cumsum(
-            [0, len(self.shapes), len(self.promised or ()), len(call.first), len(call.second)]
-        ).tolist()
+        lengths = len(self.shapes), len(self.promised or ()), len(call.first), len(call.second)
+        ends = itertools.accumulate(lengths, initial=0)
         x, y, first, second = (range(i, j) for i, j in itertools.pairwise(ends))
         return x, y, first, second
 
     def _product(
-        self, call: Call, batch: Batch, several: tuple[int, ...], own: Avals, where: tuple[int, ...]
-    ) -> list[Array]:
-        """A product at one point, with axes of directions in front."""
-        x, y, one, two = self.slots(call)
-        ys = [batch.single(k, where) for k in y]
-        take = batch.single if call.curved else batch.several
-        first = {i: take(k, where) for i, k in zip(call.first, one, strict=True)}
-        second = {i: batch.several(k, where) for i, k in zip(call.second, two, strict=True)}
-        floats = [a for a in ys if a.dtype.kind in "fc" and a.size]
-        lost = bool(floats) and all(np.isnan(a).all() for a in floats)
-        if batch.points and lost and any(a.any() for a in first.values()):
-            raise ValueError("its value is nan")
-        xs = [batch.single(k, where) for k in x]
-        found = self.products(call.kind, xs, ys, first, second, call.into, _flat_lead(several))
-        return [_cast(a, t).reshape(several + s) for a, (s, t) in zip(found, own, strict=True)]
+        self, call: Call, slots: Slots, where: tuple[int, ...], batch: Batch,
+        several: tuple[int, ...], own: Avals,
+    ) -> Callable[[int], list[Array]]:  # fmt: skip
+        """Products at one point of a batch, with axes of directions in front."""
+        x, y, one, two = slots
+        lead = _flat_lead(several)
+        single, take = batch.single, batch.single if call.curved else batch.several
+        first_of = list(zip(call.first, one, strict=True))
+        second_of = list(zip(call.second, two, strict=True))
+        like = [(several + shape, dtype) for shape, dtype in own]
+
+        def at(i: int) -> list[Array]:
+            first = {k: take(operand, i) for k, operand in first_of}
+            second = {k: batch.several(operand, i) for k, operand in second_of}
+            xs, ys = [single(k, i) for k in x], [single(k, i) for k in y]
+            found = self.products(call.kind, where, xs, ys, first, second, call.into, lead)
+            return [_cast(a, t).reshape(s) for a, (s, t) in zip(found, like, strict=True)]
+
+        return at
 
     def _at_once(
-        self, call: Call, batch: Batch, several: tuple[int, ...], own: Avals
-    ) -> list[Array]:
+        self, call: Call, slots: Slots, where: tuple[int, ...], batch: Batch,
+        several: tuple[int, ...], own: Avals,
+    ) -> list[Array]:  # fmt: skip
         """Products at all points, whose values one call gives: points first, directions then."""
         assert self.promised is not None
-        _, y, one, _ = self.slots(call)
-        y_shapes = [shape for shape, _ in self.promised]
-        ys = [batch.all_points(k, shape) for k, shape in zip(y, y_shapes, strict=True)]
-        like = self.shapes if call.kind == "jvp" else y_shapes
+        _, y, one, _ = slots
+        like = self.shapes if call.kind == "jvp" else [shape for shape, _ in self.promised]
         first = {i: batch.all_directions(k, like[i]) for i, k in zip(call.first, one, strict=True)}
         found = self.products.of_batch(
-            call.kind, self._all_points(batch), ys, first, call.into, _flat_lead(several)
-        )
+            call.kind, where, self._all_points(batch), [batch.all_points(k) for k in y], first,
+            call.into, _flat_lead(several),
+        )  # fmt: skip
         return [
             _cast(a.swapaxes(0, 1) if several else a, t).reshape((batch.count, *several, *s))
             for a, (s, t) in zip(found, own, strict=True)

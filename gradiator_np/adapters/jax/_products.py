@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from gradiator_np._calls import FAILING
 from gradiator_np._differentiable.function import Gradiator, _has_nested
-from gradiator_np._differentiable.inputs import own, tree, untree
+from gradiator_np._differentiable.inputs import tree, untree
 from gradiator_np._differentiable.point import DifferentiablePoint, ForwardRun
 from gradiator_np._samples import SampleError
 from gradiator_np._status import GradiatorWarning
+from gradiator_np.adapters.jax._batches import Rows
 from gradiator_np.adapters.jax._flat import FlatDerivatives, FlatFunction, options_for
 from gradiator_np.adapters.jax._structure import pack, unpack
 
@@ -40,10 +41,12 @@ class Products:
     def __init__(self, owner: Gradiator, flat: FlatDerivatives) -> None:
         self.owner, self.flat = owner, flat
         self._owners: dict[tuple[int, ...], Gradiator] = {}
+        self._points: dict[tuple[int, ...], DifferentiablePoint] = {}
 
     def __call__(
-        self, kind: str, xs: list[Array], ys: list[Array], first: Directions, second: Directions,
-        into: Sequence[int], lead: tuple[int, ...], at: MakePoint | None = None,
+        self, kind: str, where: tuple[int, ...], xs: list[Array], ys: list[Array],
+        first: Directions, second: Directions, into: Sequence[int], lead: tuple[int, ...],
+        at: MakePoint | None = None,
     ) -> list[Array]:  # fmt: skip
         """One product, for the arrays ``into``.
 
@@ -51,6 +54,8 @@ class Products:
         ----------
         kind : str
             As of ``Call``.
+        where : tuple of int
+            The arrays to differentiate by.
         xs, ys : list of array
             The arguments, and the value there.
         first, second : dict of array
@@ -61,35 +66,25 @@ class Products:
             Makes the point from the arrays to differentiate by, xs and ys.
         """
         to_x = kind in ("vjp", "hvp")
-        like = [(xs if to_x else ys)[i] for i in into]
-        moves = {"jvp": tuple(first), "vjp": tuple(into)}.get(kind, self.flat.moved)
-        if (
-            not any(a.any() for a in first.values())  # 0, even where fun has no value
-            or lead == (0,)
-            or not any(a.size for a in like)
-            or not any(xs[i].size for i in moves)
-        ):
-            return [np.zeros(lead + a.shape) for a in like]
-        where = self._where(moves, xs)
         point = (at or self._point)(where, xs, ys)
         floating = self.flat.floating
-        of_y, of_x = {i: ys[i] for i in floating}, {i: xs[i] for i in where}
         if kind == "jvp":
-            found = point.pushforward(_filled(first, of_x, lead))
+            found = point.pushforward(_filled(first, where, xs, lead))
         elif kind == "vjp":
-            found = point.pullback(_filled(first, of_y, lead))
+            found = point.pullback(_filled(first, floating, ys, lead))
         else:
-            fixed = _filled(first, of_y if kind == "hvp" else of_x, ())
-            found = self._curvature(kind, point, fixed, _filled(second, of_x, lead), lead)
+            fixed = _filled(first, *((floating, ys) if kind == "hvp" else (where, xs)), ())
+            along = _filled(second, where, xs, lead)
+            found = self._curvature(kind, point, fixed, along, lead)
         named = dict(zip(where if to_x else floating, unpack(found), strict=True))
+        like = xs if to_x else ys
         return [
-            np.asarray(named[i]) if i in named else np.zeros(lead + a.shape)
-            for i, a in zip(into, like, strict=True)
+            np.asarray(named[i]) if i in named else np.zeros(lead + like[i].shape) for i in into
         ]
 
     def of_batch(
-        self, kind: str, xs: list[Array], ys: list[Array], first: Directions, into: Sequence[int],
-        lead: tuple[int, ...],
+        self, kind: str, where: tuple[int, ...], xs: list[Array], ys: list[Array],
+        first: Directions, into: Sequence[int], lead: tuple[int, ...],
     ) -> list[Array]:  # fmt: skip
         """A "jvp" or "vjp" estimated at all points of an axis together.
 
@@ -114,19 +109,19 @@ class Products:
         try:
             if any(np.isnan(y).any() for y in ys):
                 raise SampleError("no value at one of the points", None)
-            found = self(kind, xs, ys, first, {}, into, lead, at)
+            found = self(kind, where, xs, ys, first, {}, into, lead, at)
         finally:
             self.owner.counts.fun += fun.runs
         if fun.failed:
             raise SampleError("a run failed at one of the points", None)
         return found
 
-    def _where(self, moves: Sequence[int], xs: list[Array]) -> tuple[int, ...]:
+    def where(self, moves: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """The arrays to differentiate by: evaluations are spent only on what is asked for."""
         moved = self.flat.moved
         if self.owner._given() or self.owner.options.get("vectorized"):
             return moved
-        return tuple(i for i in moved if i in moves and xs[i].size)
+        return tuple(i for i in moved if i in moves and 0 not in shapes[i])
 
     def _gradiator(self, where: tuple[int, ...], sizes: Sequence[int]) -> Gradiator:
         """The function of arrays, differentiated by some of them; kept with what it learns."""
@@ -152,8 +147,14 @@ class Products:
             point = DifferentiablePoint(owner, tuple(xs))
             point._run()
             return point
-        known = ForwardRun.of(pack([ys[i] for i in self.flat.floating]), owner.batch_dims)
-        point = DifferentiablePoint(owner, tuple(xs), forward=known)
+        y = pack([ys[i] for i in self.flat.floating])
+        if where in self._points:
+            point = self._points[where].elsewhere(tuple(xs), y)
+        else:
+            known = ForwardRun.of(y, owner.batch_dims)
+            point = DifferentiablePoint(owner, tuple(xs), forward=known)
+            # Of one point only the layouts are kept, which are those of all.
+            self._points[where] = point
         if owner._memory is not None:
             owner._memory.add(point._flat_x()[None], point._flat_y()[None])
         return point
@@ -227,13 +228,17 @@ class _Watched:
         return out[0] if self.context else out
 
     def _each(self, arrays: tuple[Any, ...]) -> Any:
-        rows = []
-        for k in range(len(arrays[self.moved[0]])):
-            row = (a[k] if i in self.moved else a for i, a in enumerate(arrays))
-            rows.append(own(unpack(self._run(tuple(row)))))
-        return pack([np.stack(column) for column in zip(*rows, strict=True)])
+        count = len(arrays[self.moved[0]])
+        rows, moves = Rows(count), [i in self.moved for i in range(len(arrays))]
+        for k in range(count):
+            row = tuple([a[k] if m else a for a, m in zip(arrays, moves, strict=True)])
+            rows.put(k, unpack(self._run(row)))
+        assert rows.columns is not None
+        return pack(rows.columns)
 
 
-def _filled(given: Directions, like: dict[int, Array], lead: tuple[int, ...]) -> Any:
-    """A direction for each of the arrays ``like``: 0 for those that have none."""
-    return pack([given.get(i, np.zeros(lead + a.shape)) for i, a in like.items()])
+def _filled(
+    given: Directions, numbers: Sequence[int], like: list[Array], lead: tuple[int, ...]
+) -> Any:
+    """A direction for each of some of the arrays ``like``: 0 for those that have none."""
+    return pack([given[i] if i in given else np.zeros(lead + like[i].shape) for i in numbers])

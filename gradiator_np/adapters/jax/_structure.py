@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
@@ -64,10 +65,19 @@ class Arguments:
 
     def rebuild(self, arrays: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` with these arrays."""
+        if self.plain:
+            return tuple(arrays), {}
         left = iter(arrays)
         leaves = [next(left) if static is None else static.value for static in self.statics]
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
         return args, kwargs
+
+    @functools.cached_property
+    def plain(self) -> bool:
+        """Whether there are positional arguments alone, each of them one array."""
+        arrays = [0] * len(self.statics)
+        plain = self.tree == jax.tree.structure((tuple(arrays), {}))
+        return plain and not any(self.statics)
 
     @property
     def places(self) -> list[int | str]:
