@@ -18,23 +18,27 @@ def quick() -> bool:
     return "--quick" in sys.argv[1:]
 
 
-def measure(functions: Mapping[str, Callable[[], Any]], repeats: int = 30) -> dict[str, float]:
+def measure(
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int = 30,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Median seconds of each function, run in turn so that a slow moment hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     loops = {}
     for name, function in functions.items():
         function()  # compilation and caches
-        start = time.perf_counter()
+        start = clock()
         function()
         # Calls of microseconds are timed by the dozen: one alone would be timed with the caches
         # that the function before it left behind.
-        loops[name] = max(1, int(1e-3 / max(time.perf_counter() - start, 1e-7)))
+        loops[name] = max(1, int(1e-3 / max(clock() - start, 1e-7)))
     for _ in range(repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(loops[name]):
                 function()
-            times[name].append((time.perf_counter() - start) / loops[name])
+            times[name].append((clock() - start) / loops[name])
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -65,11 +65,14 @@ def gradiator(
 
     Outputs whose dtype ``out`` does not tell have that of the floating-point inputs together
     (``jax.numpy.result_type``): single precision unless ``jax_enable_x64`` is set; steps are chosen
-    for that precision, those of half precision for single, in which ``fun`` is run then.
+    for that precision, those of half precision for single, in which ``fun`` is run then. Set it by
+    ``jax.config.update``: the context manager ``jax.enable_x64`` holds for one thread, and XLA may
+    run callbacks in another, whose double precision is an error of JAX then.
 
     The backward pass starts from the value of the forward one, and spends evaluations only on
-    inputs that are differentiated. Under ``vmap`` each point is treated as if it were alone (with
-    ``vectorized`` one call answers for all): where some fail they are nan, with a warning, unless
+    inputs that are differentiated. Under ``vmap`` each point is treated as if it were alone (but
+    that stencils next to 0 take their unit from the other points, and with ``vectorized`` one call
+    answers for all): where some fail they are nan, with a warning, unless
     ``on_error="raise"``; where all do the error is raised. Several cotangents at one point, as in
     ``jacrev``, share their evaluations. One function runs in one thread at a time; ``workers`` of a
     number starts processes for each point anew, and forks a program with threads of JAX: an

@@ -238,8 +238,9 @@ class Host:
     def _estimated_at_once(self, batch: Batch) -> bool:
         """Whether one estimate may answer for all points.
 
-        Stencils do the same at each point, whatever the others are, at a twentieth of the time
-        that an estimate of its own takes; the default goes by what it finds at a point.
+        Stencils do the same at each point (but that points next to 0 take their unit of steps from
+        the others) at a twentieth of the time that an estimate of its own takes; the default goes
+        by what it finds at a point.
         """
         options = self.owner.options
         alike = options.get("vectorized") or (
