@@ -293,3 +293,69 @@ def test_workers_run_pytrees():
     p = {"u": jnp.arange(3.0), "v": jnp.ones((2, 2))}
     got = jax.grad(lambda p: g(p, jnp.arange(4), n=2, w=3.0)["s"][0])(p)
     compare(got, {"u": jnp.zeros(3), "v": jnp.full((2, 2), 6.0)}, 1e-8, "central differences")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "grad_fun": lambda xw, v: (np.cos(xw[0]) * xw[1] * v, (np.sin(xw[0]) * v).sum()),
+            "jvp_fun": lambda xw, u: np.cos(xw[0]) * xw[1] * u[0] + np.sin(xw[0]) * u[1],
+        },
+        {"jac_fun": lambda xw: (np.diag(np.cos(xw[0]) * xw[1]), np.sin(xw[0]))},
+        {"method": "cs"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("wrap", [lambda h: h, jax.jit], ids=["plain", "jit"])
+def test_arguments_that_vary_along_different_axes(options, wrap):
+    """At 2 x 4 points there are 2 x, 4 w and 8 v, one of which is 0."""
+    g = adapter.gradiator(lambda x, w: np.sin(x) * w, out=lambda x, w: x, **options)
+    rng = np.random.default_rng(0)
+    x, w = jnp.asarray(rng.normal(size=(2, 3))), jnp.asarray(rng.normal(size=4))
+    v = jnp.asarray(rng.normal(size=(2, 4, 3))).at[1, 2].set(0)
+
+    def over(h):
+        def pull(x, w, v):
+            y, back = jax.vjp(h, x, w)
+            return y, back(v)
+
+        def push(x, w, v):
+            return jax.jvp(h, (x, w), (v, w))
+
+        out = []
+        for call in (pull, push):
+            inner = jax.vmap(call, (None, 0, 0))
+            out.append(jax.vmap(inner, (0, None, 0))(x, w, v))
+            # the axes the other way round
+            inner = jax.vmap(call, (0, None, 0))
+            out.append(jax.vmap(inner, (None, 0, 1))(x, w, v))
+        return out
+
+    # sums of three terms, complex steps without cancellation: a few roundings
+    want = over(lambda x, w: jnp.sin(x) * w)
+    compare(wrap(lambda: over(g))(), want, 1e-14, "axes")
+
+
+@pytest.mark.parametrize("wrap", [lambda h: h, jax.jit], ids=["plain", "jit"])
+def test_calls_of_a_batch_are_counted_one_by_one(wrap):
+    """One value and one derivative for each point, none where the cotangent is 0."""
+    g = adapter.gradiator(np.sin, lambda x, v: np.cos(x) * v, out=lambda x: x)
+    v = jnp.ones((5, 3)).at[3].set(0)
+    got = wrap(jax.vmap(lambda x, v: jax.vjp(g, x)[1](v)[0]))(jnp.ones((5, 3)), v)
+    compare(got, jnp.cos(1.0) * v, 1e-15, "vjp")
+    # the compiled program leaves out a value that nobody reads but the backward pass
+    assert (g.function.counts.fun, g.function.counts.grad) == (5, 4)
+
+
+def test_outputs_of_a_batch_whose_types_differ():
+    """An integer at the first point must not cut the numbers of the others."""
+
+    def fun(x):
+        return np.where(x > 1, x * x, 0).astype(int if (x <= 1).all() else float)
+
+    g = adapter.gradiator(fun, out=lambda x: x, method="2-point")
+    x = jnp.array([[0.25, 0.5], [1.25, 1.5]])
+    got = jax.vmap(jax.jacfwd(g))(x)
+    want = jnp.stack([jnp.zeros((2, 2)), jnp.diag(2 * x[1])])
+    compare(got, want, 1e-6, "slopes of 3 by steps of 2e-8")

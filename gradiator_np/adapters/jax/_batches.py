@@ -74,23 +74,23 @@ class Batch:
         """Whether operand k differs between points."""
         return len(self._rows[k]) > 1
 
-    def at(self, k: int, i: int) -> Array:
-        """Operand k at point i, its axes of directions (of length 1, maybe) in front."""
-        return np.asarray(self._rows[k][self._row_of[k][i]])
+    def singles(self, k: int) -> list[Array]:
+        """Operand k at each point, the first where it has several there."""
+        first = self._rows[k][(slice(None),) + (0,) * len(self.directions)]
+        return self._at_each(k, first)
 
-    def single(self, k: int, i: int) -> Array:
-        """Operand k at point i, the first where it has several there."""
-        a = self.at(k, i)
-        return np.asarray(a[(0,) * len(self.directions)]) if self.directions else a
+    def severals(self, k: int) -> list[Array]:
+        """Directions at each point on one leading axis; on none where there are no such axes."""
+        rows, lead = self._rows[k], tuple(self.sizes[i] for i in self.directions)
+        if lead:
+            own = rows.shape[1 + len(lead) :]
+            rows = np.broadcast_to(rows, (len(rows), *lead, *own))
+            rows = rows.reshape((len(rows), math.prod(lead), *own))
+        return self._at_each(k, rows)
 
-    def several(self, k: int, i: int) -> Array:
-        """Directions at point i on one leading axis; on none where there are no such axes."""
-        a = self.at(k, i)
-        if not self.directions:
-            return a
-        lead = [self.sizes[i] for i in self.directions]
-        own = a.shape[len(lead) :]
-        return np.broadcast_to(a, (*lead, *own)).reshape((math.prod(lead), *own))
+    def _at_each(self, k: int, rows: Array) -> list[Array]:
+        arrays = [np.asarray(row) for row in rows]
+        return [arrays[r] for r in self._row_of[k]]
 
     def where_any(self, k: int) -> NDArray[np.bool_]:
         """For each point whether operand k is anything but 0 there."""

@@ -26,6 +26,8 @@ from gradiator_np.designs._finite_difference.stencil import RULES
 Array = NDArray[Any]
 #: Shapes and types of several arrays.
 Avals = Sequence[tuple[tuple[int, ...], Any]]
+#: Results at a point of a batch, by its number.
+AtPoint = Callable[[int], Sequence[Array]]
 #: Places among operands: of x, y, the first and the second directions.
 Slots = tuple[range, range, range, range]
 
@@ -129,22 +131,25 @@ class Host:
                 )
             return tuple(np.empty(batch.sizes + shape, dtype) for shape, dtype in self.promised)
 
-        def at(i: int) -> tuple[Array, ...]:
-            return self._promised_arrays(self._value([batch.single(k, i) for k in range(len(xs))]))
+        def one_by_one() -> AtPoint:
+            points = [batch.singles(k) for k in range(len(xs))]
+            return lambda i: self._promised_arrays(self._value([x[i] for x in points]))
 
         at_once = self._points_at_once(batch)
-        return self._each(batch, at, (lambda: self._values_at_once(batch)) if at_once else None)
+        return self._each(
+            batch, one_by_one, (lambda: self._values_at_once(batch)) if at_once else None
+        )
 
     def _value(self, xs: list[Array]) -> list[Array]:
         """f at one point: all arrays of its output."""
         vectorized = bool(self.owner.options.get("vectorized"))
         started = time.perf_counter()
-        out = self.fun(
-            *(x[None] if vectorized and i in self.flat.moved else x for i, x in enumerate(xs))
-        )
+        if vectorized:
+            xs = [x[None] if i in self.flat.moved else x for i, x in enumerate(xs)]
+        out = self.fun(*xs)
         self.owner.counts.add("fun", started)
         ys = unpack(out[0] if self.owner.context else out)
-        return [np.asarray(only_value(y) if vectorized else y) for y in ys]
+        return [np.asarray(only_value(y)) for y in ys] if vectorized else list(ys)
 
     def _values_at_once(self, batch: Batch) -> tuple[Array, ...]:
         """f at all points by one call, with one leading axis."""
@@ -190,10 +195,10 @@ class Host:
     def _each(
         self,
         batch: Batch,
-        at: Callable[[int], Sequence[Array]],
+        one_by_one: Callable[[], AtPoint],
         at_once: Callable[[], Sequence[Array]] | None,
     ) -> tuple[Array, ...]:
-        """``at`` for each point of a batch; nan where it fails, an error where all do."""
+        """Results at each point of a batch; nan where it fails, an error where all do."""
         if at_once:
             try:
                 together = at_once()
@@ -201,7 +206,7 @@ class Host:
                 pass
             else:
                 return self._placed(batch, together)
-        found = Rows(batch.count)
+        at, found = one_by_one(), Rows(batch.count)
         failed: dict[int, BaseException] = {}
         for i in range(batch.count):
             try:
@@ -255,7 +260,7 @@ class Host:
     def _all_points(self, batch: Batch) -> list[Array]:
         """The arguments at all points: what moves with a leading axis, the rest as it is."""
         return [
-            batch.all_points(k) if k in self.flat.moved else batch.single(k, 0)
+            batch.all_points(k) if k in self.flat.moved else batch.singles(k)[0]
             for k in range(len(self.shapes))
         ]
 
@@ -291,18 +296,22 @@ class Host:
         lost = np.zeros(batch.count, bool)
         if batch.points and floats:
             lost = np.logical_and.reduce([batch.where_lost(k) for k in floats])
-        at = self._product(call, slots, where, batch, several, own)
-        zero = [np.zeros(several + shape, dtype) for shape, dtype in own]
 
-        def one(i: int) -> list[Array]:
-            if not is_live[i]:
-                return zero
-            if is_lost[i]:
-                raise ValueError("its value is nan")
-            return at(i)
+        def one_by_one() -> AtPoint:
+            at = self._product(call, slots, where, batch, several, own)
+            zero = [np.zeros(several + shape, dtype) for shape, dtype in own]
+            is_live, is_lost = live.tolist(), lost.tolist()
 
-        is_live, is_lost = live.tolist(), lost.tolist()
-        return self._each(batch, one, at_once)
+            def one(i: int) -> Sequence[Array]:
+                if not is_live[i]:
+                    return zero
+                if is_lost[i]:
+                    raise ValueError("its value is nan")
+                return at(i)
+
+            return one
+
+        return self._each(batch, one_by_one, at_once)
 
     def slots(self, call: Call) -> Slots:
         """Places of x, y, the first and the second directions among the operands of a product."""
@@ -314,19 +323,22 @@ class Host:
     def _product(
         self, call: Call, slots: Slots, where: tuple[int, ...], batch: Batch,
         several: tuple[int, ...], own: Avals,
-    ) -> Callable[[int], list[Array]]:  # fmt: skip
+    ) -> AtPoint:  # fmt: skip
         """Products at one point of a batch, with axes of directions in front."""
         x, y, one, two = slots
         lead = _flat_lead(several)
-        single, take = batch.single, batch.single if call.curved else batch.several
-        first_of = list(zip(call.first, one, strict=True))
-        second_of = list(zip(call.second, two, strict=True))
+        take = batch.singles if call.curved else batch.severals
+        all_first = [(k, take(operand)) for k, operand in zip(call.first, one, strict=True)]
+        all_second = [
+            (k, batch.severals(operand)) for k, operand in zip(call.second, two, strict=True)
+        ]
+        all_xs, all_ys = [batch.singles(k) for k in x], [batch.singles(k) for k in y]
         like = [(several + shape, dtype) for shape, dtype in own]
 
         def at(i: int) -> list[Array]:
-            first = {k: take(operand, i) for k, operand in first_of}
-            second = {k: batch.several(operand, i) for k, operand in second_of}
-            xs, ys = [single(k, i) for k in x], [single(k, i) for k in y]
+            first = {k: a[i] for k, a in all_first}
+            second = {k: a[i] for k, a in all_second}
+            xs, ys = [a[i] for a in all_xs], [a[i] for a in all_ys]
             found = self.products(call.kind, where, xs, ys, first, second, call.into, lead)
             return [_cast(a, t).reshape(s) for a, (s, t) in zip(found, like, strict=True)]
 
