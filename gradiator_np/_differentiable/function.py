@@ -12,7 +12,8 @@ from gradiator_np import _checks as checks
 from gradiator_np._diagnose.check import JacobianCheck, check_jacobian
 from gradiator_np._differentiable.batch import Each
 from gradiator_np._differentiable.inputs import name_of, own, same_inputs
-from gradiator_np._differentiable.point import Argnums, Counts, DifferentiablePoint
+from gradiator_np._differentiable.owner import Argnums, Counts
+from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions, Reuse
 from gradiator_np._differentiable.second import curvature
 from gradiator_np._options import GradiatorOptions, takes

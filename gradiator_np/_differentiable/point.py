@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,8 @@ from gradiator_np._differentiable.inputs import (
     untree,
     zeros_like,
 )
-from gradiator_np._differentiable.reuse import Memory, PreparedFunctions
+from gradiator_np._differentiable.owner import Argnums, ForwardRun, Owner
+from gradiator_np._differentiable.reuse import Memory
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import CornerError, jvp, vjp
 from gradiator_np._operators import LazyOperator
@@ -37,75 +37,10 @@ from gradiator_np._status import Status
 from gradiator_np._structure import Layout, blocks
 from gradiator_np._typing import Array
 
-Argnums = int | tuple[int, ...] | None
-
 # Entries of a Jacobian that is stored for a single VJP: at 10 x 10 and "2-point" that took 108
 # microseconds, its contraction on arrival 148. The noise-aware default stores larger ones too:
 # only whole Jacobians pass on what was learned of the noise, a third of the evaluations.
 SMALL, SMALL_AUTO = 1024, 2**20
-
-
-@dataclass
-class Counts:
-    """How often each function of a differentiable function has run, and for how long.
-
-    Attributes
-    ----------
-    fun, grad, jvp, jac : int
-        Calls; ``fun`` counts evaluations, those spent on estimates included.
-    seconds : dict of str to float
-        Least time of one call, for those that have run: a first call may have compiled something.
-
-    Examples
-    --------
-    >>> from gradiator_np import gradiator
-    >>> f = gradiator(lambda x: x**2, lambda x, v: 2 * x * v)
-    >>> g = f.vjp([1.0, 2.0], [1.0, 0.0])
-    >>> f.counts.fun, f.counts.grad
-    (0, 1)
-    """
-
-    fun: int = 0
-    grad: int = 0
-    jvp: int = 0
-    jac: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def add(self, what: str, started: float) -> None:
-        """Count one call of ``what`` that began at ``started`` (perf_counter)."""
-        took = time.perf_counter() - started
-        setattr(self, what, getattr(self, what) + 1)
-        self.seconds[what] = min(took, self.seconds.get(what, took))
-
-
-class Owner(Protocol):
-    """What a point needs to know of its function: the attributes of ``Gradiator``."""
-
-    fun: Callable[..., Any]
-    grad_fun: Callable[..., Any] | None
-    jvp_fun: Callable[..., Any] | None
-    jac_fun: Callable[..., Any] | None
-    argnums: Argnums
-    context: bool
-    batch_dims: int
-    options: dict[str, Any]
-    counts: Counts
-    selective: bool
-    _memory: Memory | None
-    _prepared: PreparedFunctions
-
-
-class ForwardRun(NamedTuple):
-    """What a run left: the value, how it lies in a flat vector, and what derivatives may use."""
-
-    value: Any
-    y_layout: Layout
-    context: Any
-
-    @classmethod
-    def of(cls, value: Any, batch_dims: int, context: Any = None) -> ForwardRun:
-        """What is known of a run that returned ``value``."""
-        return cls(value, Layout.of(tree(value), batch_dims), context)
 
 
 class DifferentiablePoint(LazyOperator):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
 from gradiator_np._differentiable.function import Gradiator
-from gradiator_np._differentiable.point import Argnums
+from gradiator_np._differentiable.owner import Argnums
 
 
 def with_tangents(x0: Any, theta: Any, u: Any, w: Any) -> tuple[Any, Any, Any, Any]:

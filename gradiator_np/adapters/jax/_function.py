@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradiator_np._differentiable.function import Gradiator
-from gradiator_np._differentiable.point import Argnums
+from gradiator_np._differentiable.owner import Argnums
 from gradiator_np._options import GradiatorOptions, takes
 from gradiator_np.adapters.jax._host import Host
 from gradiator_np.adapters.jax._primitive import value

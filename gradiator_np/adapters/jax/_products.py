@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gradiator_np._calls import FAILING
 from gradiator_np._differentiable.function import Gradiator, _has_nested
 from gradiator_np._differentiable.inputs import tree, untree
-from gradiator_np._differentiable.point import DifferentiablePoint, ForwardRun
+from gradiator_np._differentiable.owner import ForwardRun
+from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._samples import SampleError
 from gradiator_np._status import GradiatorWarning
 from gradiator_np.adapters.jax._batches import Rows

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gradiator_np._differentiable.function import Gradiator
-from gradiator_np._differentiable.point import Argnums
+from gradiator_np._differentiable.owner import Argnums
 from gradiator_np._options import GradiatorOptions, takes
 from gradiator_np.adapters.torch._autograd import Run
 from gradiator_np.adapters.torch._call import (
