@@ -128,10 +128,11 @@ TURNING = {
 
 
 def wide(seeds):
-    """Clouds within which f turns: errors of slopes at the middle, and what intervals hold."""
+    """Clouds within which f turns: errors of slopes at the middle, what intervals hold, how often
+    the status is ok, and what they hold then."""
     rows = []
     for (name, (fun, slope)), (m, reach, k) in itertools.product(TURNING.items(), WIDE):
-        held, ours, plane = [], [], []
+        held, ours, plane, ok = [], [], [], []
         for seed in range(seeds):
             rng = np.random.default_rng([seed, m, k])
             w, b = 1.5 * rng.normal(size=(4, m)), rng.uniform(-1, 1, 4)
@@ -139,10 +140,24 @@ def wide(seeds):
             values, jac = fun(dx @ w.T + b), slope(b)[:, None] * w
             s = Taylor().solve(dx, values, intercept=True)
             held.append(np.mean(np.abs(s.coef - jac) <= s.interval(0.95)))
+            ok.append(not s.status.doubtful)
             size = np.linalg.norm(jac)
             ours.append(np.linalg.norm(s.coef - jac) / size)
             plane.append(np.linalg.norm(least_squares(dx, values) - jac) / size)
-        rows.append([name, m, reach, k, np.median(ours), np.median(plane), np.mean(held)])
+        held_ok = float(np.mean(np.array(held)[ok])) if any(ok) else None
+        rows.append(
+            [
+                name,
+                m,
+                reach,
+                k,
+                np.median(ours),
+                np.median(plane),
+                np.mean(held),
+                np.mean(ok),
+                held_ok,
+            ]
+        )
     return rows
 
 
@@ -193,7 +208,12 @@ def main():
             _show(title, ["plane", "quadratic", "kriging"], beside)
     turning = wide(2 if quick() else 20)
     print("\nfunctions that turn within the samples\n")
-    print(table(["function", "m", "reach", "k", "taylor", "plane", "held"], turning), flush=True)
+    print(
+        table(
+            ["function", "m", "reach", "k", "taylor", "plane", "held", "ok", "held if ok"], turning
+        ),
+        flush=True,
+    )
     times = speed()
     print("\n" + "\n".join(f"{name}: {ms:.1f} ms" for name, ms in times.items()))
     print(write("scattered", {"cells": results, "wide": turning, "ms": times}))
