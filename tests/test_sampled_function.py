@@ -149,6 +149,50 @@ def test_as_gradiator_differentiates_by_the_samples():
     np.testing.assert_allclose(pushforward([1, 0, 0]), f.jacobian(x)[:, 0], rtol=1e-14)
 
 
+@pytest.mark.parametrize("octaves", [-1000, 520])
+@pytest.mark.parametrize("noise", [None, 0.01])
+def test_values_of_any_size_are_those_of_size_one(octaves, noise):
+    """Squares of 2^520 are no floats, those of 2^-520 are 0; powers of two cost no rounding."""
+    points, values = log_of(40, noise=0.01)
+    unit = 2.0**octaves
+    x = np.array([0.1, 0.0, -0.1])
+    want = SampledFunction(points, values, noise=noise).estimate(x)
+    got = SampledFunction(points, unit * values, noise=noise and unit * noise).estimate(x)
+    assert got.solution.status is want.solution.status is Status.OK
+    # Noise that is given moves the unit to a grid of decimals, by logarithms of other numbers.
+    for a, b in ((got.jac, want.jac), (got.stderr, want.stderr), (got.y, want.y)):
+        np.testing.assert_allclose(a / unit, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("octaves", [-520, 520])
+def test_products_and_cotangents_of_any_size(octaves):
+    x, dx, v, products = products_of(60)
+    unit = 2.0**octaves
+    want = SampledFunction.from_products(x, dx, v, products).estimate(np.zeros(3))
+    for size, given in ((unit, (v, products * unit)), (1.0, (v * unit, products * unit))):
+        got = SampledFunction.from_products(x, dx, *given).estimate(np.zeros(3))
+        assert got.solution.status is want.solution.status
+        # The samples' order may be another one: sums of 60 terms.
+        np.testing.assert_allclose(got.jac / size, want.jac, rtol=1e-6)
+
+
+def test_masked_values_in_a_list_are_failed_runs():
+    points, values = log_of(40)
+    bad = np.arange(40) % 5 == 0
+    spoilt = np.where(bad[:, None], 1e20, values)  # netCDF's way: a fill value behind a mask
+    rows = [np.ma.masked_array(row, [gone, gone]) for row, gone in zip(spoilt, bad)]
+    want = SampledFunction(points[~bad], values[~bad]).estimate(np.zeros(3))
+    got = SampledFunction(points, rows).estimate(np.zeros(3))
+    np.testing.assert_allclose(got.jac, want.jac, rtol=1e-6)
+
+
+def test_add_says_what_it_takes():
+    with pytest.raises(TypeError, match="add takes points, values; got 1"):
+        SampledFunction(*log_of(20)).add(np.zeros(3))
+    with pytest.raises(TypeError, match="add takes x, dx, v, products; got 2"):
+        SampledFunction.from_products(*products_of(20)).add(np.zeros(3), np.zeros(2))
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -200,6 +200,9 @@ class SampledFunction:
         The fit that there is goes on serving, until some of them are among the nearest to the
         point asked for, or they are a quarter as many as it rests on.
         """
+        wanted = self._log.wanted
+        if len(samples) != len(wanted):
+            raise TypeError(f"add takes {', '.join(wanted)}; got {len(samples)} arguments")
         self._log.add(*samples)
         self._latest = None
 

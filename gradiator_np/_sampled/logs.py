@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from gradiator_np._sample_store import SampleStore
 from gradiator_np._samples import Samples
 from gradiator_np._structure import Layout
 from gradiator_np._typing import Array, Index
-from gradiator_np.solvers._solution import Solution
+from gradiator_np.solvers._solution import Solution, unit_of
 from gradiator_np.solvers._taylor.products import FittedProducts
 from gradiator_np.solvers._taylor.solver import FittedTaylor, Taylor
 
@@ -25,6 +26,20 @@ class Model(Protocol):
         """At a displacement (m,) from the centre."""
 
 
+@dataclass(frozen=True, slots=True)
+class _InUnit:
+    """A model of values over a unit, a power of two: squares of values beyond 1e154 are no floats,
+    and below 1e-154 nothing is left of them.
+    """
+
+    model: Model
+    unit: float
+
+    def at(self, displacement: Array) -> Solution:
+        """See `Model`."""
+        return self.model.at(displacement).times(self.unit)
+
+
 class Log(Protocol):
     """What was recorded of a function.
 
@@ -33,11 +48,14 @@ class Log(Protocol):
     x_layout, y_layout : Layout
         Of one input, and of one output.
     store : SampleStore
+    wanted : tuple of str
+        What ``add`` takes.
     """
 
     x_layout: Layout
     y_layout: Layout
     store: SampleStore
+    wanted: tuple[str, ...]
 
     def add(self, *samples: Any) -> None:
         """More of what the log was made from."""
@@ -51,6 +69,8 @@ class Log(Protocol):
 
 class RunLog:
     """Points and values; parameters are those of `SampledFunction`."""
+
+    wanted: tuple[str, ...] = ("points", "values")
 
     def __init__(
         self, points: Any, values: Any, *, noise: Any, x_scale: Any, x_like: Any, y_like: Any
@@ -82,15 +102,17 @@ class RunLog:
         given = self._coerced(points, values, *like)
         self.store.add(given.dx, given.df)
 
-    def model(self, rows: Index, x: Array, max_samples: int) -> FittedTaylor:
+    def model(self, rows: Index, x: Array, max_samples: int) -> Model:
         """See `Log`."""
         values: NDArray[Any] = self.store.values[rows]
+        unit = unit_of(values)
+        noise = None if self._noise is None else self._noise / unit
         fitted = FittedTaylor.of(
             Taylor(x_scale=self._x_scale, max_samples=max_samples),
-            self.store.points[rows] - x, values, np.ones(values.shape), True, self._noise,
+            self.store.points[rows] - x, values / unit, np.ones(values.shape), True, noise,
         )  # fmt: skip
         fitted.keep()
-        return fitted
+        return _InUnit(fitted, unit)
 
     def record(self, rows: Index) -> Samples:
         """See `Log`."""
@@ -99,6 +121,8 @@ class RunLog:
 
 class ProductLog:
     """Products alone; parameters are those of `SampledFunction.from_products`."""
+
+    wanted: tuple[str, ...] = ("x", "dx", "v", "products")
 
     def __init__(
         self, x: Any, dx: Any, v: Any, products: ArrayLike, *, noise: Any, x_scale: Any,
@@ -145,13 +169,17 @@ class ProductLog:
         else:
             self._keep(*self._coerced(x, dx, v, products))
 
-    def model(self, rows: Index, x: Array, max_samples: int) -> FittedProducts:
+    def model(self, rows: Index, x: Array, max_samples: int) -> Model:
         """See `Log`."""
         m = self.x_layout.size
         middle, values = self.store.points[rows] - x, self.store.values[rows]
         dx, v, product = values[:, :m], values[:, m:-1], values[:, -1]
-        noise = None if self._noise is None else float(self._noise[0])
-        return FittedProducts.of(middle - dx / 2, dx, v, product, self._x_scale, noise)
+        unit, v_unit = unit_of(product), unit_of(v)
+        noise = None if self._noise is None else float(self._noise[0]) / unit
+        fitted = FittedProducts.of(
+            middle - dx / 2, dx, v / v_unit, product / unit, self._x_scale, noise
+        )  # fmt: skip
+        return _InUnit(fitted, unit / v_unit)
 
     def record(self, rows: Index) -> None:
         """See `Log`."""
