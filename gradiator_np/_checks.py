@@ -54,8 +54,28 @@ def numeric(value: Any, what: str) -> NDArray[Any]:
     )
 
 
+def returned(value: Any, what: str) -> Any:
+    """What a function returned, as it is where it is numbers or truths; nan where it is masked.
+
+    Raises
+    ------
+    TypeError
+        For None, strings, objects.
+    """
+    if value is None:
+        raise TypeError(f"{what} is None: does fun return its result?")
+    masked = type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray)
+    a = value if type(value) is np.ndarray else _asarray(value, what)
+    if masked or a.dtype.kind not in "biufcV":  # V: bfloat16 and its like
+        return numeric(value, what)
+    return a if isinstance(value, list) else value
+
+
 def _asarray(value: Any, what: str) -> NDArray[Any]:
     try:
+        if isinstance(value, list | tuple) and any(isinstance(v, np.ma.MaskedArray) for v in value):
+            rows = np.ma.stack([np.ma.asarray(v) for v in value])  # asarray drops masks
+            return np.asarray(np.ma.filled(rows.astype(np.result_type(rows, np.float32)), np.nan))
         return np.asarray(value)
     except ValueError:  # lists of several lengths
         raise ValueError(

@@ -430,10 +430,8 @@ def output(value: Any, batch_dims: int) -> tuple[Layout, NDArray[Any]]:
         }
         if not value:
             raise ValueError("fun(x) is an empty dict: there is nothing to differentiate")
-    elif value is None:
-        raise TypeError("fun(x) is None: does fun return its result?")
     else:
-        value = checks.numeric(value, "fun(x)")
+        value = checks.numeric(checks.returned(value, "fun(x)"), "fun(x)")
     layout = Layout.of(value, batch_dims)
     if layout.size == 0:
         raise ValueError(f"fun(x) is empty (shape {np.shape(value)}): nothing to differentiate")

@@ -557,3 +557,39 @@ def test_second_derivatives_run_the_context_where_they_are():
     x, w = np.array([0.3, 1.0]), np.array([1.0, -2.0])
     want = -np.sin(x) * w
     np.testing.assert_allclose(g.nested_vjp(x, np.ones(2), w)[0], want, rtol=1e-8)  # eps^(2/3)
+
+
+@pytest.mark.parametrize(
+    "out, message",
+    [
+        (None, "does fun return its result"),
+        ("1.0 2.0", "must be numbers, got str"),
+        ([1.0, None], "with None at 1"),
+        ([1.0, [2.0, 3.0]], "no array of one shape"),
+        ((1.0, None), r"fun\(x\)\[1\] is None"),
+        ({"a": 1.0, "b": "2.0"}, r"fun\(x\)\['b'\] must be numbers"),
+    ],
+)
+@pytest.mark.parametrize("grad_fun", [None, f_vjp])
+def test_what_fun_returns_is_told_where_it_is_no_number(out, message, grad_fun):
+    with pytest.raises((TypeError, ValueError), match=message):
+        gradiator(lambda x: out, grad_fun)(X)
+    with pytest.raises((TypeError, ValueError), match=message):
+        gradiator(lambda x: out, grad_fun).linearize(X)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_masked_outputs_are_nan_and_not_what_lies_behind_the_mask(batched):
+    """Fill values of netCDF are 1e20."""
+    fun = gradiator(lambda x: np.ma.masked_greater(np.where(x > 0, 1e20, x), 1e10))
+    x = np.array([-1.0, 1.0])
+    value = fun.batched((0,))(x[None])[0] if batched else fun(x)
+    assert type(value) is np.ndarray
+    np.testing.assert_array_equal(value, [-1.0, np.nan])
+
+
+def test_outputs_keep_their_types():
+    whole, flag = gradiator(lambda x: (np.arange(3), np.array([True])))(X)
+    assert whole.dtype.kind == "i"
+    assert flag.dtype == bool
+    assert gradiator(lambda x: np.float32(1.5))(X).dtype == np.float32

@@ -359,3 +359,17 @@ def test_outputs_of_a_batch_whose_types_differ():
     got = jax.vmap(jax.jacfwd(g))(x)
     want = jnp.stack([jnp.zeros((2, 2)), jnp.diag(2 * x[1])])
     compare(got, want, 1e-6, "slopes of 3 by steps of 2e-8")
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_masked_outputs_are_nan(calls):
+    """In the call that learns the structure, and in those that know it."""
+    f = adapter.gradiator(lambda x: np.ma.masked_array(x, [True, False]))
+    for _ in range(calls):
+        y = f(jnp.array([1.0, 2.0]))
+    np.testing.assert_array_equal(y, [np.nan, 2.0])
+
+
+def test_outputs_that_are_no_numbers_are_told():
+    with pytest.raises(TypeError, match="must be numbers, got str"):
+        adapter.gradiator(lambda x: "1.0")(jnp.ones(2))

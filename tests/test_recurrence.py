@@ -488,3 +488,23 @@ def test_recorded_states_that_do_not_fit_are_told():
         recurrence.vjp(None, [1.0], [1.0], states=np.ones((3, 1)))
     with pytest.raises(ValueError, match="another state than x0"):
         recurrence.vjp([2.0], [1.0], [1.0], states=np.ones((4, 1)))
+
+
+def test_recorded_states_that_were_lost_or_are_no_states_are_told():
+    decay = Recurrence(lambda x, theta, i: x * theta, 2)
+    states = np.array([[2.0, 1.0], [1.0, 0.5], [0.5, 0.25]])
+    with pytest.raises(ValueError, match="shape of x0"):
+        decay.vjp(states[0], np.full(2, 0.5), np.ones(1), states=states[:, :1])
+    states[1, 0] = np.nan
+    with pytest.raises(ValueError, match="nan or inf in 1 of 3 states, state 1 first"):
+        decay.vjp(states[0], np.full(2, 0.5), np.ones(2), states=states)
+
+
+def test_steps_may_return_lists_and_must_return_numbers():
+    """x + x of a list has two copies of it, of which the next step would take the first."""
+    double = Recurrence(lambda x, theta, i: list((x + x)[:2]), 3)
+    np.testing.assert_array_equal(double([1.0, 2.0], [0.0]), [8.0, 16.0])
+    with pytest.raises(TypeError, match="what step returned must be numbers"):
+        Recurrence(lambda x, theta, i: ["a", "b"], 3)([1.0, 2.0], [0.0])
+    masked = Recurrence(lambda x, theta, i: np.ma.masked_array(x, [True, False]), 1)
+    np.testing.assert_array_equal(masked([1.0, 2.0], [0.0]), [np.nan, 2.0])

@@ -323,3 +323,16 @@ def test_a_gradient_of_the_wrong_shape_names_both_shapes():
     y = g(point(3).requires_grad_())
     with pytest.raises(ValueError, match=r"shape \(4,\), expected \(3,\)"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("out, message", [(None, "does fun return its result"), ("1", "numbers")])
+def test_outputs_that_are_no_numbers_are_told(out, message):
+    """None used to become nan, a text its number."""
+    with pytest.raises(TypeError, match=message):
+        adapter.gradiator(lambda x: out)(torch.ones(2, requires_grad=True))
+
+
+def test_masked_outputs_are_nan():
+    x = torch.tensor([1.0, 2.0])
+    y = adapter.gradiator(lambda x: np.ma.masked_array(x, [True, False]))(x)
+    np.testing.assert_array_equal(y.numpy(), [np.nan, 2.0])

@@ -104,7 +104,8 @@ def as_stage(stage: Any, options: Mapping[str, Any]) -> Stage:
         return Stage(Gradiator(stage, options=options))
     raise TypeError(
         f"a stage is a function, a Gradiator, a matrix, a LinearOperator, a pair (vjp, jvp) of a "
-        f"linear stage, or a Chain; got {type(stage).__name__} {stage!r:.60}"
+        f"linear stage, or a Chain, and several come one by one, Chain(f, g); got "
+        f"{type(stage).__name__} {stage!r:.60}"
     )
 
 

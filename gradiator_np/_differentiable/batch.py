@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np._differentiable.inputs import own, rows_of, stacked
+from gradiator_np._differentiable.inputs import own, own_output, rows_of, stacked
 from gradiator_np._settings import TINY, scale_of
 from gradiator_np._structure import Layout
 from gradiator_np._typing import Array
@@ -79,10 +79,10 @@ class Each:
         """``fun(*x)``, with its contexts as a list."""
 
         def over(*x: Any) -> Any:
-            out = [own(fun(*point)) for point in self._points(x)]
             if not self.context:
-                return stacked(out)
-            return stacked([y for y, _ in out]), [context for _, context in out]
+                return stacked([own_output(fun(*point)) for point in self._points(x)])
+            out = [own(fun(*point)) for point in self._points(x)]
+            return stacked([own_output(y) for y, _ in out]), [context for _, context in out]
 
         return over
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiator_np import _checks as checks
 from gradiator_np._structure import Layout
 
 
@@ -115,6 +116,15 @@ def own(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: own(item) for key, item in value.items()}
     return np.asarray(value) if isinstance(value, list) else value
+
+
+def own_output(value: Any, what: str = "fun(x)") -> Any:
+    """``own`` of what ``fun`` returned: numbers, and nan where they are masked."""
+    if type(value) is tuple:
+        return tuple(own_output(item, f"{what}[{i}]") for i, item in enumerate(value))
+    if isinstance(value, Mapping):
+        return {key: own_output(item, f"{what}[{key!r}]") for key, item in value.items()}
+    return own(checks.returned(value, what))
 
 
 def same(a: Any, b: Any) -> bool:

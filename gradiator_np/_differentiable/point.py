@@ -19,6 +19,7 @@ from gradiator_np._differentiable.inputs import (
     join,
     name_of,
     own,
+    own_output,
     rows_of,
     shaped_like,
     stacked,
@@ -134,7 +135,7 @@ class DifferentiablePoint(LazyOperator):
                     f"with context=True fun must return (y, context), got {type(out).__name__}"
                 )
             out, context = out
-        out = own(out)
+        out = own_output(out)
         if owner.options.get("vectorized"):
             out = tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
         self._forward = forward = ForwardRun.of(out, owner.batch_dims, context)

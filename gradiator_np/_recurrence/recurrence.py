@@ -324,6 +324,17 @@ class Recurrence:
                 f"states has shape {recorded.shape}, expected ({self.n_steps + 1}, ...): the "
                 f"states from 0 to {self.n_steps}"
             )
+        lost = np.flatnonzero(~np.isfinite(recorded.reshape(len(recorded), -1)).all(1))
+        if len(lost):
+            raise ValueError(
+                f"states has nan or inf in {len(lost)} of {len(recorded)} states, state {lost[0]} "
+                "first: no derivative passes there; leave states out to run the steps again"
+            )
+        if x0 is not None and recorded[0].shape != np.shape(x0):
+            raise ValueError(
+                f"states has shape {recorded.shape}, expected {(len(recorded), *np.shape(x0))}: "
+                "a state of the shape of x0 each"
+            )
         if x0 is not None and not np.array_equal(recorded[0], array(x0)):
             raise ValueError("states begins with another state than x0; give x0 = None, or states")
         return recorded
@@ -392,8 +403,7 @@ class Recurrence:
         shape = np.shape(x)
         for k in range(i, j):
             x = step.fun(x, theta, k)
-            if step.context:
-                x = x[0]
+            x = checks.numeric(x[0] if step.context else x, "what step returned")
         if np.shape(x) != shape:
             raise ValueError(f"step returned shape {np.shape(x)}, expected {shape}, that of x")
         return x

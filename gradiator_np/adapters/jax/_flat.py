@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradiator_np import _checks as checks
 from gradiator_np._differentiable.function import Gradiator, exact_nested_vjp
 from gradiator_np.adapters.jax._structure import Arguments, inexact, leaves_of, pack, unpack
 
@@ -58,6 +59,7 @@ class FlatFunction:
                     f"fun returned {type(out).__name__}, but one array was promised, by out= or by "
                     "an earlier call; return the same structure each time"
                 )
+            leaf = np.asarray(checks.returned(out, "fun(x)"))
             return [leaf] if self.floating is None or self.floating else []
         leaves, tree = leaves_of(out)
         if self.tree is None:

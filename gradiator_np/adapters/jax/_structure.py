@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradiator_np import _checks as checks
+
 #: NumPy has no bfloat16, and steps in half precision would drown in rounding.
 HALVES = ("bfloat16", "float16")
 
@@ -123,7 +125,7 @@ def is_list_of_numbers(value: Any) -> bool:
 def leaves_of(value: Any) -> tuple[list[Any], Any]:
     """The arrays of an output, and its structure."""
     leaves, tree = jax.tree.flatten(value, is_leaf=is_list_of_numbers)
-    return [np.asarray(leaf) for leaf in leaves], tree
+    return [np.asarray(checks.returned(leaf, "an output of fun")) for leaf in leaves], tree
 
 
 def pack(leaves: Sequence[Any]) -> Any:
