@@ -223,7 +223,8 @@ def bounds(value: Any, x: NDArray[Any], layout: Layout) -> tuple[Array, Array]:
     ``value`` is a pair (lower, upper) or an object with ``lb`` and ``ub`` (scipy's Bounds).
     """
     if hasattr(value, "lb") and hasattr(value, "ub"):
-        value = (value.lb, value.ub)
+        # SciPy keeps Bounds(0, 1) as arrays of one number, that serve all inputs.
+        value = [np.squeeze(side) if np.size(side) == 1 else side for side in (value.lb, value.ub)]
     try:
         low, high = value
     except (TypeError, ValueError):

@@ -272,6 +272,9 @@ def test_bounds_may_be_scipys_and_per_key():
     jacobian(spy, {"a": 1.0, "b": 2.0}, bounds=({"a": 1.0, "b": 0.0}, {"a": 2.0, "b": 2.0}))
     assert min(a for a, _ in seen) == 1.0
     assert max(b for _, b in seen) == 2.0
+    for one in (Bounds(0.0, 2.0), Bounds([0.0, 0.0], 2.0)):  # numbers that serve all inputs
+        some = jacobian(lambda x: x**2, [1.0, 2.0], method="2-point", bounds=one)
+        assert some.samples.points[:, 1].max() == 2.0
     estimate = jacobian(lambda x: x**2, [1.0, 2.0], bounds=Bounds([1.0, 2.0], [5.0, 2.0]))
     assert np.isinf(estimate.stderr[:, 1]).all()
     assert estimate.status == Status.UNDETERMINED
