@@ -210,7 +210,20 @@ def divisor(values: Array) -> Array:
     first = np.where(tells, gaps, np.inf).min(axis=0, initial=np.inf)
     chance = np.where(tells & (gaps > first), np.minimum(2 * error / some, 1.0), 1.0)
     sure = (out > 0) & holds & (chance.prod(axis=0) * first / some < NO_CHANCE)
-    return np.where(sure, out, 0.0)
+    return np.where(sure & ~_alike_but_for_rounding(values, rounding), out, 0.0)
+
+
+def _alike_but_for_rounding(values: Array, rounding: Array) -> NDArray[np.bool_]:
+    """Outputs (n,) of whose neighbouring values (k, n) half or more differ by their last bits,
+    and the others are equal.
+
+    Rounded numbers that are alike are equal, but where the program adds several of them. A parabola
+    about its minimum, at steps that are powers of the root of 2, is on multiples as well, alike on
+    both sides but for rounding.
+    """
+    apart = np.diff(np.sort(values, axis=0), axis=0)
+    alike = (apart > 0) & (apart <= rounding)
+    return np.asarray(alike.sum(axis=0) >= np.maximum((apart == 0).sum(axis=0), 1))
 
 
 def _whole(mantissa: Array, digits: int) -> NDArray[np.bool_]:
