@@ -400,3 +400,10 @@ def test_solvers_are_taken_as_they_are():
     for rtol, error in ((1e-6, 1e-3), (1e-3, 0.2)):
         found = gr.hessian(predator, x, args=(rtol,)).hess
         assert np.abs(found - exact).max() < error * np.abs(exact).max()
+
+
+def test_steps_that_leave_where_the_function_is_finite_are_told():
+    """cosh of 1e6 scales: infinite a step of 1e-3 of x away; once a matrix that was not positive."""
+    estimate = hessian(lambda p: np.cosh((p[0] - 1e6) / 1e-2) + 0.5 * p[1] ** 2, [1e6, 0.3])
+    assert not estimate.success
+    assert "runs failed" in estimate.message

@@ -152,9 +152,12 @@ class Amplitudes:
         scale = np.sqrt(np.einsum("ckk->ck", rest))
         correlation = rest / (scale[:, :, None] * scale[:, None, :])
         np.einsum("ckk->ck", correlation)[:] += JITTER
-        inverse = np.linalg.inv(correlation)
-        logdet = np.linalg.slogdet(correlation)[1] + 2 * np.log(scale).sum(1)
-        root = np.linalg.cholesky(inverse).mT / scale[:, None, :]
+        # By eigenvalues: rounding of sizes far apart makes some of them negative.
+        vals, vecs = np.linalg.eigh(correlation)
+        vals = np.maximum(vals, JITTER)
+        inverse = (vecs / vals[:, None, :]) @ vecs.mT
+        logdet = np.log(vals).sum(1) + 2 * np.log(scale).sum(1)
+        root = (vecs / np.sqrt(vals)[:, None, :]).mT / scale[:, None, :]
         weights, variance = np.zeros((combinations, others)), np.zeros(combinations)
         noise = np.zeros(combinations)
         if free:
