@@ -198,8 +198,11 @@ def test_weighted_products_of_either_shape(shape):
     got = model._weighted_products(left, weights, right)
     want = [left @ np.diag(w) @ right for w in weights]
     np.testing.assert_allclose(got, want, rtol=0, atol=100 * EPS)
-    square = [left @ np.diag(w) @ left.T for w in weights]
-    np.testing.assert_allclose(model._weighted_squares(left, weights), square, atol=100 * EPS)
+    square = np.array([left @ np.diag(w) @ left.T for w in weights])
+    for n in (1, 9):
+        average = rng.random((n, s))
+        got = model._averaged_squares(left, weights, average)
+        np.testing.assert_allclose(got, np.einsum("ns,spq->npq", average, square), atol=1000 * EPS)
 
 
 def test_the_covariance_of_outputs_averages_that_of_their_states():

@@ -213,9 +213,7 @@ class OutputPosteriors:
         log_rho = mass @ np.repeat(np.log(self.grid.rho), states.keep.sum(1))
         return PosteriorMoments(beta, cov, half, states.noise, log_rho)
 
-    def _in_states(
-        self, keep: Mask, power: Array, u: Array
-    ) -> tuple[Array, Array, Array, Array]:
+    def _in_states(self, keep: Mask, power: Array, u: Array) -> tuple[Array, Array, Array, Array]:
         """Value and gradient at u in each state, and its covariance without the slopes' powers.
 
         Returns
@@ -226,8 +224,7 @@ class OutputPosteriors:
         wide : array, shape (S, 2, n, p)
             Square roots of what the slopes' powers add to it.
         cov : array, shape (n, p, p)
-            Sum of the shared covariances, weighted by ``power`` (n, S): one product for each
-            output, not for each state.
+            Sum of the shared covariances, weighted by ``power`` (n, S).
         """
         grid, lin = self.grid, self.grid.lin
         n, p = self.y.shape[1], len(lin.back)
@@ -256,7 +253,7 @@ class OutputPosteriors:
             weight = power[:, first : first + len(r)]
             first += len(r)
             bent = weight.sum(1)[:, None, None] * errors.cov0
-            bent -= _weighted_squares(errors.gain, weight @ inverse)
+            bent -= _averaged_squares(errors.gain, inverse, weight)
             np.einsum("npp->np", bent)[...] += weight @ lacking
             cov += WIDER**2 * bent + (weight @ r)[:, None, None] * (back @ back.T)
         return np.concatenate(betas), np.concatenate(variances), np.concatenate(wides), cov
@@ -295,6 +292,10 @@ def _weighted_products(left: Array, weights: Array, right: Array) -> Array:
     return np.asarray((left @ weighted).reshape(p, s, q).swapaxes(0, 1))
 
 
-def _weighted_squares(left: Array, weights: Array) -> Array:
-    """left diag(w) left' for each row w of ``weights`` (n, d), shape (n, p, p)."""
-    return np.stack([(left * w) @ left.T for w in weights])
+def _averaged_squares(left: Array, weights: Array, average: Array) -> Array:
+    """Sums of left diag(w) left' over the rows w of ``weights`` (S, d), by each row of ``average``
+    (n, S): shape (n, p, p), at min(n, S) products."""
+    n, s = average.shape
+    each = average @ weights if n < s else weights
+    squares = np.stack([(left * w) @ left.T for w in each])
+    return squares if n < s else np.tensordot(average, squares, 1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
 from gradiator_np._typing import Array, Index, Mask
 from gradiator_np.solvers._taylor.kernel import (
     ADDITIVE,
@@ -90,10 +91,13 @@ def spacing(u: Array) -> float:
 
 
 def _spread(rows: Index, count: int) -> Index:
-    """So many of the rows, evenly spread; all where they are less than half as many again."""
+    """So many of the rows or up to twice as many, evenly spread; all of less than half as many
+    again."""
     if len(rows) < 1.5 * count:
         return rows
-    return rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
+    if len(rows) < 2 * count:
+        return rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
+    return rows[:: len(rows) // count]
 
 
 def kernels_of(radius: float, farthest: float, apart: float) -> tuple[Kernel, ...]:
