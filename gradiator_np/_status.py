@@ -81,6 +81,10 @@ class Status(StrEnum):
         "failing_region", -10, "Runs fail on the way to where the sum of squares is lower.",
         "Look at samples.errors; make fun run there, or give bounds that leave it out.",
     )  # fmt: skip
+    TRUNCATION = (
+        "truncation", -11, "Steps so long that f may bend by more than the error bars hold.",
+        "Take shorter steps, or '3-point', whose own values tell of bends.",
+    )  # fmt: skip
     NO_RESPONSE = (
         "no_response", -9, "No run differed from that at x in any bit.",
         "Check that fun reads its argument and returns new numbers; else give a larger min_step.",

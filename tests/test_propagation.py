@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
 from scipy.stats import binom
 
 from gradiator_np import Status, fit_jacobian, jacobian, jvp, propagate, vjp
-from gradiator_np._covariance import Covariance
+from gradiator_np._covariance import Covariance, Row
+from gradiator_np._propagation.form_intervals import hidden, intervals
+from gradiator_np._propagation.input_errors import InputErrors
+from gradiator_np._propagation.quadratic_form import QuadraticForm
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np.solvers import Solution
 
@@ -436,3 +440,67 @@ def test_data_frames(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install"):
         found.to_dataframe()
+
+
+def twin_quantile(h, s, p):
+    """Pearson's three moments of the estimate of h.h, as the textbook writes them."""
+    mean = np.sum(h**2 + s)
+    k2, k3 = np.sum(2 * s**2 + 4 * h**2 * s), np.sum(8 * s**3 + 24 * h**2 * s**2)
+    dof = 8 * k2**3 / k3**2
+    return mean + np.sqrt(k2) * (stats.chi2.ppf(p, dof) - dof) / np.sqrt(2 * dof)
+
+
+def twin_end(form, p, upper):
+    """The end of an interval of one form, searched for where its ratio is even in the logarithm."""
+    (h, s), grid = form.spectrum, np.linspace(-39, 39, 300)
+
+    def at(log):
+        return h / (1 - s / s.max() + s / s.max() * np.exp(log))
+
+    seen = form.plug_in
+    if upper:
+        seen = max(seen, np.sum(at(40.0) ** 2) + form.bias)
+    excess = [twin_quantile(at(log), s, p) - seen for log in grid]
+    root = int(np.flatnonzero(np.diff(np.sign(excess)))[0])
+    log = optimize.brentq(
+        lambda log: twin_quantile(at(log), s, p) - seen, *grid[root : root + 2], xtol=1e-13
+    )
+    return np.sum(at(log) ** 2)
+
+
+def test_intervals_of_many_forms_are_those_of_each():
+    """Spectra of two sizes, forms without errors, hidden ones, and clear ones in one call. Ends
+    are moved by 1e-10 of the way at most: 1e-8 of them, but for those that rest on noise alone."""
+    rng = np.random.default_rng(12)
+    alone = InputErrors(np.ones(3), None)
+    forms = [
+        QuadraticForm.of(size * rng.normal(size=3), Row(rng.uniform(0.1, 1, 3), f, np.ones(1)), x)
+        for size in (1e-3, 3.0, 10.0, 1e3)
+        for f in (np.zeros((1, 0)), rng.normal(size=(3, 2)))
+        for x in (alone, InputErrors(np.ones(3), np.eye(3) + 0.3 * (1 - np.eye(3))))
+    ]
+    exact = QuadraticForm.of(np.ones(3), Row(np.zeros(1), np.zeros((1, 0)), np.ones(1)), alone)
+    tail = np.append(rng.uniform(0.01, 0.1, len(forms)), 0.025)
+    low, high = intervals([*forms, exact], tail)
+    assert low[-1] == high[-1] == exact.plug_in
+    dark = hidden(forms, tail[:-1])
+    assert dark[:4].all()
+    assert not dark[-4:].any()
+    for i, form in enumerate(forms):
+        if dark[i]:
+            assert low[i] == 0
+        else:
+            want = twin_end(form, 1 - tail[i], upper=False)
+            np.testing.assert_allclose(low[i], want, rtol=1e-7)
+            np.testing.assert_allclose(high[i], twin_end(form, tail[i], upper=True), rtol=1e-7)
+        one = intervals([form], tail[i : i + 1])
+        np.testing.assert_allclose([low[i], high[i]], np.ravel(one), rtol=1e-8)
+
+
+def test_intervals_where_every_output_is_hidden():
+    alone = InputErrors(np.ones(2), None)
+    form = QuadraticForm.of(np.full(2, 1e-9), Row(np.ones(2), np.zeros((1, 0)), np.ones(1)), alone)
+    low, high = intervals([form] * 3, np.full(3, 0.025))
+    assert not low.any()
+    assert (high > 0).all()
+    assert (high < np.inf).all()

@@ -6,6 +6,7 @@ from scipy.stats import binom
 
 from gradiator_np import fit_jacobian, fit_points, jacobian, sensitivities, vjp
 from gradiator_np._covariance import Covariance, Row
+from gradiator_np._propagation import ranking
 from gradiator_np._propagation.ranking import rank_intervals
 from tests.test_propagation import ALARM, estimate_of, random_covariance
 
@@ -86,13 +87,17 @@ def test_orders_are_settled_wrongly_in_few_draws(kind):
     assert settled >= 0.99 * draws
 
 
-def test_intervals_of_ranks_by_hand():
+def test_intervals_of_ranks_by_hand(monkeypatch):
     """5 and 4.9 differ by less than two errors, -3 from both by more, nan stays open."""
     row = Row(np.full(4, 0.01), np.zeros((1, 0)), np.ones(1))
-    known = np.array([True, True, True, False])
-    low, high = rank_intervals(np.array([5.0, -3.0, 4.9, np.nan]), row, known, 2.0)
-    np.testing.assert_array_equal(low, [1, 3, 1, 1])
-    np.testing.assert_array_equal(high, [3, 4, 3, 4])
+    value = np.tile([5.0, -3.0, 4.9, np.nan], (7, 1))
+    value[1::2] = value[1::2, ::-1]
+    monkeypatch.setattr(ranking, "PART", 12)  # three rows at a time
+    t, one = np.full(7, 2.0), np.ones((7, 4))
+    low, high = rank_intervals(value, iter([row] * 7), one, np.isfinite(value), t)
+    for order, which in ((1, slice(0, None, 2)), (-1, slice(1, None, 2))):
+        np.testing.assert_array_equal(low[which, ::order], [[1, 3, 1, 1]] * len(low[which]))
+        np.testing.assert_array_equal(high[which, ::order], [[3, 4, 3, 4]] * len(low[which]))
 
 
 def test_shared_errors_settle_an_order_that_own_ones_do_not():

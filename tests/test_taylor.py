@@ -99,7 +99,7 @@ def test_one_state_is_generalised_least_squares(intercept, weighted, monkeypatch
     outputs = outputs_of(u, y, w, intercept)
     grid = outputs.grid
     keep = one_state(outputs, 2, 55)
-    beta, cov, wide = outputs._in_states(keep, np.zeros(3))
+    beta, each, wide, cov = outputs._in_states(keep, np.ones((2, 1)), np.zeros(3))
     rho, r = grid.rho[2], grid.ratio[2, 55]
     shared = rho**2 * twin_kernel(u * grid.rows.anisotropy / rho) + r * np.diag(1.0 / w)
     x = np.hstack([np.ones((12, 1)), u]) if intercept else u
@@ -112,7 +112,8 @@ def test_one_state_is_generalised_least_squares(intercept, weighted, monkeypatch
         dense = np.linalg.inv(x.T @ np.linalg.solve(s, x))
         # Two routes through the inverse of s: rounding times its condition number.
         tol = 1e3 * EPS * np.linalg.cond(s)
-        got = cov[0] + wide[0, :, i].T @ wide[0, :, i]
+        got = cov[i] + wide[0, :, i].T @ wide[0, :, i]
+        np.testing.assert_allclose(each[0], np.diagonal(cov[i]), rtol=tol)
         np.testing.assert_allclose(got, dense, rtol=tol, atol=tol * np.abs(dense).max())
         best = dense @ x.T @ np.linalg.solve(s, y[:, i])
         np.testing.assert_allclose(beta[0, i], best, rtol=tol, atol=tol * np.abs(best).max())
@@ -159,7 +160,8 @@ def test_value_and_gradient_elsewhere_are_universal_kriging(which, intercept, mo
     outputs = outputs_of(u, y, w, intercept)
     grid = outputs.grid
     kernel, rows, r = grid.kernels[which], grid.rows, grid.ratio[which, ratio]
-    beta, cov, wide = outputs._in_states(one_state(outputs, which, ratio), at)
+    keep = one_state(outputs, which, ratio)
+    beta, each, wide, cov = outputs._in_states(keep, np.ones((2, 1)), at)
     x = np.hstack([np.ones((12, 1)), u]) if intercept else u
     steps = np.vstack([at, *(at + s * h * e for e in np.eye(3) for s in (1, -1))])
     take = np.zeros((4, 7))  # value and central differences
@@ -182,8 +184,57 @@ def test_value_and_gradient_elsewhere_are_universal_kriging(which, intercept, mo
         # h^2 of truncation in the differences, their rounding over h twice in ``own``.
         tol = 100 * (h**2 + EPS / h**2) * np.linalg.cond(s)
         np.testing.assert_allclose(beta[0, i], want, atol=tol * np.abs(want).max())
-        got = cov[0] + wide[0, :, i].T @ wide[0, :, i]
+        got = cov[i] + wide[0, :, i].T @ wide[0, :, i]
+        np.testing.assert_allclose(each[0], np.diagonal(cov[i]), rtol=1e-9)
         np.testing.assert_allclose(got, spread, atol=tol * np.abs(own).max())
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (5, 3, 2)])
+def test_weighted_products_of_either_shape(shape):
+    """Sums of 7 products: rounding, whichever factor is weighted."""
+    p, s, q = shape
+    rng = np.random.default_rng(6)
+    left, weights, right = rng.normal(size=(p, 7)), rng.random((s, 7)), rng.normal(size=(7, q))
+    got = model._weighted_products(left, weights, right)
+    want = [left @ np.diag(w) @ right for w in weights]
+    np.testing.assert_allclose(got, want, rtol=0, atol=100 * EPS)
+    square = np.array([left @ np.diag(w) @ left.T for w in weights])
+    for n in (1, 9):
+        average = rng.random((n, s))
+        got = model._averaged_squares(left, weights, average)
+        np.testing.assert_allclose(got, np.einsum("ns,spq->npq", average, square), atol=1000 * EPS)
+
+
+def test_the_covariance_of_outputs_averages_that_of_their_states():
+    """Two outputs, three states of two length scales, each with weights of its own."""
+    rng = np.random.default_rng(8)
+    outputs = outputs_of(rng.normal(size=(12, 3)), rng.normal(size=(12, 2)), np.ones(12))
+    places, at = [(1, 40), (1, 60), (2, 55)], np.array([0.2, 0.1, -0.3])
+    keep = np.zeros(outputs.grid.ratio.shape, bool)
+    keep[tuple(zip(*places))] = True
+    power = rng.random((2, 3))
+    alone = [
+        outputs._in_states(one_state(outputs, *place), np.ones((2, 1)), at)[3] for place in places
+    ]
+    got = outputs._in_states(keep, power, at)
+    want = np.einsum("ns,snpq->npq", power, np.array(alone))
+    np.testing.assert_allclose(got[3], want, rtol=1e-9, atol=1e-12 * np.abs(want).max())
+
+
+def test_a_basis_of_the_contrasts_gives_the_same_spectrum():
+    """Z' K Z and P K P have the same eigenvalues, and predictions from either are the same."""
+    rng = np.random.default_rng(9)
+    x, a = rng.normal(size=(20, 6)), rng.normal(size=(20, 20))
+    cov, y = a @ a.T, rng.normal(size=20)
+    found = [
+        spectrum.ContrastSpectrum.of(spectrum.factor_trend(x, contrasts=basis), cov)
+        for basis in (True, False)
+    ]
+    tol = 1e3 * EPS * np.linalg.cond(cov)
+    np.testing.assert_allclose(found[0].lam, found[1].lam, rtol=tol)
+    shift = [c.gain @ ((c.t.T @ y) / (c.lam + 0.1)) for c in found]
+    np.testing.assert_allclose(shift[0], shift[1], rtol=tol, atol=tol)
+    assert found[0].floor == pytest.approx(found[1].floor)
 
 
 def test_rows_repeated_weigh_as_much_as_their_number(monkeypatch):
@@ -202,7 +253,8 @@ def test_rows_repeated_weigh_as_much_as_their_number(monkeypatch):
     once, more = outputs_of(u, y, w), outputs_of(u[many], split)
     keep = one_state(once, 1, 56)
     at = np.array([0.3, -0.2])
-    for got, want in zip(more._in_states(keep, at), once._in_states(keep, at)):
+    power = np.ones((1, 1))
+    for got, want in zip(more._in_states(keep, power, at), once._in_states(keep, power, at)):
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from scipy.special import ndtr
 
 from gradiator_np import _checks as checks
 from gradiator_np._covariance import ConfidenceInterval, Row
+from gradiator_np._propagation.form_intervals import hidden, intervals
 from gradiator_np._propagation.input_errors import InputErrors
 from gradiator_np._propagation.quadratic_form import QuadraticForm
 from gradiator_np._propagation.source import interval_factors, jacobian_of
@@ -31,7 +33,8 @@ EXACT = Row(np.zeros(1), np.zeros((1, 0)), np.ones(1))
 class Output(NamedTuple):
     """One output: its variance is that of ``form`` times ``unit`` squared.
 
-    ``t_factor``: half widths of intervals in units of those by Student's t with ``dof``.
+    ``t_factor``: half widths of intervals in units of those by Student's t with ``dof``;
+    ``hidden``: whether errors of J would explain the whole of the variance (95 %).
     """
 
     unit: float
@@ -40,25 +43,7 @@ class Output(NamedTuple):
     known: bool
     dof: float
     t_factor: float
-
-    def tail(self, level: float) -> float:
-        """The tail of a normal variable beyond the half width of an interval."""
-        t = self.t_factor * float(student_quantile(0.5 + level / 2, np.array(self.dof)))
-        return float(ndtr(-t))
-
-    def interval(self, level: float) -> tuple[float, float]:
-        """Of the standard deviation of the output, at the true J."""
-        if self.lost:
-            return 0.0, np.inf
-        if not self.known:
-            return np.nan, np.nan
-        low, high = self.form.interval(self.tail(level))
-        return self.unit * float(np.sqrt(low)), self.unit * float(np.sqrt(high))
-
-    @property
-    def hidden(self) -> bool:
-        """Whether errors of J would explain the whole of the variance (95 %)."""
-        return not self.lost and self.known and self.form.hidden(self.tail(0.95))
+    hidden: bool
 
     @property
     def std(self) -> tuple[float, float]:
@@ -194,7 +179,7 @@ class Propagation:
             determines J, nan where nothing tells its errors.
         """
         level = checks.level(confidence_level)
-        low, high = zip(*(o.interval(level) for o in self._outputs))
+        low, high = _intervals(self._outputs, level)
         return ConfidenceInterval(self._like_y(low), self._like_y(high))
 
     def to_dataframe(self) -> Any:
@@ -225,9 +210,10 @@ class Propagation:
     def __repr__(self) -> str:
         frame = self.estimate.frame
         rows = [("output", "std_y", "stderr", "95 % interval", "largest shares of its variance")]
-        for name, output in zip(frame.y_layout.names, self._outputs[:MOST_ROWS]):
+        shown = self._outputs[:MOST_ROWS]
+        for name, output, *ends in zip(frame.y_layout.names, shown, *_intervals(shown, 0.95)):
             std, err = output.std
-            low, high = (number(end, err) for end in output.interval(0.95))
+            low, high = (number(end, err) for end in ends)
             rows.append((f"y{name}", number(std, err), error(err), f"{low} to {high}",
                          self._largest(output)))  # fmt: skip
         more = len(self._outputs) - MOST_ROWS
@@ -341,8 +327,30 @@ def _outputs(solution: Solution, inputs: InputErrors) -> tuple[Output, ...]:
         weight = np.square(form.moments.rg) * form.moments.s
         total = float(weight.sum())
         wide = float(np.sqrt(weight @ np.square(factor[i]) / total)) if total > 0 else 1.0
-        out.append(Output(unit, form, lost, known, float(solution.dof[i]), wide))
+        out.append(Output(unit, form, lost, known, float(solution.dof[i]), wide, hidden=False))
+    which = [i for i, o in enumerate(out) if o.known]
+    some = [out[i] for i in which]
+    for i, dark in zip(which, hidden([o.form for o in some], _tails(some, 0.95))):
+        out[i] = out[i]._replace(hidden=bool(dark))
     return tuple(out)
+
+
+def _tails(outputs: Sequence[Output], level: float) -> Array:
+    """The tails of a normal variable beyond the half widths of intervals."""
+    dof, factor = (np.array([getattr(o, of) for o in outputs]) for of in ("dof", "t_factor"))
+    return np.asarray(ndtr(-factor * student_quantile(0.5 + level / 2, dof)))
+
+
+def _intervals(outputs: Sequence[Output], level: float) -> tuple[Array, Array]:
+    """Of the standard deviations of outputs, at the true J."""
+    lost = np.array([o.lost for o in outputs])
+    low, high = np.where(lost, 0.0, np.nan), np.where(lost, np.inf, np.nan)
+    which = np.array([o.known for o in outputs])
+    some = [o for o in outputs if o.known]
+    unit = np.array([o.unit for o in some])
+    ends = intervals([o.form for o in some], _tails(some, level))
+    low[which], high[which] = (unit * np.sqrt(end) for end in ends)
+    return low, high
 
 
 def _verdict(

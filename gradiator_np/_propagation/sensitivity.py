@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradiator_np import _checks as checks
-from gradiator_np._covariance import Row
 from gradiator_np._propagation.input_errors import deviations
 from gradiator_np._propagation.ranking import rank_intervals, ranks
 from gradiator_np._propagation.source import interval_factors, jacobian_of
@@ -251,17 +250,12 @@ def _ranked(
     solution: Solution, value: Array, stderr: Array, unit: Array, level: float
 ) -> tuple[Index, Index, Index]:
     """Ranks (n, m) and the intervals that error bars leave open."""
-    n, m = value.shape
-    place, low, high = (np.empty((n, m), np.intp) for _ in range(3))
-    factor = interval_factors(solution)
+    m = value.shape[1]
     dof = np.where(solution.dof > 0, solution.dof, np.nan)
     t = student_quantile(1 - (1 - level) / max(m * (m - 1), 2), dof)
     known = np.isfinite(value) & np.isfinite(stderr)
-    for i, row in enumerate(solution.cov.rows()):
-        place[i] = ranks(value[i])
-        scaled = Row(row.diag, row.factor, np.where(known[i], row.unit * unit * factor[i], 0.0))
-        low[i], high[i] = rank_intervals(value[i], scaled, known[i], float(t[i]))
-    return place, low, high
+    by = unit * interval_factors(solution)
+    return ranks(value), *rank_intervals(value, solution.cov.rows(), by, known, t)
 
 
 def _message(

@@ -19,7 +19,9 @@ from gradiator_np.designs._finite_difference.evidence import (
     evidence,
     hidden,
     largest,
+    too_long,
     too_short,
+    truncation,
 )
 from gradiator_np.designs._finite_difference.weights import Lines, solve_lines
 from gradiator_np.designs._protocol import Problem, Rows, constant, per_input
@@ -155,7 +157,7 @@ class StencilPlan:
     learned = None
 
     def __init__(self, design: Stencil, problem: Problem) -> None:
-        self.name = design.method
+        self.design, self.name = design, design.method
         self.rule = RULES[design.method]
         self.problem = problem
         if design.step is None:
@@ -316,6 +318,7 @@ class StencilPlan:
         """
         cov, three = solution.cov, len(self.rule.points) == 2
         noise = replace(cov, extra=None).variance()
+        level = np.hypot(found.noise, self.problem.eps * found.size)
         if self.problem.noise is None and rest is not None:
             # Noise is shared, a bend is not: each line's own bars hold its own difference too.
             alone = replace(cov, scale=np.ones(cov.scale.shape), extra=None).variance()
@@ -324,7 +327,10 @@ class StencilPlan:
             solution = replace(solution, cov=replace(cov, extra=cov.extra + own))
             noise = noise if three else noise + own
         elif three:  # the comparison would hold a noise that is given once more
-            solution = replace(solution, cov=replace(cov, extra=None))
+            assert cov.extra is not None
+            assert rest is not None
+            missed = truncation(np.sqrt(cov.extra), rest, solution.coef, self._step, level)
+            solution = replace(solution, cov=replace(cov, extra=missed))
         doubts: list[tuple[Status, str]] = []
         short = too_short(found, solution.coef, change, self._step, self.problem.eps)
         if not (change > 0).any() and np.isfinite(change).any() and found.size.any():
@@ -341,6 +347,12 @@ class StencilPlan:
         dark = hidden(found, solution.coef, noise, self._step, bend, self.problem.eps)
         if self.problem.noise is None and dark.any():
             doubts.append((Status.NO_SIGNAL, _hidden_outputs(dark, found)))
+        if self.problem.noise is not None and self.design.step is not None:
+            told = constant(False, change.shape) if cov.extra is None else np.isfinite(cov.extra)
+            step, scale = self._step, self.problem.scale
+            long = too_long(solution.coef, step, scale, level, told)
+            if long.any():
+                doubts.append((Status.TRUNCATION, _long_steps(long, step, scale)))
         said = [text for _, text in doubts] + ([solution.message] if solution.message else [])
         return replace(
             solution,
@@ -359,8 +371,13 @@ class StencilPlan:
         )
 
     def _message(self, found: Evidence) -> str:
-        if self.problem.noise is not None and len(self.rule.points) < 3:
+        if self.problem.noise is not None and len(self.rule.points) == 1:
             return "stderr covers the noise given, not truncation"
+        if self.problem.noise is not None and len(self.rule.points) == 2:
+            return (
+                "stderr covers the noise given, and the truncation that second differences tell of "
+                "where they rise above it"
+            )
         if found.spacing.any():
             return (
                 f"{int((found.spacing > 0).any(0).sum())} outputs are printed or rounded (spacing "
@@ -397,6 +414,18 @@ def _hidden_outputs(lost: Mask, found: Evidence) -> str:
         + ("printed or rounded" if printed else "noisy, or bend within the steps")
         + f" (by up to {share:.2g} of their values), and steps so short do not rise above that: "
         "take method='auto', which finds steps that do"
+    )
+
+
+def _long_steps(long: Mask, step: Array, scale: Array) -> str:
+    """Words for entries (B, n, m) whose bars may be below truncation."""
+    b, i, j = np.argwhere(long)[0]
+    return (
+        f"stderr covers the noise given, not truncation, and nothing tells of that: input {j} is "
+        f"moved by {abs(step[b, j]):.3g} to one side, and where output {i} bends over "
+        f"{scale[b, j]:.3g}, as x does, the error of J is above stderr ({long.sum()} of "
+        f"{long.size} entries alike): take '3-point', whose own values tell of bends, or shorter "
+        "steps; ignore this where fun is linear"
     )
 
 

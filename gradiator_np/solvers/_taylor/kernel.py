@@ -14,6 +14,7 @@ is likely: it is a stationary process there, of which only the increments from t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import factorial
 from typing import ClassVar, NamedTuple, Protocol
@@ -33,33 +34,62 @@ ADDITIVE = 2.0
 RIDGE = 0.5
 
 
+#: Numbers of a part that stays in a core's cache: a third of the time from 500 samples on.
+PART = 2**15
+
+
 def kernel(v: Array, additive: float) -> Array:
     """Covariance between the rows of v = u / rho, at unit amplitude."""
     t = v @ v.T
-    small = np.abs(t) < 1e-2
-    series = t * t * (1 / 2 + t * (1 / 6 + t * (1 / 24 + t * (1 / 120 + t / 720))))
-    out = np.where(small, series, np.expm1(t) - t)
+    size = np.diagonal(t).copy()
+    out = np.zeros_like(t)
     power = v
     for p in ORDERS:
         power = power * v
         out += (additive / factorial(p)) * (power @ power.T)
-    size = np.diagonal(t)
-    q = np.outer(size, size)
-    out += RIDGE * q * (1 / 4 + t * (1 / 4 + t * (1 / 8 + t / 24)) + q * (1 + t) / 64)
     m = v.shape[1]
-    return np.asarray(out * ((m + ADDITIVE) / (m + additive)))
+    scale = (m + ADDITIVE) / (m + additive)
+    for part in _parts(len(v)):
+        out[part] = scale * (_series(t[part]) + _ridge(t[part], size[part], size) + out[part])
+    return out
+
+
+def _parts(k: int) -> Iterator[slice]:
+    """Rows of a matrix (k, k), some at a time."""
+    step = max(1, PART // max(k, 1))
+    return (slice(start, start + step) for start in range(0, k, step))
+
+
+def _series(t: Array) -> Array:
+    """exp(t) - 1 - t."""
+    small = np.abs(t) < 1e-2
+    series = t * t * (1 / 2 + t * (1 / 6 + t * (1 / 24 + t * (1 / 120 + t / 720))))
+    return np.where(small, series, np.expm1(t) - t)
+
+
+def _ridge(t: Array, size: Array, other: Array) -> Array:
+    """What functions of one random direction add, of rows with these squared sizes."""
+    q = np.outer(size, other)
+    series = t * (1 / 4 + t * (1 / 8 + t / 24))
+    return np.asarray(RIDGE * q * (1 / 4 + series + q * (1 + t) / 64))
 
 
 def kernel_gradient(v: Array, additive: float, k: Array, push: Array) -> Array:
     """Derivative of sum(push * k) / 2, k the kernel of v, by the log scale of each column of v and
     by the log of additive."""
     t = v @ v.T
-    size = np.diagonal(t)
-    q = np.outer(size, size)
-    by_t = np.expm1(t) + RIDGE * q * (1 / 4 + t * (1 / 4 + t / 8) + q / 64)
-    by_size = (1 / 4 + t * (1 / 4 + t * (1 / 8 + t / 24)) + q * (1 + t) / 32) * size
-    grad = np.einsum("aj,aj->j", v, (push * by_t) @ v)
-    grad += 2 * RIDGE * (push * by_size).sum(1) @ np.square(v)
+    size = np.diagonal(t).copy()
+    square = np.square(v)
+    pulled, whole = np.empty_like(v), np.empty(len(v))
+    for part in _parts(len(v)):
+        here, weight = t[part], push[part]
+        q = np.outer(size[part], size)
+        by_t = np.expm1(here) + RIDGE * q * (1 / 4 + here * (1 / 4 + here / 8) + q / 64)
+        pulled[part] = (weight * by_t) @ v
+        by_size = 1 / 4 + here * (1 / 4 + here * (1 / 8 + here / 24)) + q * (1 + here) / 32
+        whole[part] = (weight * by_size) @ size
+    grad = np.einsum("aj,aj->j", v, pulled)
+    grad += 2 * RIDGE * whole @ square
     own = 0.0
     power = v
     for p in ORDERS:
@@ -69,7 +99,7 @@ def kernel_gradient(v: Array, additive: float, k: Array, push: Array) -> Array:
         own += 0.5 / p * by_input.sum()
     m = v.shape[1]
     scale = (m + ADDITIVE) / (m + additive)
-    shrunk = 0.5 * additive / (m + additive) * (push * k).sum()
+    shrunk = 0.5 * additive / (m + additive) * np.vdot(push, k)
     return np.append(scale * grad, scale * own - shrunk)
 
 
@@ -130,8 +160,7 @@ class RandomTaylor:
     def _values(a: Array, b: Array, additive: float) -> Array:
         t, size = b @ a, np.square(b).sum(1)
         q = (a @ a) * size
-        series = t * t * (1 / 2 + t * (1 / 6 + t * (1 / 24 + t * (1 / 120 + t / 720))))
-        out = np.where(np.abs(t) < 1e-2, series, np.expm1(t) - t)
+        out = _series(t)
         each = b * a
         out += additive * (each * each * (1 / 2 + each * (1 / 6 + each / 24))).sum(1)
         out += RIDGE * q * (1 / 4 + t * (1 / 4 + t * (1 / 8 + t / 24)) + q * (1 + t) / 64)

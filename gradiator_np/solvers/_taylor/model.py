@@ -196,14 +196,12 @@ class OutputPosteriors:
     def moments(self, states: StateAverage, u: Array) -> PosteriorMoments:
         """Posterior moments of value and gradient at u (m,), averaged over the states."""
         mass, power, kappa2 = states.mass, states.power, states.kappa2
-        beta_s, cov_s, wide = self._in_states(states.keep, u)
+        beta_s, var_s, wide, cov = self._in_states(states.keep, power, u)
         beta = np.einsum("ns,snp->np", mass, beta_s)
         shift = beta_s - beta
-        var = np.einsum("spp->sp", cov_s)[:, None, :] + np.square(wide).sum(1)
+        var = var_s[:, None, :] + np.square(wide).sum(1)
         half = np.empty_like(beta)
         mixture_interval(mass, shift, np.sqrt(kappa2.T[:, :, None] * var), 0.95, half)
-        n, p = beta.shape
-        cov = (power @ cov_s.reshape(len(cov_s), -1)).reshape(n, p, p)
         # Outer products, weighted: of what the states differ in, and of the slopes' powers.
         parts = np.concatenate(
             [
@@ -215,12 +213,23 @@ class OutputPosteriors:
         log_rho = mass @ np.repeat(np.log(self.grid.rho), states.keep.sum(1))
         return PosteriorMoments(beta, cov, half, states.noise, log_rho)
 
-    def _in_states(self, keep: Mask, u: Array) -> tuple[Array, Array, Array]:
-        """Value and gradient at u (S, n, p), their shared covariance (S, p, p) at unit curvature,
-        and square roots (S, 2, n, p) of what the slopes' powers add to it."""
+    def _in_states(self, keep: Mask, power: Array, u: Array) -> tuple[Array, Array, Array, Array]:
+        """Value and gradient at u in each state, and its covariance without the slopes' powers.
+
+        Returns
+        -------
+        beta : array, shape (S, n, p)
+        var : array, shape (S, p)
+            Diagonal of the covariance that all outputs share, at unit curvature.
+        wide : array, shape (S, 2, n, p)
+            Square roots of what the slopes' powers add to it.
+        cov : array, shape (n, p, p)
+            Sum of the shared covariances, weighted by ``power`` (n, S).
+        """
         grid, lin = self.grid, self.grid.lin
         n, p = self.y.shape[1], len(lin.back)
-        betas, covs, wides = [], [], []
+        betas, variances, wides, cov = [], [], [], np.zeros((n, p, p))
+        first = 0
         for a, kept in enumerate(keep):
             if not kept.any():
                 continue
@@ -228,21 +237,26 @@ class OutputPosteriors:
             start = errors.trend @ (lin.back @ (lin.q1.T @ self.columns[a]))
             # The powers are known functions: what least squares misses of them counts.
             start[:, n:] -= np.hstack(self._scaled(self._powers.at(u), grid.kernels[a]))
-            r = grid.ratio[a][kept]
-            scaled = errors.gain * grid.inverse[a][kept][:, None, :]
-            shift = scaled.reshape(len(r) * p, grid.dof) @ self.contrasts[a]
-            b = (start - shift.reshape(-1, p, 3 * n)).reshape(-1, p, 3, n).transpose(2, 0, 3, 1)
+            r, inverse = grid.ratio[a][kept], grid.inverse[a][kept]
+            b = start - _weighted_products(errors.gain, inverse, self.contrasts[a])
+            b = b.reshape(-1, p, 3, n).transpose(2, 0, 3, 1)
             factor = WoodburyFactor(*(part[kept] for part in self.factors[a]))
             w1, w2 = factor.whiten(b[1], b[2], (-1,))
             betas.append(b[0] - w1 * factor.a1[..., None] - w2 * factor.a2[..., None])
             wides.append(WIDER * np.stack([w1, w2], 1))
-            curvature = errors.cov0 - scaled @ errors.gain.T
-            # Rounding: no estimate beats least squares with the noise alone.
-            var = np.einsum("spp->sp", curvature)
-            np.maximum(var, 0.0, out=var)
             back = errors.trend @ lin.back
-            covs.append(WIDER**2 * curvature + r[:, None, None] * (back @ back.T))
-        return np.concatenate(betas), np.concatenate(covs), np.concatenate(wides)
+            curvature = np.diagonal(errors.cov0) - inverse @ np.square(errors.gain).T
+            # Rounding: no estimate beats least squares with the noise alone.
+            lacking = np.maximum(-curvature, 0.0)
+            noise = r[:, None] * np.square(back).sum(1)
+            variances.append(WIDER**2 * (curvature + lacking) + noise)
+            weight = power[:, first : first + len(r)]
+            first += len(r)
+            bent = weight.sum(1)[:, None, None] * errors.cov0
+            bent -= _averaged_squares(errors.gain, inverse, weight)
+            np.einsum("npp->np", bent)[...] += weight @ lacking
+            cov += WIDER**2 * bent + (weight @ r)[:, None, None] * (back @ back.T)
+        return np.concatenate(betas), np.concatenate(variances), np.concatenate(wides), cov
 
     def leave_one_out(self, states: StateAverage) -> Array:
         """Leave-one-out residuals (k, n) in their own standard deviations, in the likeliest state.
@@ -266,3 +280,22 @@ class OutputPosteriors:
             precision = (np.square(spectrum.t) @ inverse)[:, None] - np.square(w1) - np.square(w2)
             out[:, mine] = alpha / np.sqrt(np.maximum(precision * kappa2[mine, s], 1e-300))
         return out
+
+
+def _weighted_products(left: Array, weights: Array, right: Array) -> Array:
+    """left diag(w) right for each row w of ``weights`` (S, d): (S, p, q) of (p, d) and (d, q)."""
+    (p, d), q, s = left.shape, right.shape[1], len(weights)
+    if p < q:
+        weighted = (left * weights[:, None, :]).reshape(s * p, d)
+        return np.asarray((weighted @ right).reshape(s, p, q))
+    weighted = (weights.T[:, :, None] * right[:, None, :]).reshape(d, s * q)
+    return np.asarray((left @ weighted).reshape(p, s, q).swapaxes(0, 1))
+
+
+def _averaged_squares(left: Array, weights: Array, average: Array) -> Array:
+    """Sums of left diag(w) left' over the rows w of ``weights`` (S, d), by each row of ``average``
+    (n, S): shape (n, p, p), at min(n, S) products."""
+    n, s = average.shape
+    each = average @ weights if n < s else weights
+    squares = np.stack([(left * w) @ left.T for w in each])
+    return squares if n < s else np.tensordot(average, squares, 1)

@@ -22,6 +22,9 @@ Z_MIN = -2.0 * PER
 #: Noise from 1e-12 to 10 times the spread of the output.
 N_S = 13 * PER + 1
 S_MIN = -12 * PER
+#: From this many samples on, where the trend takes this share of them, a basis of the contrasts is
+#: worth its time.
+LARGE, WIDE = 300, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,23 +169,32 @@ class ContrastSpectrum:
 
     @classmethod
     def of(cls, lin: TrendFactors, cov: Array) -> ContrastSpectrum:
-        """Eigenvectors of P K P, P the projection on the contrasts, but for its null space.
-
-        That is lifted above all others, apart from small eigenvalues: half the time of Z' K Z with
-        a basis Z of the contrasts.
-        """
-        q1 = lin.q1
-        kq = cov @ q1
-        within = q1.T @ kq
-        half = kq - 0.5 * q1 @ within
-        between = cov - half @ q1.T - q1 @ half.T
-        lam, vec = np.linalg.eigh(between + (2.0 * np.linalg.norm(between)) * (q1 @ q1.T))
-        d = len(cov) - lin.rank
-        lam, t = lam[:d], np.ascontiguousarray(vec[:, :d])
+        """Eigenvectors of P K P, P the projection on the contrasts, but for its null space: of
+        Z' K Z where a basis Z of the contrasts is at hand."""
+        kq = cov @ lin.q1
+        within = lin.q1.T @ kq
+        if lin.z.shape[1]:
+            lam, vec = np.linalg.eigh(lin.z.T @ (cov @ lin.z))
+            t = lin.z @ vec
+        else:
+            lam, t = _lifted(lin.q1, cov, kq, within)
         cov0 = lin.back @ within @ lin.back.T
-        top = max(float(lam[-1]), 0.0) if d else float(np.trace(cov0))
+        top = max(float(lam[-1]), 0.0) if lam.size else float(np.trace(cov0))
         floor = max(8 * EPS * top, np.finfo(float).tiny)
         return cls(np.maximum(lam, 0.0), t, lin.back @ (kq.T @ t), cov0, floor)
+
+
+def _lifted(q1: Array, cov: Array, kq: Array, within: Array) -> tuple[Array, Array]:
+    """Eigenvalues and vectors of P K P without a basis of the contrasts.
+
+    Its null space is lifted above all others, apart from small eigenvalues: half the time of
+    Z' K Z where the trend takes few of the samples.
+    """
+    half = kq - 0.5 * q1 @ within
+    between = cov - half @ q1.T - q1 @ half.T
+    lam, vec = np.linalg.eigh(between + (2.0 * np.linalg.norm(between)) * (q1 @ q1.T))
+    d = len(cov) - q1.shape[1]
+    return lam[:d], np.ascontiguousarray(vec[:, :d])
 
 
 class LocalErrors(NamedTuple):
@@ -207,7 +219,8 @@ class LengthScaleGrid:
 
     def __init__(self, rows: Rows, kernels: Sequence[Kernel], unit: float) -> None:
         self.rows, self.kernels, self.unit = rows, tuple(kernels), unit
-        self.lin = rows.linear(contrasts=False)
+        k = len(rows.root)
+        self.lin = rows.linear(contrasts=k > LARGE and (rows.n_inputs + 1) / k > WIDE)
         self.dof = len(rows.root) - self.lin.rank
         # Column c = s + Z - 1 - z of the noise-to-curvature ratio.
         self.nominal = 10.0 ** (2.0 * (np.arange(N_S + N_Z - 1) + S_MIN - N_Z + 1 - Z_MIN) / PER)
