@@ -403,7 +403,7 @@ def test_solvers_are_taken_as_they_are():
 
 
 def test_steps_that_leave_where_the_function_is_finite_are_told():
-    """cosh of 1e6 scales: infinite a step of 1e-3 of x away; once a matrix that was not positive."""
+    """cosh 1e8 scales from 0 is infinite a step of 1e-3 of x away: once a LinAlgError."""
     estimate = gr.hessian(lambda p: np.cosh((p[0] - 1e6) / 1e-2) + 0.5 * p[1] ** 2, [1e6, 0.3])
     assert not estimate.success
     assert "runs failed" in estimate.message

@@ -56,7 +56,7 @@ class FormMoments(NamedTuple):
             dof = np.where(skew > 0, 8 / np.square(skew), np.inf)
             bent = (chdtri(dof, 1 - p) - dof) / np.sqrt(2 * dof)
         spread = np.where(dof > NORMAL, ndtri(p), bent)
-        return np.where(sd == 0, mean, mean + sd * np.where(sd == 0, 0.0, spread))
+        return np.asarray(np.where(sd == 0, mean, mean + sd * np.where(sd == 0, 0.0, spread)))
 
     def hidden(self, tail: Array) -> Mask:
         """Whether errors of g alone reach what was seen with probability ``tail`` or more."""
