@@ -156,11 +156,11 @@ class Kriging:
         )
         self.ratio, self.floor, self.kappa2 = _likeliest(lam, power, counts, levels, most, size)
         self._inverse = 1.0 / (lam + self.ratio[:, None])
-        self._scaled = self._each(self._inverse.T) * along
-        contrasts = trend.vectors(self._modes)
+        self._along, self._scaled = along, self._each(self._inverse.T) * along
+        self._contrasts = contrasts = trend.vectors(self._modes)
         self.weights = contrasts @ self._scaled
         # no contrast reaches a sample that alone tells of a direction: what is left is rounding
-        alone = _row_squares(contrasts) < ALONE
+        self._alone = alone = _row_squares(contrasts) < ALONE
         self._precision = np.square(contrasts) @ self._inverse.T
         self._precision[alone] = np.inf
         self._precision = np.maximum(self._precision, 1e-300)
@@ -183,6 +183,25 @@ class Kriging:
         if self._precision.shape[1] == 1:
             return np.asarray(_row_squares(self.weights) / self._precision[:, 0])
         return np.asarray((np.square(self.weights) / self._each(self._precision)).sum(1))
+
+    def whitened(self, y: Array) -> tuple[Array, Array, Array]:
+        """Of other outputs (k, n) of the same samples: P y (k, n), y'P y (n,), and P's diagonal.
+
+        P is the precision of the contrasts, in units of 1 / kappa^2.
+        """
+        if y is self.y:
+            along, weights = self._along, self.weights
+            scaled = self._scaled
+        else:
+            along = self._contrasts.T @ y
+            scaled = self._each(self._inverse.T) * along
+            weights = self._contrasts @ scaled
+        return weights, np.einsum("dn,dn->n", scaled, along), self._each(self._precision)
+
+    def precision_matrix(self, output: int) -> Array:
+        """P (k, k) of one output."""
+        rows = self._contrasts
+        return np.asarray((rows * self._inverse[self.group[output]]) @ rows.T)
 
     def leave_one_out(self) -> float:
         """Sum of squares of the leave-one-out residuals, over samples: Dubrule, Math. Geol. 15
