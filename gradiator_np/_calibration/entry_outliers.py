@@ -19,7 +19,10 @@ from gradiator_np._calibration.kriging import Kriging
 from gradiator_np._typing import Array, Mask
 
 #: Probability that a model of normal residuals has an entry replaced (by Bonferroni).
-FALSE_ALARMS = 1e-3
+import os
+FALSE_ALARMS = float(os.environ.get('FA','1e-3'))
+MATERIAL = float(os.environ.get('MAT','1'))
+if 1: pass
 #: Fewer residuals than this do not tell how much one may differ from the others, ...
 LEAST_RESIDUALS = 5
 #: ... and fewer contrasts not which run of one is off.
@@ -85,18 +88,21 @@ def found_outliers(model: Kriging, y: Array) -> tuple[Mask, Array]:
     none = np.zeros((k, n), bool)
     d = model.dof
     weights, power, precision = model.whitened(y)
+    mean_square = np.einsum("kn,kn->k", model.y, model.y) / n
+    material = MATERIAL * np.maximum(mean_square, np.median(mean_square))
     share = np.square(weights) / precision
+    if (share <= material[:, None] * precision).all():
+        return none, y
     top = share.argmax(0)
     each = np.arange(n)
     largest = share[top, each]
     left = np.maximum(power - largest, 0.0)
     spread = Spread.of(left, d - 1, share)
     limit = _limit(spread.dof + d - 1, k * n)
-    suspect = largest > limit * spread.runs[top] * spread.moderated(left, d - 1)
+    suspect = share[top, each] > material[top] * np.broadcast_to(precision, (k, n))[top, each]
+    suspect &= largest > limit * spread.runs[top] * spread.moderated(left, d - 1)
     if not suspect.any():
         return none, y
-    mean_square = np.einsum("kn,kn->k", model.y, model.y) / n
-    material = np.maximum(mean_square, np.median(mean_square))
     mask, filled = none, y.copy()
     for i in np.flatnonzero(suspect).tolist():
         chosen, change = _of_one(model.precision_matrix(i), weights[:, i], power[i], d, spread,
@@ -138,14 +144,20 @@ def _of_one(p: Array, w: Array, power: float, d: int, spread: Spread, material: 
     return chosen, change
 
 
-def without_outliers(kriging: Callable[[Array], Kriging], y: Array) -> tuple[Kriging, Mask | None]:
-    found = kriging(y)
-    if y.shape[1] < LEAST_RESIDUALS or found.dof < LEAST_CONTRASTS:
+def without_outliers(kriging: Callable[[Array, bool], Kriging], y: Array) -> tuple[Kriging, Mask | None]:
+    found = kriging(y, False)
+    if y.shape[1] < LEAST_RESIDUALS:
         return found, None
-    mask = np.zeros(y.shape, bool)
+    coarse = found.dof < LEAST_CONTRASTS
+    model = kriging(y, True) if coarse else found
+    if model.dof < LEAST_CONTRASTS:
+        return found, None
+    mask, filled = np.zeros(y.shape, bool), y
     for _ in range(PASSES):
-        now, filled = found_outliers(found, y)
+        now, filled = found_outliers(model, y)
         if (now == mask).all():
             break
-        mask, found = now, kriging(filled)
-    return found, mask if mask.any() else None
+        mask, model = now, kriging(filled, coarse)
+    if coarse and mask.any():
+        model = kriging(filled, False)
+    return found if not mask.any() else model, mask if mask.any() else None

@@ -109,6 +109,9 @@ class Kriging:
         What curvature is expected, in root mean squares of the values.
     second_difference : float or None
         Mean square of r(x - d) - 2 r(x) + r(x + d), which bounds the noise.
+    slopes_are_alike : bool
+        Slopes are random, of one size for all outputs, and nothing bends: for tests of samples
+        that are too few for their curvature.
 
     Attributes
     ----------
@@ -131,13 +134,15 @@ class Kriging:
         noise: Array | None,
         prior_curvature: float,
         second_difference: float | None,
+        slopes_are_alike: bool = False,
     ) -> None:
         self.u, self.y = u, y
-        self._trend = trend = TrendReflectors(np.hstack([np.ones((len(u), 1)), u]))
+        columns = np.ones((len(u), 1)) if slopes_are_alike else np.hstack([np.ones((len(u), 1)), u])
+        self._trend = trend = TrendReflectors(columns)
         rank = trend.rank
         inner = u @ u.T
         # K is symmetric: its products from the left are those from the right, transposed
-        kernel = trend.coordinates(trend.coordinates(psi(inner)).T)
+        kernel = trend.coordinates(trend.coordinates(inner if slopes_are_alike else psi(inner)).T)
         self._within, self._between = kernel[:rank, :rank], kernel[:rank, rank:]
         lam, self._modes = np.linalg.eigh(kernel[rank:, rank:])
         self._lam = lam = np.maximum(lam, 0.0)

@@ -345,12 +345,14 @@ def fit_rows(
     if noise is not None and rows.basis is not None:  # the same for all
         noise = np.broadcast_to(noise[0], len(each))
 
-    def kriging(u: Array, y: Array) -> Kriging:
-        return Kriging(u, y, each, noise, prior_curvature, second_difference)
+    def kriging(u: Array, y: Array, slopes_are_alike: bool = False) -> Kriging:
+        return Kriging(
+            u, y, each, noise, prior_curvature, second_difference, slopes_are_alike
+        )
 
     mask = None
     if rows.basis is None:
-        found, mask = without_outliers(lambda y: kriging(u, y), rows.values)
+        found, mask = without_outliers(lambda y, alike: kriging(u, y, alike), rows.values)
     else:
         found = kriging(u, rows.values)
     trial, filled = found, found.y
