@@ -201,18 +201,23 @@ class Kriging:
             along = self._contrasts.T @ y
             scaled = self._each(self._inverse.T) * along
             weights = self._contrasts @ scaled
-        return weights, np.einsum("dn,dn->n", scaled, along), self._each(self._precision)
+        precision = np.broadcast_to(self._each(self._precision), weights.shape)
+        return weights, np.einsum("dn,dn->n", scaled, along), precision
 
     def precision_matrix(self, output: int) -> Array:
         """P (k, k) of one output."""
         rows = self._contrasts
-        return np.asarray((rows * self._inverse[self.group[output]]) @ rows.T)
+        group = 0 if len(self._inverse) == 1 else self.group[output]
+        return np.asarray((rows * self._inverse[group]) @ rows.T)
+
+    @property
+    def leave_one_out_rows(self) -> Array:
+        """Leave-one-out residuals (k, n): Dubrule, Math. Geol. 15 (1983) 687."""
+        return self.weights / self._each(self._precision)
 
     def leave_one_out(self) -> float:
-        """Sum of squares of the leave-one-out residuals, over samples: Dubrule, Math. Geol. 15
-        (1983) 687."""
-        rows = self.weights / self._each(self._precision)
-        return float(_row_squares(rows).sum()) / len(rows)
+        """Sum of squares of the leave-one-out residuals, over samples."""
+        return float(_row_squares(self.leave_one_out_rows).sum()) / len(self.u)
 
     def coefficients(self) -> Array:
         """Value and slopes at u = 0, (m + 1, n)."""

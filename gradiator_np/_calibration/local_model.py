@@ -115,6 +115,9 @@ class LocalModel:
     loss : RobustLoss or None
         What made signed roots of losses of the residuals; ``covariances``, ``curvature`` and
         ``weights`` are those of the residuals themselves.
+    replaced : mapping of int to array, shape (n,)
+        By sample (its id in the log, where the model is of one): residuals of the data, with those
+        that the other runs contradict replaced by what these predict.
     """
 
     residuals: Array
@@ -328,7 +331,9 @@ def fit_rows(
 ) -> LocalModel:
     """Restricted likelihood of one curvature and one noise for all residuals.
 
-    A few samples are left out where that lets the leave-one-out residuals of the others collapse.
+    Single residuals that the other runs contradict are replaced (`entry_outliers`; not where rows
+    are coordinates). A few samples are left out where that lets the leave-one-out residuals of the
+    others collapse.
 
     Parameters
     ----------
@@ -347,12 +352,14 @@ def fit_rows(
 
     def kriging(u: Array, y: Array, slopes_are_alike: bool = False) -> Kriging:
         return Kriging(
-            u, y, each, noise, prior_curvature, second_difference, slopes_are_alike
+            u, y, each[: y.shape[1]], noise, prior_curvature, second_difference, slopes_are_alike
         )
 
     mask = None
     if rows.basis is None:
-        found, mask = without_outliers(lambda y, alike: kriging(u, y, alike), rows.values)
+        found, mask = without_outliers(
+            lambda y, alike: kriging(u, y, alike), rows.values, noise is None
+        )
     else:
         found = kriging(u, rows.values)
     trial, filled = found, found.y

@@ -405,10 +405,7 @@ class Search:
         limit = known[self.center] + 3.0 * model.sum_of_squares_sd
         # While intervals are narrowed, only a clear gain moves the centre.
         gain = model.sum_of_squares_sd if self._narrowing else 0.0
-        if (
-            values[best] < model.sum_of_squares - gain
-            and known[succeeded[best]] < limit
-        ):
+        if values[best] < model.sum_of_squares - gain and known[succeeded[best]] < limit:
             self.center = succeeded[best]
             self.region = self.region.moved()
         trial = proposal.trial
