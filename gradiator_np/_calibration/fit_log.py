@@ -238,11 +238,15 @@ class FitLog:
         """Id of the least sum of squares; the first one where none is usable."""
         return min(range(len(self.points)), key=self.sum_of_squares)
 
-    def sum_of_squares(self, i: int) -> float:
-        """Of the residuals of sample i, inf where it failed."""
-        if self.residuals[i] is None:
+    def sum_of_squares(self, i: int, data: Array | None = None) -> float:
+        """Of the residuals of sample i, inf where it failed; with ``data`` (n,) in place of what
+        fun returned."""
+        residuals = self.residuals[i]
+        if residuals is None:
             return np.inf
-        roots = self.roots(i)
+        if data is not None:
+            residuals = np.append(data, residuals[self.n_data :])
+        roots = self.objective.roots(residuals, self.n_data, self.unit)
         return float(roots @ roots)
 
     def growth(self, i: int) -> float:

@@ -109,6 +109,9 @@ class Kriging:
         What curvature is expected, in root mean squares of the values.
     second_difference : float or None
         Mean square of r(x - d) - 2 r(x) + r(x + d), which bounds the noise.
+    slopes_are_alike : bool
+        Slopes are random, of one size for all outputs, and nothing bends: for tests of samples
+        that are too few for their curvature.
 
     Attributes
     ----------
@@ -131,13 +134,15 @@ class Kriging:
         noise: Array | None,
         prior_curvature: float,
         second_difference: float | None,
+        slopes_are_alike: bool = False,
     ) -> None:
         self.u, self.y = u, y
-        self._trend = trend = TrendReflectors(np.hstack([np.ones((len(u), 1)), u]))
+        columns = np.ones((len(u), 1)) if slopes_are_alike else np.hstack([np.ones((len(u), 1)), u])
+        self._trend = trend = TrendReflectors(columns)
         rank = trend.rank
         inner = u @ u.T
         # K is symmetric: its products from the left are those from the right, transposed
-        kernel = trend.coordinates(trend.coordinates(psi(inner)).T)
+        kernel = trend.coordinates(trend.coordinates(inner if slopes_are_alike else psi(inner)).T)
         self._within, self._between = kernel[:rank, :rank], kernel[:rank, rank:]
         lam, self._modes = np.linalg.eigh(kernel[rank:, rank:])
         self._lam = lam = np.maximum(lam, 0.0)
@@ -156,11 +161,11 @@ class Kriging:
         )
         self.ratio, self.floor, self.kappa2 = _likeliest(lam, power, counts, levels, most, size)
         self._inverse = 1.0 / (lam + self.ratio[:, None])
-        self._scaled = self._each(self._inverse.T) * along
-        contrasts = trend.vectors(self._modes)
+        self._along, self._scaled = along, self._each(self._inverse.T) * along
+        self._contrasts = contrasts = trend.vectors(self._modes)
         self.weights = contrasts @ self._scaled
         # no contrast reaches a sample that alone tells of a direction: what is left is rounding
-        alone = _row_squares(contrasts) < ALONE
+        self._alone = alone = _row_squares(contrasts) < ALONE
         self._precision = np.square(contrasts) @ self._inverse.T
         self._precision[alone] = np.inf
         self._precision = np.maximum(self._precision, 1e-300)
@@ -184,11 +189,35 @@ class Kriging:
             return np.asarray(_row_squares(self.weights) / self._precision[:, 0])
         return np.asarray((np.square(self.weights) / self._each(self._precision)).sum(1))
 
+    def whitened(self, y: Array) -> tuple[Array, Array, Array]:
+        """Of other outputs (k, n) of the same samples: P y (k, n), y'P y (n,), and P's diagonal.
+
+        P is the precision of the contrasts, in units of 1 / kappa^2.
+        """
+        if y is self.y:
+            along, weights = self._along, self.weights
+            scaled = self._scaled
+        else:
+            along = self._contrasts.T @ y
+            scaled = self._each(self._inverse.T) * along
+            weights = self._contrasts @ scaled
+        precision = np.broadcast_to(self._each(self._precision), weights.shape)
+        return weights, np.einsum("dn,dn->n", scaled, along), precision
+
+    def precision_matrix(self, output: int) -> Array:
+        """P (k, k) of one output."""
+        rows = self._contrasts
+        group = 0 if len(self._inverse) == 1 else self.group[output]
+        return np.asarray((rows * self._inverse[group]) @ rows.T)
+
+    @property
+    def leave_one_out_rows(self) -> Array:
+        """Leave-one-out residuals (k, n): Dubrule, Math. Geol. 15 (1983) 687."""
+        return self.weights / self._each(self._precision)
+
     def leave_one_out(self) -> float:
-        """Sum of squares of the leave-one-out residuals, over samples: Dubrule, Math. Geol. 15
-        (1983) 687."""
-        rows = self.weights / self._each(self._precision)
-        return float(_row_squares(rows).sum()) / len(rows)
+        """Sum of squares of the leave-one-out residuals, over samples."""
+        return float(_row_squares(self.leave_one_out_rows).sum()) / len(self.u)
 
     def coefficients(self) -> Array:
         """Value and slopes at u = 0, (m + 1, n)."""

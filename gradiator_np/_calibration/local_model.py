@@ -10,11 +10,13 @@ restricted maximum likelihood: Patterson and Thompson, Biometrika 58 (1971) 545.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from gradiator_np._calibration.entry_outliers import without_outliers
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.kriging import Kriging, psi
 from gradiator_np._calibration.objective import Objective, Prior
@@ -113,6 +115,9 @@ class LocalModel:
     loss : RobustLoss or None
         What made signed roots of losses of the residuals; ``covariances``, ``curvature`` and
         ``weights`` are those of the residuals themselves.
+    replaced : mapping of int to array, shape (n,)
+        By sample (its id in the log, where the model is of one): residuals of the data, with those
+        that the other runs contradict replaced by what these predict.
     """
 
     residuals: Array
@@ -128,6 +133,7 @@ class LocalModel:
     basis: OutputBasis | None = None
     n_prior: int = 0
     loss: RobustLoss | None = None
+    replaced: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def count(self) -> float:
@@ -269,6 +275,8 @@ def model_about(
     u = (np.array([log.points[i] for i in rows]) - x) / region.unit
     noise = log.noise if noise_is_known else None
     model = fit_rows(u, log.rows(rows), noise, rounding, region.shrinkage**2, log.second_difference)
+    if model.replaced:
+        model = replace(model, replaced={int(rows[i]): y for i, y in model.replaced.items()})
     prior = log.objective.prior
     if prior is not None:
         model = _with_prior(model, prior, x, region.unit, log.unit)
@@ -323,7 +331,9 @@ def fit_rows(
 ) -> LocalModel:
     """Restricted likelihood of one curvature and one noise for all residuals.
 
-    A few samples are left out where that lets the leave-one-out residuals of the others collapse.
+    Single residuals that the other runs contradict are replaced (`entry_outliers`; not where rows
+    are coordinates). A few samples are left out where that lets the leave-one-out residuals of the
+    others collapse.
 
     Parameters
     ----------
@@ -340,10 +350,19 @@ def fit_rows(
     if noise is not None and rows.basis is not None:  # the same for all
         noise = np.broadcast_to(noise[0], len(each))
 
-    def kriging(u: Array, y: Array) -> Kriging:
-        return Kriging(u, y, each, noise, prior_curvature, second_difference)
+    def kriging(u: Array, y: Array, slopes_are_alike: bool = False) -> Kriging:
+        return Kriging(
+            u, y, each[: y.shape[1]], noise, prior_curvature, second_difference, slopes_are_alike
+        )
 
-    found = trial = kriging(u, rows.values)
+    mask = None
+    if rows.basis is None:
+        found, mask = without_outliers(
+            lambda y, alike: kriging(u, y, alike), rows.values, noise is None
+        )
+    else:
+        found = kriging(u, rows.values)
+    trial, filled = found, found.y
     for dropped in range(MAX_OUTLIERS):
         if trial.dof < 4:
             break
@@ -357,7 +376,9 @@ def fit_rows(
             found = trial
             break
     beta = found.coefficients()
+    replaced = {} if mask is None else {int(i): filled[i] for i in np.flatnonzero(mask.any(1))}
     return LocalModel(
         beta[0], beta[1:].T, found.covariances(rounding), found.group, found.noise,
         float(np.sqrt(found.kappa2)), found.u, found.weights, each, found, rows.basis,
+        replaced=replaced,
     )  # fmt: skip

@@ -400,20 +400,18 @@ class Search:
         u = (np.array([log.points[i] for i in succeeded]) - x) / self.region.unit
         values = np.square(model.predict(u)).sum(1)
         best = int(np.argmin(values))
+        known = {i: log.sum_of_squares(i, model.replaced.get(i)) for i in (self.center, *succeeded)}
         # Worse than this no noise explains.
-        limit = log.sum_of_squares(self.center) + 3.0 * model.sum_of_squares_sd
+        limit = known[self.center] + 3.0 * model.sum_of_squares_sd
         # While intervals are narrowed, only a clear gain moves the centre.
         gain = model.sum_of_squares_sd if self._narrowing else 0.0
-        if (
-            values[best] < model.sum_of_squares - gain
-            and log.sum_of_squares(succeeded[best]) < limit
-        ):
+        if values[best] < model.sum_of_squares - gain and known[succeeded[best]] < limit:
             self.center = succeeded[best]
             self.region = self.region.moved()
         trial = proposal.trial
         if trial is None:
             return
-        least = min(log.sum_of_squares(i) for i in succeeded)
+        least = min(known[i] for i in succeeded)
         if proposal.ids[0] not in succeeded or least > limit:
             self.region = self.region.after_failure()
             self._doubt_first_runs()
