@@ -284,14 +284,13 @@ class Gradiator:
             If y holds more than one number (per point of a batch).
         """
         point = self._at(x)
-        return point.pullback(self._one(point, "gradient"))
+        return point.pullback(self._one(point, "gradient", "vjp"))
 
     @staticmethod
-    def _one(point: DifferentiablePoint, who: str) -> Any:
+    def _one(point: DifferentiablePoint, who: str, instead: str) -> Any:
         """The cotangent 1 of a single output."""
         value, size = point.value, point.y_layout.size
         if size != 1:
-            instead = "vjp" if who == "gradient" else "nested_vjp"
             raise ValueError(
                 f"{who} needs a single output, but fun returned {size} numbers "
                 f"(shape {np.shape(value)}); use {instead} with a cotangent or jacobian"
@@ -404,14 +403,12 @@ class Gradiator:
         return curvature(point, v, w), point.pushforward(w)
 
     def hvp(self, x: Any, w: Any) -> Any:
-        """Product of the Hessian of a single output with w, shape of x; see ``nested_vjp``.
-
-        Runs what the first part of ``nested_vjp`` does, and nothing for the second one.
-        """
+        """The first part of ``nested_vjp`` alone, for a single output and v = 1; shape of x."""
         if _has_nested(self):
             return exact_nested_vjp(self, x, 1.0, w)[0]
         point = self._at((x,))
-        return curvature(point, 1.0 if point.exact else self._one(point, "hvp"), w)
+        v = 1.0 if point.exact else self._one(point, "hvp", "nested_vjp")
+        return curvature(point, v, w)
 
 
 def _inputs(argnums: Any) -> Argnums:
