@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple, Unpack
 
@@ -75,6 +75,15 @@ class Graph:
     >>> by_x, by_w1, by_w2 = loss.vjp((x, w1, w2), np.ones(2))
     >>> by_x.round(3), by_w2.round(3)[0]
     (array([1., 1.]), array([0.762, 0.762]))
+
+    Second derivatives of a graph whose nodes all have derivatives are differences of its gradients:
+
+    >>> from gradiator_np import gradiator, hessian
+    >>> product = gradiator(lambda a, b: a @ b, lambda x, v: (v * x[1], v * x[0]))
+    >>> found = hessian(Graph({"y": (product, "a", "b")}), {"a": np.ones(2), "b": np.ones(2)})
+    >>> found.hess["a"]["b"].round(6), found.design
+    (array([[1., 0.],
+           [0., 1.]]), 'gradients, auto')
     """
 
     def __init__(
@@ -120,8 +129,10 @@ class Graph:
         )
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
-        """The output, for inputs in their order or by their names."""
-        self._latest = LinearizedGraph(self, self._values(args, by_name))
+        """The output, for inputs in their order or by their names, or for one dict of all."""
+        alone = len(args) == 1 and isinstance(args[0], Mapping) and not by_name
+        values = self._taken(args[0]) if alone else self._values(args, by_name)
+        self._latest = LinearizedGraph(self, values)
         return self._latest.value
 
     def linearize(self, *args: Any, **by_name: Any) -> LinearizedGraph:
@@ -167,6 +178,18 @@ class Graph:
         )
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _given_jacobian(self) -> Callable[..., Any] | None:
+        """The Jacobian, where the derivatives given determine it."""
+        every = all(node.function._given() for node in self.nodes.values())
+        return Gradiator(self, self._cotangents).jacobian if every else None
+
+    def _cotangents(self, x: Any, v: Any) -> Any:
+        """v^T J in the structure of x."""
+        if isinstance(x, Mapping) and x.keys() == set(self.inputs):
+            found = dict(zip(self.inputs, self.vjp(x, v, self.inputs)))
+            return {name: found[name] for name in x}
+        return self.vjp(x, v)
 
     def _at(self, values: dict[str, Any]) -> LinearizedGraph:
         latest = self._latest

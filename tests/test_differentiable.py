@@ -420,12 +420,10 @@ def test_hessian_products():
     np.testing.assert_allclose(exact.hvp(X, U), want, rtol=RTOL)
     estimated = gradiator(quartic, quartic_vjp, method="cs")
     np.testing.assert_allclose(estimated.hvp(X, U), want, rtol=RTOL)
-    assert estimated.nfev == 1  # the value, for the shape of v; no differences of values
+    assert estimated.nfev == 0  # no differences of values
     hessian, jw = estimated.nested_vjp(X, 2.0, U)
     np.testing.assert_allclose(hessian, 2 * want, rtol=RTOL)
     np.testing.assert_allclose(jw, quartic_vjp(X, 1.0) @ U, rtol=RTOL)
-    with pytest.raises(ValueError, match="second derivatives need grad_fun"):
-        gradiator(quartic).hvp(X, U)
 
 
 # -- messages ----------------------------------------------------------------------------------

@@ -162,7 +162,6 @@ def test_first_derivatives(fun, shape):
     assert_same(push(2 * u), torch.utils._pytree.tree_map(lambda a: 2 * a, dy))
 
 
-@pytest.mark.filterwarnings("ignore:no_signal")  # second derivatives that are 0
 @pytest.mark.parametrize(
     "shape", [(), (1,), (3,), pytest.param((2, 3), marks=pytest.mark.slow)], ids=str
 )

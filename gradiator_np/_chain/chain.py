@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
@@ -52,6 +52,15 @@ class Chain:
     >>> chain = Chain(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 1.0]]))
     >>> chain.jacobian(np.zeros(2))
     array([[4., 6.]])
+
+    Second derivatives of a chain whose stages all have derivatives are differences of its Jacobian:
+
+    >>> from gradiator_np import gradiator, hessian
+    >>> square = gradiator(lambda x: x**2, lambda x, v: 2 * x * v)
+    >>> found = hessian(Chain(square, np.array([[1.0, 2.0]])), [1.0, 2.0])
+    >>> found.hess.round(6), found.design
+    (array([[[2., 0.],
+            [0., 4.]]]), 'gradients, auto')
     """
 
     def __init__(
@@ -126,6 +135,10 @@ class Chain:
     def jacobian(self, x: Any) -> Any:
         """The Jacobian at x, shape ``y.shape + x.shape``."""
         return self.linearize(x).jacobian()
+
+    def _given_jacobian(self) -> Callable[..., Any] | None:
+        """The Jacobian, where the derivatives given determine it."""
+        return self.jacobian if all(stage._given() for stage in self.stages) else None
 
     def estimate(self, x: Any) -> ChainEstimate:
         """The Jacobian at x with its standard errors.

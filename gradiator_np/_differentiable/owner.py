@@ -63,6 +63,9 @@ class Owner(Protocol):
     _memory: Memory | None
     _prepared: PreparedFunctions
 
+    @property
+    def single(self) -> tuple[Owner, tuple[int, ...]] | None: ...
+
 
 class ForwardRun(NamedTuple):
     """What a run left: the value, how it lies in a flat vector, and what derivatives may use."""

@@ -97,6 +97,9 @@ class DifferentiablePoint(LazyOperator):
         self._forward = forward
         self._estimate: JacobianEstimate | None = None
         self._matrix: NDArray[Any] | None = None
+        self._hessian: NDArray[Any] | None = None  # (n, m, m), once it was estimated
+        self._spent = 0  # runs of second derivatives before that
+        self._rows: list[DifferentiablePoint] = []  # those of a batch, once they were needed
 
     def __repr__(self) -> str:
         y = f"y of shape {self.y_layout.shapes}" if self._forward else "not run yet"
@@ -413,5 +416,6 @@ class DifferentiablePoint(LazyOperator):
         out = object.__new__(type(self))
         known = ForwardRun(value, self.y_layout, None)
         out.__dict__ = self.__dict__ | {"args": args, "_forward": known, "_estimate": None,
-                                        "_matrix": None}  # fmt: skip
+                                        "_matrix": None, "_hessian": None, "_spent": 0,
+                                        "_rows": []}  # fmt: skip
         return out

@@ -1,4 +1,4 @@
-"""Second derivatives of functions whose first ones are given."""
+"""Second derivatives: of first ones that were given, or of values alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gradiator_np._differentiable.curvature import estimated_bend, estimated_curvature
 from gradiator_np._differentiable.inputs import shaped_like, tree, zeros_like
 from gradiator_np._differentiable.point import DifferentiablePoint
-from gradiator_np._linearize import jvp
+from gradiator_np._second_derivatives.gradients import along
 
 #: Options that speak of fun, not of its derivatives.
 OF_FUN = {"noise", "atol", "vectorized"}
@@ -27,16 +28,19 @@ def curvature(point: DifferentiablePoint, v: Any, w: Any) -> Any:
     Notes
     -----
     Exact where ``grad_fun`` is a ``Gradiator`` with a ``grad_fun`` of its own; else the derivative
-    of v^T J along w, by differences of the derivatives given: the Hessian is symmetric.
+    of v^T J along w, by differences of the derivatives given: the Hessian is symmetric. Where none
+    were given, by second differences of values.
 
     Raises
     ------
-    ValueError
-        Where no derivatives were given.
+    SampleError
+        Where no run tells of an entry.
     """
     nested = getattr(point.owner.grad_fun, "grad_fun", None)
     if nested is not None:
         return nested((point._point(), v), w)[0]
+    if not point.exact:
+        return estimated_curvature(point, v, w)
     return _along(point, lambda there: there.pullback(v), w, point._moved())
 
 
@@ -44,10 +48,13 @@ def bend(point: DifferentiablePoint, u: Any, w: Any) -> Any:
     """The second derivative of f along u and w, shape of y; arguments as in ``curvature``.
 
     The derivative along w of J u where ``jvp_fun`` or ``jac_fun`` was given; by ``grad_fun`` alone
-    each output takes a product with its Hessian.
+    each output takes a product with its Hessian. Second differences of values where no derivatives
+    were given.
     """
     owner = point.owner
-    if owner.grad_fun is None or not (owner.jvp_fun is None and owner.jac_fun is None):
+    if not point.exact:
+        return estimated_bend(point, u, w)
+    if owner.jvp_fun is not None or owner.jac_fun is not None:
         return _along(point, lambda there: there.pushforward(u), w, point.value)
     x, y = point.x_layout, point.y_layout
     flat, shape = x.flatten(tree(u)), (*y.batch, y.size)
@@ -66,11 +73,6 @@ def _along(
     like: Any,
 ) -> Any:
     """The derivative along w, in the structure of ``like``, of a product with those given."""
-    if not point.exact:
-        raise ValueError(
-            "second derivatives need grad_fun: give gradiator(fun, grad_fun), with grad_fun a "
-            "gradiator itself for exact ones; without it they would be differences of differences"
-        )
     if not point._flat_x().size:
         return zeros_like(product(point))
     owner = point.owner
@@ -84,5 +86,4 @@ def _along(
         return tree(product(DifferentiablePoint(owner, tuple(args), point.where)))
 
     options = {name: value for name, value in owner.options.items() if name not in OF_FUN}
-    found = jvp(there, tree(point._moved()), tree(w), **options)
-    return shaped_like(found.value, like)
+    return shaped_like(along(there, tree(point._moved()), tree(w), **options), like)

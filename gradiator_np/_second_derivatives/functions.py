@@ -37,8 +37,8 @@ def hessian(fun: Callable[..., Any], x: Any, **options: Unpack[HessianOptions]) 
     ----------
     fun : callable
         ``fun(x, *args, **kwargs)`` with x of any shape, or a dict of arrays; returns an array of
-        any shape, a scalar, or a dict of arrays. A ``Gradiator`` with derivatives of its own is
-        differentiated once.
+        any shape, a scalar, or a dict of arrays. A ``Gradiator``, ``Chain`` or ``Graph`` all of
+        whose parts have derivatives of their own is differentiated once.
     x : array_like or dict of array_like
         The point.
     **options : Options
@@ -83,6 +83,15 @@ def hessian(fun: Callable[..., Any], x: Any, **options: Unpack[HessianOptions]) 
     >>> estimate.hess.round(6)
     array([[4., 2.],
            [2., 0.]])
+
+    Of what has derivatives of its own gradients are run:
+
+    >>> from gradiator_np import gradiator
+    >>> f = gradiator(lambda x: x[0] ** 2 * x[1], lambda x, v: [2 * x[0] * x[1] * v, x[0] ** 2 * v])
+    >>> estimate = hessian(f, [1.0, 2.0])
+    >>> estimate.hess.round(6), estimate.design
+    (array([[4., 2.],
+           [2., 0.]]), 'gradients, auto')
     """
     found: HessianEstimate = _estimate(fun, x, "hessian", None, options)
     return found
@@ -235,7 +244,8 @@ def _assembled(
     error[found.level.broken] = np.inf
     coef[~np.isfinite(coef)] = 0.0
     missing = len(found.forms) == 0 or np.isinf(error).any()
-    status, message = judge(found, runs, weights.__getitem__, names)
+    axes = np.diag(1 / scale) if kind != "quadratic" else (u / (u @ u))[:, None]  # type: ignore[operator]
+    status, message = judge(found, runs, weights.__getitem__, names, axes)
     if missing and status.success:
         status, message = _lost(error, layout)
     step = found.step[:m] if kind != "quadratic" else np.abs(u) * found.step[0]  # type: ignore[arg-type]

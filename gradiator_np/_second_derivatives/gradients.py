@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gradiator_np import _checks as checks
-from gradiator_np._differentiable.function import Gradiator
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import jvp
 from gradiator_np._second_derivatives.estimate import CurvatureEstimate, HessianEstimate
-from gradiator_np._status import Status
+from gradiator_np._second_derivatives.verdict import of_gradients
+from gradiator_np._settings import scale_of
+from gradiator_np._status import GradiatorWarning, Status, warn
 from gradiator_np._structure import Layout
 
+T = TypeVar("T")
 #: Two halves of a Hessian that differ by more standard errors are no second derivatives of one
 #: function: 1 in 10^6 by chance.
 APART = 5.0
@@ -28,14 +31,62 @@ SHARED = (
 
 
 def gradient_of(fun: Callable[..., Any], jac: Any) -> Callable[..., Any] | None:
-    """The gradient (Jacobian) of ``fun``, where it is given."""
+    """The gradient (Jacobian) of ``fun``, where it is given, or where ``fun`` has one of its own.
+
+    A ``Gradiator``, a ``Chain`` and a ``Graph`` have a ``_given_jacobian``, which is None unless
+    derivatives were given for every part: differences of estimates would be differences twice.
+    """
     if jac is not None:
         if not callable(jac):
             raise TypeError(f"jac must be the gradient of fun, callable, got {jac!r:.60}")
         return jac  # type: ignore[no-any-return]
-    if isinstance(fun, Gradiator) and (fun.grad_fun is not None or fun.jac_fun is not None):
-        return fun.jacobian
-    return None
+    own = getattr(fun, "_given_jacobian", None)
+    return None if own is None else own()
+
+
+def unwarned(estimate: Callable[[], T]) -> T:
+    """What ``estimate`` returns, without its own warning: slopes of a gradient are judged anew.
+
+    Warnings of the gradient itself, whose estimates are others, are given on.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", GradiatorWarning)
+        out = estimate()
+    own = getattr(out, "estimate", out)
+    for each in told:
+        if getattr(each.message, "estimate", None) is not own:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return out
+
+
+def along(product: Callable[..., Any], x: Any, u: Any, **options: Any) -> Any:
+    """The derivative along u of a product with first derivatives, in the structure of it.
+
+    Parameters
+    ----------
+    product : callable
+        v^T J or J u as a function of x.
+    x, u : array_like or dict
+    **options
+        As ``jvp`` takes them.
+
+    Warns
+    -----
+    GradiatorWarning
+        Where it may be wrong; not for the 0 that a linear function has.
+    """
+    found = unwarned(lambda: jvp(product, x, u, **options))
+    estimate = found.estimate
+    status, message = estimate.solution.status, estimate.message
+    if status in (Status.NO_SIGNAL, Status.NO_RESPONSE):
+        y, layout = estimate.frame.y_layout, Layout.of(x, options.get("batch_dims", 0))
+        flat = layout.flatten(x).astype(np.float64)
+        size = (np.abs(layout.flatten(u)) / scale_of(flat, options.get("x_scale"), layout)).max()
+        bar, value = (np.abs(y.flatten(part)).ravel() for part in (found.stderr, estimate.y))
+        status, message = of_gradients(status, message, bar / size, value)
+    if status.doubtful or (estimate.n_failed and status is not Status.OK):
+        warn(f"{status}: {message}", estimate)
+    return found.value
 
 
 class _Arranged:
@@ -61,16 +112,17 @@ def by_gradients(
     for name in ("samples", "f0"):
         if options.get(name) is not None:
             raise ValueError(f"{name} is of fun, but with jac its gradient is run; leave it out")
-    layout = checks.point(x).layout
+    point = checks.point(x)
+    layout = point.layout
     shared: Any = {name: value for name, value in options.items() if name in SHARED}
     fun = gradient if layout.fields is None else _Arranged(gradient, layout)
     if u is not None:
-        product = jvp(fun, x, layout.unflatten(u), **shared)
+        product = unwarned(lambda: jvp(fun, x, layout.unflatten(u), **shared))
         found = product.estimate
         of_gradient = found.frame.y_layout
         coef, error = (of_gradient.flatten(part) for part in (product.value, product.stderr))
     else:
-        found = jacobian(fun, x, **shared)
+        found = unwarned(lambda: jacobian(fun, x, **shared))
         coef, error = found.solution.coef, found.solution.cov.stderr()
     y = _outputs(found.frame.y_layout, layout)
     n, m = y.size, layout.size
@@ -78,7 +130,13 @@ def by_gradients(
     coef = coef.reshape(n, m, -1)
     error = np.broadcast_to(error.reshape(-1, coef.shape[2]), (n * m, coef.shape[2]))
     error = error.reshape(coef.shape)
-    status, message = solution.status, solution.message
+    scale = scale_of(point.flat.astype(np.float64), options.get("x_scale"), layout)
+    units = scale if u is None else 1 / (np.abs(u) / scale).max(keepdims=True)
+    status, message = of_gradients(
+        solution.status, solution.message,
+        np.linalg.norm(error * scale[:, None] * units, axis=(1, 2)),
+        np.linalg.norm(found.frame.y_layout.flatten(found.y).reshape(n, m) * scale, axis=1),
+    )  # fmt: skip
     if u is None:
         other = coef.swapaxes(1, 2)
         both = np.hypot(error, error.swapaxes(1, 2))

@@ -6,17 +6,23 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gradiator_np._samples import last_line
 from gradiator_np._second_derivatives.plan import Found
 from gradiator_np._second_derivatives.runs import Runs
 from gradiator_np._status import Status
 from gradiator_np._structure import enumerated
+from gradiator_np._typing import Array
 
 #: Bars of this share of the second derivatives are of no use.
 WIDE = 0.5
-#: A second derivative shows above the noise from here on, in standard errors.
-SHOWS = 2.5
+#: Second derivatives are as good as 0 where their bars are below this share of the slopes: over
+#: the scale of the inputs curvature changes no slope by more. A linear function has no larger ones,
+#: and its bars say how well 0 is known.
+FLAT = 0.05
+#: A second derivative shows above the noise where its interval of this level leaves out 0.
+SHOWS = 0.95
 
 
 class Verdict(NamedTuple):
@@ -26,7 +32,9 @@ class Verdict(NamedTuple):
     message: str
 
 
-def judge(found: Found, runs: Runs, scale: Callable[[int], float], names: list[str]) -> Verdict:
+def judge(
+    found: Found, runs: Runs, scale: Callable[[int], float], names: list[str], axes: Array
+) -> Verdict:
     """The status of second derivatives.
 
     Parameters
@@ -37,6 +45,8 @@ def judge(found: Found, runs: Runs, scale: Callable[[int], float], names: list[s
         Of a form, by its place: the product of the scales of its inputs.
     names : list of str
         Of forms.
+    axes : array, shape (m, p)
+        Take displacements of x to the units in which ``scale`` has second derivatives.
     """
     lost = np.isinf(found.stderr).any(1)
     y_names = runs.y_layout.names
@@ -79,16 +89,54 @@ def judge(found: Found, runs: Runs, scale: Callable[[int], float], names: list[s
             errors = list(runs.samples.errors.values())
             why = f"runs failed ({last_line(errors[0]) if errors else 'nan or inf'})"
         return Verdict(Status.UNDETERMINED, f"second derivatives {text} are undetermined: {why}")
-    return _of_bars(found, runs, scale)
+    return _of_bars(found, runs, scale, axes)
 
 
-def _of_bars(found: Found, runs: Runs, scale: Callable[[int], float]) -> Verdict:
+def of_gradients(status: Status, message: str, bar: Array, gradient: Array) -> Verdict:
+    """The status of second derivatives, from that of the slopes of a gradient.
+
+    A gradient that does not answer is that of a linear function.
+
+    Parameters
+    ----------
+    status : Status
+    message : str
+        Of the slopes.
+    bar : array, shape (n,)
+        Of the second derivatives, in units of the scales of the inputs.
+    gradient : array, shape (n,)
+        The size of the gradient, in those units.
+    """
+    flat = status is Status.NO_RESPONSE or (
+        status is Status.NO_SIGNAL and bool((bar <= FLAT * gradient).all())
+    )
+    return Verdict(Status.OK, "") if flat else Verdict(status, message)
+
+
+def _slopes(runs: Runs, axes: Array) -> Array:
+    """How steep each output is along the axes together, by least squares over all runs."""
+    samples = runs.samples
+    moved = (samples.points - runs.flat) @ axes
+    values = runs.real(samples.outputs)
+    values = values - values[0]
+    seen = np.isfinite(values).all(1)
+    slopes, *_ = np.linalg.lstsq(moved[seen], values[seen], rcond=None)
+    return np.asarray(np.linalg.norm(slopes, axis=0))
+
+
+def _of_bars(found: Found, runs: Runs, scale: Callable[[int], float], axes: Array) -> Verdict:
     """The status that the width of bars gives."""
     weight = np.array([scale(e) for e in range(len(found.forms))])[:, None]
     size = np.linalg.norm(found.value * weight, axis=0)
     bar = np.linalg.norm(found.stderr * weight, axis=0)
     noise = np.linalg.norm(found.noise * weight, axis=0)
+    # stdtrit of so many degrees of freedom is the normal quantile; of inf it is nan.
+    shows = stdtrit(np.minimum(found.level.dof, 1e10), 0.5 + SHOWS / 2)
     useless = bar > WIDE * size
+    hidden = ~(np.abs(found.value) > shows * found.stderr).any(0) & found.noisy
+    if (useless | hidden).any():
+        bent = bar > FLAT * _slopes(runs, axes)
+        useless, hidden = useless & bent, hidden & bent
     y_names = runs.y_layout.names * 2
     truncated = useless & (noise**2 < bar**2 / 2)
     if truncated.any():
@@ -101,12 +149,12 @@ def _of_bars(found: Found, runs: Runs, scale: Callable[[int], float]) -> Verdict
                 "which each input changes something"
             ),
         )  # fmt: skip
-    shows = (np.abs(found.value) > SHOWS * found.stderr).any(0)
-    if found.noisy and (~shows & useless).any():
-        text = enumerated([f"y{y_names[o]}" for o in np.flatnonzero(~shows & useless)])
+    if hidden.any():
+        text = enumerated([f"y{y_names[o]}" for o in np.flatnonzero(hidden)])
         return Verdict(
             Status.NO_SIGNAL, f"noise hides the curvature of {text}: no entry exceeds "
-            f"{SHOWS} standard errors; give a larger x_scale, more runs (max_nfev), or less noise",
+            f"{shows[hidden].max():.2g} standard errors; give a larger x_scale, more runs "
+            "(max_nfev), or less noise",
         )  # fmt: skip
     if runs.n_failed:
         return Verdict(

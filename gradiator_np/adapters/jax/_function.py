@@ -59,9 +59,11 @@ def gradiator(
     Notes
     -----
     ``grad``, ``vjp``, ``jvp``, ``jacrev``, ``jacfwd``, ``hessian``, ``jit``, ``vmap``, ``scan``,
-    ``checkpoint`` and ``shard_map`` work on one and the same function. Second derivatives are
-    differences of the first ones that were given, or exact where ``grad_fun`` is a ``Gradiator``
-    with a ``grad_fun`` of its own; where none was given they are an error.
+    ``checkpoint`` and ``shard_map`` work on one and the same function. Second derivatives are exact
+    where ``grad_fun`` is a ``Gradiator`` with a ``grad_fun`` of its own, differences of the first
+    ones that were given, or, where none were, second differences of values: a product with a
+    Hessian takes 16 m + 7 evaluations of a smooth function of m inputs, all second derivatives at a
+    point at most twice 4 m (m + 1) + 7. Third derivatives are an error.
 
     Outputs whose dtype ``out`` does not tell have that of the floating-point inputs together
     (``jax.numpy.result_type``): single precision unless ``jax_enable_x64`` is set; steps are chosen

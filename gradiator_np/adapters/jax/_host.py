@@ -277,7 +277,10 @@ class Host:
             for i in call.into
         ]
         several = tuple(batch.sizes[i] for i in batch.directions)
-        moves = {"jvp": call.first, "vjp": call.into}.get(call.kind, self.flat.moved)
+        moves = {
+            "jvp": call.first, "vjp": call.into, "hvp": call.into + call.second,
+            "bend": call.first + call.second,
+        }[call.kind]  # fmt: skip
         # 0 times anything is 0, even where fun has no value.
         live = np.logical_or.reduce([batch.where_any(k) for k in first])
         if (

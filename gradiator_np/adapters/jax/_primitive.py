@@ -96,12 +96,6 @@ def _jvp(primals: Any, tangents: Any, *, host: Host, what: Call) -> tuple[Any, A
     if dx:
         if what.curved:
             raise NotImplementedError("gradiator has no third derivatives")
-        if not host.exact:
-            raise NotImplementedError(
-                "second derivatives through gradiator need a first one: give "
-                "gradiator(fun, grad_fun), or jvp_fun= or jac_fun=, whose differences are taken "
-                "then; differences of differences would be all noise"
-            )
         bent = replace(
             what,
             kind="bend" if what.kind == "jvp" else "hvp",

@@ -182,8 +182,6 @@ def apply(call: Call) -> rules.Apply:
 
     def product(kind: str, lead: int, wanted: Any, xs: Any, directions: Any) -> tuple[Any, ...]:
         wanted = tuple(wanted)
-        if kind in rules.SECOND:
-            call.site.check_second()
         if not _watched():
             # Function.apply would only cost time, some 40 microseconds.
             return tuple(Product.forward(call, kind, lead, wanted, *xs, *directions))

@@ -6,6 +6,7 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +29,8 @@ from gradiator_np.adapters.torch._tensors import (
 KEPT = 2**15
 #: Calls of an operator in a traced graph that its backward pass may still find.
 RECENT = 4
-
 #: Shapes of outputs that are remembered.
 KNOWN = 1024
-
 UNKNOWN = (
     "the shape of the output is not known where there are no numbers to run fun at (torch.compile, "
     "export, meta tensors): give gradiator(..., out=a tensor of that shape), or call the function "
@@ -207,14 +206,6 @@ class Site:
             raise RuntimeError(UNKNOWN)
         return known
 
-    def check_second(self) -> None:
-        """Raise an error where second derivatives would be differences of differences."""
-        if not self.owner._given():
-            raise NotImplementedError(
-                "second derivatives through gradiator need grad_fun: give "
-                "gradiator(fun, grad_fun); without it they would be differences of differences"
-            )
-
     def dtype(self, xs: Iterable[Any], output: Output) -> torch.dtype:
         """The dtype of an output."""
         return common_dtype(xs, complex_too=output.complex)
@@ -336,14 +327,8 @@ class Call:
         if not self.site.family.looked:
             self.site.family.looked = True
             hint_at_batches(point)
-        some = not (all(wanted) or point.exact)
-        if some:  # evaluations are spent only on what is wanted
-            some_point = self._points.get(wanted)
-            if some_point is None:
-                moved = self.site.moved
-                by = tuple(i for i, want in zip(moved, wanted, strict=True) if want)
-                some_point = self._points[wanted] = point.again(by)
-            point = some_point
+        point, works = self._among(point, wanted)
+        some = not all(works)
         point.keep = point.keep or self._kept(point)
         pack = self._packer(point)
         needed = None if some else wanted
@@ -368,24 +353,47 @@ class Call:
     def _curvature(
         self, point: DifferentiablePoint, lead: int, wanted: tuple[bool, ...], both: Any
     ) -> tuple[Any, ...]:
-        k, pack = len(wanted), self._packer(point)
+        k = len(wanted)
+        vs, ws = both[:-k], both[-k:]
+        asked = (want or bool(w.any()) for want, w in zip(wanted, ws, strict=True))
+        point, works = self._among(point, asked)
+        ws = tuple(compress(ws, works))
+        pack, y = self._packer(point), len(vs)
 
         def product(row: tuple[Any, ...]) -> tuple[Any, ...]:
-            found = curvature(point, pack(row[:-k]), self._as_x(point, row[-k:]))
+            found = curvature(point, pack(row[:y]), self._as_x(point, row[y:]))
             return found if isinstance(found, tuple) else (found,)
 
-        found = on_leading_axes(product, both, lead, True)
-        return tuple(h for h, want in zip(found, wanted, strict=True) if want)
+        found = on_leading_axes(product, vs + ws, lead, True)
+        return tuple(compress(found, compress(wanted, works)))
 
     def _bend(
         self, point: DifferentiablePoint, lead: int, wanted: tuple[bool, ...], both: Any
     ) -> tuple[Any, ...]:
-        k = len(wanted)
+        us, ws = both[: len(wanted)], both[len(wanted) :]
+        asked = (bool(u.any() or w.any()) for u, w in zip(us, ws, strict=True))
+        point, works = self._among(point, asked)
+        us, ws = tuple(compress(us, works)), tuple(compress(ws, works))
+        k = len(us)
 
         def product(row: tuple[Any, ...]) -> tuple[Any, ...]:
             return leaves_of(bend(point, self._as_x(point, row[:k]), self._as_x(point, row[k:])))
 
-        return on_leading_axes(product, both, lead, True)
+        return on_leading_axes(product, us + ws, lead, True)
+
+    def _among(
+        self, point: DifferentiablePoint, works: Iterable[bool]
+    ) -> tuple[DifferentiablePoint, tuple[bool, ...]]:
+        """The point by the inputs that matter: evaluations are spent on no other.
+
+        All of them where derivatives were given, or where none matters.
+        """
+        these = tuple(works)
+        if point.exact or all(these) or not any(these):
+            return point, (True,) * len(these)
+        if these not in self._points:
+            self._points[these] = point.again(tuple(compress(self.site.moved, these)))
+        return self._points[these], these
 
     def _packer(self, point: DifferentiablePoint) -> Callable[[tuple[Any, ...]], Any]:
         structure = outputs_of(point.value, point.owner.batch_dims).structure

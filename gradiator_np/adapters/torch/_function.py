@@ -88,10 +88,11 @@ def gradiator(
     Complex tensors are differentiated by their real and imaginary parts, so ``fun`` need not be
     analytic; derivatives given are for real inputs.
 
-    Second derivatives need derivatives that are given, ``grad_fun`` best of all: without them they
-    are an error. Those by a cotangent are products with J, always right; those by x are differences
-    of what was given, or exact where ``grad_fun`` is a ``gradiator_np.gradiator`` with a
-    ``grad_fun`` of its own. Third derivatives are an error.
+    Second derivatives by a cotangent are products with J. Those by x are exact where ``grad_fun``
+    is a ``gradiator_np.gradiator`` with a ``grad_fun`` of its own, differences of the derivatives
+    that were given, or, where none were, second differences of values: a product with a Hessian
+    takes 16 m + 7 evaluations of a smooth function of m inputs, all second derivatives at a point
+    at most twice 4 m (m + 1) + 7. Third derivatives are an error.
 
     In graphs the function is an operator, ``torch.ops.gradiator_np.value``, that knows it by name:
     a graph runs in the process that made it, as long as the function lives.

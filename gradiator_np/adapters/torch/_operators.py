@@ -101,8 +101,6 @@ def _applied(site: str, inputs: list[Any]) -> rules.Apply:
     here = _site(site)
 
     def apply(kind: str, lead: int, wanted: Any, xs: Any, directions: Any) -> tuple[Any, ...]:
-        if kind in rules.SECOND:
-            here.check_second()
         tensors = list(inputs)
         for i, x in zip(here.at_work, xs, strict=True):
             tensors[i] = x
