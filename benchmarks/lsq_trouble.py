@@ -107,6 +107,11 @@ def ours(fun, bounds=(-np.inf, np.inf)):
     return r.x, r.reason is not Status.BUDGET
 
 
+def robust(fun):
+    r = least_squares(fun, fun.problem.x0, max_nfev=fun.budget, loss="soft_l1")
+    return r.x, r.reason is not Status.BUDGET
+
+
 def peer(fun, bounds=None):
     import dfols
 
@@ -145,6 +150,8 @@ def main():
     for name, kind in kinds.items():
         for solver, solve in solvers.items():
             runs[name, solver] = [one(p, LEVEL, 0, solver, solve, kind) for p in chosen]
+    wrong = "2 % of residuals wrong"
+    runs[wrong, "ours, soft_l1"] = [one(p, LEVEL, 0, "ours", robust, Spotted) for p in chosen]
     for name, (box, level) in BOXES.items():
         for solver, solve in solvers.items():
             runs[name, solver] = [

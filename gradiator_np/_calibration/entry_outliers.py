@@ -33,6 +33,8 @@ MOST_OF_A_RUN = 0.25
 MOST_OF_A_RESIDUAL = 4
 #: Degrees of freedom of a variance that is known.
 CERTAIN = 1e9
+#: Residuals of sizes far apart have variances that underflow.
+LEAST_VARIANCE = 1e-290
 #: Passes: curvature and noise follow what is replaced.
 PASSES = 4
 
@@ -56,19 +58,20 @@ class Spread:
     @classmethod
     def of(cls, left: Array, own: int, share: Array) -> Spread:
         """By quadratic forms (n,) without their largest entry, and the entries' shares (k, n)."""
-        logs = np.log(np.maximum(left, 1e-290) / own)
+        logs = np.log(np.maximum(left, LEAST_VARIANCE) / own)
         middle = float(np.median(logs))
         scatter = 1.4826 * float(np.median(np.abs(logs - middle)))
         dof = _inverse_trigamma(scatter**2 - float(polygamma(1, 0.5 * own)))
         bias = _log_bias(own) - _log_bias(dof)
         variance = float(np.exp(middle - bias))
-        each = (dof * variance + left) / (dof + own)
+        each = np.maximum((dof * variance + left) / (dof + own), LEAST_VARIANCE)
         off = np.quantile(share / each, 1.0 - MOST_OF_A_RUN, axis=1)
         return cls(variance, dof, np.maximum(off / float(chdtri(1, MOST_OF_A_RUN)), 1.0))
 
     def moderated(self, left: Array, own: int) -> Array:
         """Variances by quadratic forms ``left`` of so many degrees of freedom."""
-        return (self.dof * self.variance + left) / (self.dof + own)
+        found = (self.dof * self.variance + left) / (self.dof + own)
+        return np.asarray(np.maximum(found, LEAST_VARIANCE))
 
 
 def _log_bias(dof: float) -> float:

@@ -274,7 +274,10 @@ def model_about(
     rows = samples_about(x, log, region, most) if among is None else among
     u = (np.array([log.points[i] for i in rows]) - x) / region.unit
     noise = log.noise if noise_is_known else None
-    model = fit_rows(u, log.rows(rows), noise, rounding, region.shrinkage**2, log.second_difference)
+    model = fit_rows(
+        u, log.rows(rows), noise, rounding, region.shrinkage**2, log.second_difference,
+        robust=log.objective.loss != "linear",
+    )  # fmt: skip
     if model.replaced:
         model = replace(model, replaced={int(rows[i]): y for i, y in model.replaced.items()})
     prior = log.objective.prior
@@ -316,9 +319,9 @@ def _with_prior(
     )
 
 
-def fit(u: Array, y: Array, noise: Array | None = None) -> LocalModel:
+def fit(u: Array, y: Array, noise: Array | None = None, *, robust: bool = False) -> LocalModel:
     """The model of residuals y (k, n) at u (k, m), where noise (n,) is known or not."""
-    return fit_rows(u, Rows.of(list(y)), noise)
+    return fit_rows(u, Rows.of(list(y)), noise, robust=robust)
 
 
 def fit_rows(
@@ -328,12 +331,14 @@ def fit_rows(
     rounding: float = 0.0,
     prior_curvature: float = 1.0,
     second_difference: float | None = None,
+    robust: bool = False,
 ) -> LocalModel:
     """Restricted likelihood of one curvature and one noise for all residuals.
 
-    Single residuals that the other runs contradict are replaced (`entry_outliers`; not where rows
-    are coordinates). A few samples are left out where that lets the leave-one-out residuals of the
-    others collapse.
+    With ``robust``, single residuals that the other runs contradict are replaced (`entry_outliers`;
+    not where rows are coordinates): without, curvature at the poles of a rational function was
+    taken for them, and the search stopped there. A few samples are left out where that lets the
+    leave-one-out residuals of the others collapse.
 
     Parameters
     ----------
@@ -356,7 +361,7 @@ def fit_rows(
         )
 
     mask = None
-    if rows.basis is None:
+    if robust and rows.basis is None:
         found, mask = without_outliers(
             lambda y, alike: kriging(u, y, alike), rows.values, noise is None
         )

@@ -24,6 +24,8 @@ CLOSE = 0.01
 ROOM = 4.0
 #: Steps in a row that do not halve what is left to gain before the phase ends.
 STAGNANT = 4
+#: ... and where noise hides what is left, if it is none but curvature.
+STAGNANT_IN_NOISE = 1
 #: How often runs of J that failed are replaced: where 30 % fail at random, seven rounds leave
 #: 0.02 % of the columns unknown.
 MOST_ATTEMPTS = 6
@@ -116,8 +118,7 @@ class LastPhase:
         step, size = np.abs(it.step * region.unit), np.abs(it.x)
         return (
             it.predicted_decrease <= 4.0 * EPS * it.model.sum_of_squares
-            or (it.limited_by_noise and it.is_negligible(it.predicted_decrease))
-            or self.stagnant >= STAGNANT
+            or self.stagnant >= (STAGNANT_IN_NOISE if it.limited_by_noise else STAGNANT)
             or region.has_vanished
             or (xtol is not None and bool((step <= xtol * (xtol + size)).all()))
             or (gtol is not None and it.cosine <= gtol)
