@@ -29,7 +29,7 @@ NEAR, OFF_BOUND = 2.0, 0.1
 #: A step that ends so near to a half-space, in radii, is held by it.
 HELD = 1e-9
 #: Noise, relative to the residuals, that may be curvature of many inputs.
-ALMOST_QUIET = 1e-4
+ALMOST_QUIET = 1e-3
 #: Noise of so many times what rounding of the parameters and of the residuals comes to is rounding
 #: too: a few additions in fun lose a digit.
 ROUNDING_NOISE = 16.0

@@ -20,6 +20,8 @@ from gradiator_np._typing import Array, Mask
 
 #: The residuals do not answer any more where they did by so many times as much at the start.
 LOST = 1e-6
+#: ... by so many times as much, where the runs do not determine the parameter any more.
+LOST_IF_OPEN = 1e-2
 #: A minimum so many times farther away than x is long is out of the local model's reach.
 FAR = 1e3
 #: A decrease of this share of the sum of squares is one that a search misses.
@@ -52,9 +54,11 @@ class Ending:
     def verdict(self, reason: Status, ftol: float) -> tuple[Status, Mask]:
         """The reason, or another one, and which parameters do not answer any more."""
         free = self.region.movable & ~self.active
-        lost = free & self.is_flat()
+        answers = self.answers()
+        lost = free & (answers < LOST)
         zero = self.model.sum_of_squares <= ZERO_SUM_OF_SQUARES * self.log.reference
         _, undetermined = parameter_errors(self.model, self.active)
+        lost |= free & undetermined & (answers < LOST_IF_OPEN)
         if reason is Status.CONVERGED and not zero:
             lost |= self.is_out_of_reach(free & ~undetermined, ftol)
         first = next(r for r in self.log.residuals if r is not None)
@@ -76,15 +80,16 @@ class Ending:
         distance, length = np.linalg.norm(away, axis=1), float(np.linalg.norm(step))
         return bool(((distance <= length) & (away @ step > 0.5 * distance * length)).any())
 
-    def is_flat(self) -> Mask:
-        """Parameters that the first displaced runs moved the residuals by, and that do not at x.
+    def answers(self) -> Array:
+        """How much the residuals answer to each parameter at x, in what the first displaced runs
+        along it moved them by; 1 where there was none.
 
         A search that ran off to where the residuals are flat (an exponential that is 0 everywhere)
         ends there with a gradient of 0, and is at no minimum.
         """
         log, x, jac = self.log, self.x, self.model.jac / self.region.unit
         start, *others = log.usable[: len(x) + 1]
-        base, flat = log.residuals[start], np.zeros(len(x), bool)
+        base, found = log.residuals[start], np.ones(len(x))
         for i in others:
             moved, residuals = np.abs(log.points[i] - log.points[start]), log.residuals[i]
             if np.count_nonzero(moved) != 1 or base is None or residuals is None:
@@ -92,8 +97,8 @@ class Ending:
             j = int(np.argmax(moved))
             reach = max(float(moved[j]), abs(float(x[j])))
             now, before = np.linalg.norm(jac[:, j]) * reach, np.linalg.norm(residuals - base)
-            flat[j] = now < LOST * before
-        return flat
+            found[j] = now / before if before > 0 else 1.0
+        return found
 
     def is_out_of_reach(self, of: Mask, ftol: float) -> Mask:
         """Which of these parameters a Gauss-Newton step, if worth it, would move ``FAR`` away.
