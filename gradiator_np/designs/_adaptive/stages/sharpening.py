@@ -14,7 +14,7 @@ from gradiator_np.designs._adaptive.stages.rounds import request_pairs
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
 
 # A standard error of this share of the row is good enough for a function without noise.
-ENOUGH = 1e-5
+ENOUGH = 2e-5
 # Further pairs of an input.
 MOST = 3
 
