@@ -220,10 +220,10 @@ def share(bench, profile, axes):
 
 
 def test_wide_error_bars_are_sharpened_and_narrow_ones_left():
-    """One pair at 0.01 says nothing of curvature: up to three more, until the error is ENOUGH. One
+    """One pair at 0.02 says nothing of curvature: up to three more, until the error is ENOUGH. One
     at 1e-5 is good enough."""
     bench = Bench(lambda z: np.array([z.sum(), np.sin(z[0]) + z[1] ** 3]), X, noise=1e-15)
-    bench.answer(bench.log.request([PairRequest(j, t) for j, t in enumerate((0.01, 1e-5, 0.01))]))
+    bench.answer(bench.log.request([PairRequest(j, t) for j, t in enumerate((0.02, 1e-5, 0.02))]))
     axes = replace(bench.axes, n_pairs=np.ones(3, int)).at(2, inactive=True)
     before = share(bench, bench.profile, axes)
     assert before[0] > ENOUGH > before[1]

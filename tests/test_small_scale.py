@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.strangers_cases import CELLS, Draw
+from gradiator_np import jacobian
 from gradiator_np.designs._adaptive.model.scale_consistency import FULL_UP
 from gradiator_np.designs._adaptive.stages.small_scale import (
     DEPARTS,
@@ -146,3 +148,11 @@ def test_steps_stay_short_of_an_event(distance):
         wanted = bench.along(np.array([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
         # beyond DEPARTS of a kink's change the steps end
         np.testing.assert_allclose(line.at(found.max_step)[0], wanted, rtol=1.01 * DEPARTS)
+
+
+def test_steps_are_those_that_float32_can_make():
+    """x is kept in float64, whose spacing once allowed a step that rounds to nothing in float32:
+    one call of 400 raised."""
+    rng = np.random.default_rng([32001, 37, 150])
+    case = CELLS["float32 x and y"](Draw(rng))
+    assert jacobian(case.fun, case.x, rng=32151).status == "ok"

@@ -23,6 +23,7 @@ NARROWEST = 0.99e-5
 # that is linear but for a small part that bends, 1e3 for one that is a cubic polynomial to all
 # appearances (many models are polynomials of low degree).
 TAIL = np.array([1.0, 0.1, 10.0, 1e3])
+TAIL_PRIOR = np.array([0.7, 0.1, 0.1, 0.1])
 # Jitter of an input that is rounded, meshed or stepped, and that of every other: what the first
 # operation on it rounds, in units in the last place.
 KAPPA = np.concatenate([[0.0], 10.0 ** np.arange(-8, 0)])
@@ -104,7 +105,7 @@ class States:
         centred = np.exp(-np.abs(np.log10(rho / centre)) * np.log(2.0))
         if not narrow:
             centred = np.where(rho < NARROWEST, 0.0, centred)
-        tail = np.array([0.7, 0.1, 0.1, 0.1])[self.tail]
+        tail = TAIL_PRIOR[self.tail]
         share = np.where(self.jitter > 0, jitter / (KAPPA.size - 1), 1 - jitter)
         return normalise(centred * tail * share)
 
@@ -121,6 +122,14 @@ class States:
             r = self.rho[at]
             out[..., at] = weights[..., at] @ kernel[np.ix_(r, r)].T
         return normalise(out)
+
+    def of_any_tail(self, weights: Array) -> Array:
+        """Weights (L, S) whose tails are as before anything was known."""
+        _, group = np.unique(self.rho * KAPPA.size + self.jitter, return_inverse=True)
+        tail = TAIL_PRIOR[self.tail]
+        total = np.zeros((group.max(initial=-1) + 1, len(weights)))
+        np.add.at(total, group, weights.T)
+        return np.asarray(total[group].T * tail / np.bincount(group, tail)[group])
 
     def by_rho(self, weights: Array) -> Array:
         """Weights (..., S) summed over all states of one rho, (..., R)."""

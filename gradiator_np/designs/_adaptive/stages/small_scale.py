@@ -101,6 +101,8 @@ class _Look:
         self.line, self.noise = line, noise
         self.eps = line.context.problem.eps
         self.up = small_step(self.eps)
+        # x is kept in float64, and may be float32 to the function
+        self.finest = ULPS * max(line.resolution, self.eps)
         self.first = self.step = line.smallest
         slope, second = line.at(self.first)
         self.alive = np.isfinite(second)
@@ -138,7 +140,7 @@ class _Look:
         for _ in range(2):
             line.allow(2)
             near = CLOSER * self.step
-            if line.spare < 1 or near < ULPS * line.resolution:
+            if line.spare < 1 or near < self.finest:
                 break
             wide = line.at(self.step)[1]
             yield from line.pairs([near])
@@ -227,7 +229,7 @@ class _Look:
         if self._hides(contrast, left)[self.alive].any():
             near = CLOSER * self.step
             self.line.allow(2)
-            if self.line.spare > 0 and near > ULPS * self.line.resolution:
+            if self.line.spare > 0 and near > self.finest:
                 yield from self.line.pairs([near])
                 other = self.line.at(near)[1]
                 # its slope shows how x is rounded

@@ -130,7 +130,7 @@ def compare_smooth(
     yield from line.pairs([SHORT, WIDE / 4])
     found = ScaleComparison(False)
     if finite and not line.side:
-        found = yield from _trend(line, noise, slope)
+        found = yield from _trend(line, noise, start, slope)
     if found.amplitude is not None:
         log.exclude_below(log.pilot, 0.99 * found.min_step)
         return found
@@ -154,16 +154,20 @@ def compare_smooth(
     return found
 
 
-def _trend(line: PilotLine, noise: Array, slope: Array) -> Generator[Array, None, ScaleComparison]:
-    """What pairs at 0.05, 0.1 and 0.2 say against the slope at small steps.
+def _trend(
+    line: PilotLine, noise: Array, start: float, slope: Array
+) -> Generator[Array, None, ScaleComparison]:
+    """What pairs at 0.05, 0.1 and 0.2 say against the ``slope`` at small steps, up to ``start``.
 
     A bend on the scale of x departs from it as t^2, and is no doubt; nor is what happens on one
     side of x.
     """
     short = WIDE / 4
-    other, second = line.at(short)
+    other = line.at(short)[0]
     weight = relative_weights(slope, other)
-    if is_one_sided(short, other - slope, second, weight):
+    sudden = _is_one_sided(line, SHORT, start, slope, weight)
+    smooth = start if sudden else SHORT
+    if _is_one_sided(line, short, smooth, slope, weight):
         return ScaleComparison(False)
     near = line.at(SHORT)[0] - slope
     bends = is_bend(near, other - slope, short / SHORT, noise / (np.sqrt(2.0) * SHORT), weight)
@@ -174,11 +178,10 @@ def _trend(line: PilotLine, noise: Array, slope: Array) -> Generator[Array, None
     yield from line.pairs([k * SHORT for k in BETWEEN])
     steps = np.array([SHORT, *(k * SHORT for k in BETWEEN), short])
     off = np.array([line.at(t)[0] - slope for t in steps])
-    sudden = is_one_sided(SHORT, off[0], line.at(SHORT)[1], weight)
     jumps = falls_off(steps, off, weight, sudden)
     size = np.sqrt((weight * np.square(np.nan_to_num(off))).sum(axis=1))
     first = int(np.argmax(size > DEPARTS))
-    if not jumps and is_one_sided(steps[first], off[first], line.at(steps[first])[1], weight):
+    if not jumps and _is_one_sided(line, steps[first], smooth, slope, weight):
         return ScaleComparison(False)
     minor = is_minor(line.view, short, slope, found.amplitude)
     if found.shared and minor:
@@ -186,3 +189,15 @@ def _trend(line: PilotLine, noise: Array, slope: Array) -> Generator[Array, None
     if found.shared or jumps or minor:
         return ScaleComparison(False, discrepancy=np.nan_to_num(line.at(WIDE / 2)[0] - slope))
     return ScaleComparison(False)
+
+
+def _is_one_sided(line: PilotLine, t: float, smooth: float, slope: Array, weight: Array) -> bool:
+    """Whether all that differs at a step t from what the pair at a ``smooth`` one foretells, terms
+    of second and third order, happened on one side of x."""
+    view = line.view
+    near, far = view.at(smooth), view.at(t)
+    # the pairs that the budget and the domain allowed
+    t = float(view.t[0, far])
+    square = (t / view.t[0, near]) ** 2 if near != far else 0.0
+    change = view.slope[0, far] - slope - square * (view.slope[0, near] - slope)
+    return is_one_sided(t, change, view.second[0, far] - square * view.second[0, near], weight)
