@@ -26,6 +26,11 @@ PILOT = -1
 #: Line of a repetition at x itself, and of one run that moves several inputs.
 CENTRE, GROUP = -2, -3
 
+# A domain that ends before a run is looked for from an eighth of the way on.
+SHRINK = 8.0
+# What rounding makes of the place of a run, as a share of its distance.
+SAME_RUN = 1e-9
+
 # Sizes of inputs and outputs whose variances, relative to rounding, do not underflow, and whose
 # squared variances do not overflow. Outputs below are 0, runs above have failed.
 TINY, HUGE = 1e-130, 1e60
@@ -128,8 +133,11 @@ class EvaluationLog:
         self.repeats = Repeats()
         self._rows: Rows | None = None
         self._pairs: list[PairRequest] = []
-        self._first: list[int] = []
+        #: The rows of both runs of each pair.
+        self._ends: list[tuple[int, int]] = []
         self._excluded: set[int] = set()
+        #: Rows that serve a second pair, the first having lost its other run.
+        self._reused: set[int] = set()
         self._rescaled = self._aimed = 0
         #: The pairs of each line, in the order of their rows.
         self._of: dict[int, list[int]] = {}
@@ -184,17 +192,22 @@ class EvaluationLog:
         """Offsets (k, B, m) of the runs of these pairs, which are entered into the log.
 
         Pairs that do not fit are drawn in as a whole: with one end in place and the other at a
-        bound they would be taken for what they are not.
+        bound they would be taken for what they are not. What was run already for a pair of which
+        the other run failed is not run again.
         """
         p, row = self.problem, 0
         moves: list[tuple[int, int, float]] = []
         for asked in wanted:
             pair = replace(asked, t=min(asked.t, self.fitting(asked.line, asked.side)))
-            self._enter(pair, self.n_rows + row)
+            ends = []
             for multiple in _multiples(pair):
-                if multiple:
-                    moves.append((row, pair.line, multiple))
-                row += 1
+                known = self._left_over(pair.line, multiple) if multiple else None
+                ends.append(self.n_rows + row if known is None else known)
+                if known is None:
+                    if multiple:
+                        moves.append((row, pair.line, multiple))
+                    row += 1
+            self._enter(pair, ends)
         self.n_rows += row
         out = np.zeros((row, self.batch, self.m))
         if moves:
@@ -212,7 +225,7 @@ class EvaluationLog:
 
     def request_group(self, inputs: Index, t: Array, sign: Array | float | None = None) -> Array:
         """Offset (1, B, m) of a run that moves these inputs at once, upwards where that is open."""
-        self._enter(PairRequest(GROUP, float(t.max())), self.n_rows)
+        self._enter(PairRequest(GROUP, float(t.max())), [self.n_rows])
         self.n_rows += 1
         out = np.zeros((1, self.batch, self.m))
         if sign is None:
@@ -223,7 +236,7 @@ class EvaluationLog:
     def request_part(self, inputs: Index, t: float) -> Array:
         """Offsets (2, B, m) of a pair along the part of the pilot's direction that moves these
         inputs."""
-        self._enter(PairRequest(GROUP, t), self.n_rows)
+        self._enter(PairRequest(GROUP, t), [self.n_rows, self.n_rows + 1])
         self.n_rows += 2
         out = np.zeros((2, self.batch, self.m))
         out[0][:, inputs] = self._reached(t * self.direction)[:, inputs]
@@ -250,10 +263,33 @@ class EvaluationLog:
         self.repeats.add(self.nfev - 1, rows)
         return self.rows.offsets[rows]
 
-    def _enter(self, pair: PairRequest, row: int) -> None:
+    def _enter(self, pair: PairRequest, rows: Sequence[int]) -> None:
         self._of.setdefault(pair.line, []).append(len(self._pairs))
         self._pairs.append(pair)
-        self._first.append(row)
+        self._ends.append((rows[0], rows[-1]))
+
+    def _left_over(self, line: int, multiple: float) -> int | None:
+        """The row of a run so far along a line that worked, while the other of its pair failed;
+        it serves one pair more."""
+        known = len(self.rows.done)
+        for i in self._since(line):
+            for k, (place, row) in enumerate(zip(_multiples(self._pairs[i]), self._ends[i])):
+                there = place != 0 and abs(place / multiple - 1) < SAME_RUN
+                if there and row not in self._reused and max(self._ends[i]) < known:
+                    worked, other = self._worked(self._ends[i])[:: 1 - 2 * k]
+                    if worked.all() and not other.any():
+                        self._reused.add(row)
+                        return row
+        return None
+
+    def _worked(self, rows: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which outputs (2, N) worked in both runs of a pair, of those that have a value at x."""
+        return np.isfinite(self.values()[list(rows)][:, np.isfinite(self.f0)])
+
+    def _since(self, line: int) -> list[int]:
+        """The pairs of a line; of the pilot, along its present direction."""
+        since = self._aimed if line == PILOT else 0
+        return [i for i in self._of.get(line, ()) if i >= since]
 
     def rescale(self, line: int, factor: float) -> None:
         """Measure an input, and all its pairs, in a unit that many times as large."""
@@ -326,10 +362,10 @@ class EvaluationLog:
         """Whether a run failed nearer to x than one that worked, to the same side of one line:
         where a domain ends it is the other way round."""
         lost, near, far = set(self.failed().tolist()), dict[Any, float](), dict[Any, float]()
-        for i, (pair, first) in enumerate(zip(self._pairs, self._first)):
+        for i, (pair, ends) in enumerate(zip(self._pairs, self._ends)):
             if pair.line == GROUP or (pair.line == PILOT and i < self._aimed):
                 continue
-            for row, t in enumerate(_multiples(pair), first):
+            for row, t in zip(ends, _multiples(pair)):
                 ray = pair.line, t > 0
                 if row in lost:
                     near[ray] = min(near.get(ray, np.inf), abs(t))
@@ -348,34 +384,37 @@ class EvaluationLog:
     def values_of(self, line: int, widest: float = np.inf) -> Array:
         """Values (k, N) of the pairs of a line, of those in use with steps up to ``widest``."""
         of = (i for i in self._of.get(line, ()) if i not in self._excluded)
-        rows = [self._first[i] + k for i in of if self._pairs[i].t <= widest for k in (0, 1)]
+        rows = [row for i in of if self._pairs[i].t <= widest for row in self._ends[i]]
         return self.values()[[row for row in rows if row < len(self.rows.done)]]
 
     def steps(self, line: int) -> list[float]:
         """Steps already asked for on a line; of the pilot, along its present direction."""
-        since = self._aimed if line == PILOT else 0
-        return [self._pairs[i].t for i in self._of.get(line, ()) if i >= since]
+        return [self._pairs[i].t for i in self._since(line)]
 
     def latest(self, line: int) -> LatestPair:
         """The latest pair of a line."""
         at = self._of[line][-1]
-        pair, first = self._pairs[at], self._first[at]
-        alive = np.isfinite(self.f0)
-        ends = np.isfinite(self.values()[first : first + 2][:, alive])
-        ahead, behind = bool(ends[0].all()), bool(ends[1].all())
+        pair = self._pairs[at]
+        ahead, behind = self._worked(self._ends[at]).all(axis=1)
         works = 0 if ahead == behind else (1 if ahead else -1)
         return LatestPair(pair.t, pair.side, works)
 
-    def is_open(self, line: int, side: int, reach: float) -> bool:
-        """Whether a side of an input has room and was not tried by itself yet."""
-        room = self.up[line] if side > 0 else self.down[line]
-        tried = {self._pairs[i].side for i in self._of.get(line, ())}
-        return bool(room >= reach and side not in tried)
+    def clear(self, line: int, side: int) -> float:
+        """How far an input may be moved to a side: to its bound, and not to where a run failed."""
+        places = [
+            (abs(t), bool(worked.all()))
+            for i in self._of.get(line, ())
+            for t, worked in zip(_multiples(self._pairs[i]), self._worked(self._ends[i]))
+            if t * side > 0
+        ]
+        end = min((t for t, worked in places if not worked), default=np.inf)
+        inside = max((t for t, worked in places if worked and t < end), default=0.0)
+        room = float(self.up[line] if side > 0 else self.down[line])
+        return min(room, max(inside, end / SHRINK))
 
     def answers(self, line: int) -> bool:
         """Whether the latest pair of a line differs from x anywhere."""
-        first = self._first[self._of[line][-1]]
-        ends = self.values()[first : first + 2]
+        ends = self.values()[list(self._ends[self._of[line][-1]])]
         return not bool(((ends == self.f0) | ~np.isfinite(self.f0)).all())
 
     def group_answers(self) -> bool:
@@ -403,37 +442,36 @@ class EvaluationLog:
         self, lines: tuple[int, ...], growth: NoiseGrowth | None
     ) -> CentralDifferences:
         known, width = len(self.rows.done), 1
-        chosen: list[tuple[int, int, int, PairRequest]] = []
+        chosen: list[tuple[int, int, int, int, PairRequest]] = []
         for k, line in enumerate(lines):
             of = [i for i in self._of.get(line, ()) if i not in self._excluded]
-            of = [i for i in of if self._first[i] + 1 < known]
-            chosen += [(k, slot, self._first[i], self._pairs[i]) for slot, i in enumerate(of)]
+            of = [i for i in of if max(self._ends[i]) < known]
+            chosen += [(k, slot, *self._ends[i], self._pairs[i]) for slot, i in enumerate(of)]
             width = max(width, len(of))
         shape = (len(lines), width, self.f0.size)
         t, factor = np.full(shape[:2], np.nan), np.ones(shape[:2])
         one_sided = np.zeros(shape[:2], bool)
         slope, second, ratio = np.full(shape, np.nan), np.full(shape, np.nan), np.ones(shape)
         if chosen:
-            where = np.array([c[:3] for c in chosen], dtype=np.intp)
-            row, slot, start = where.T
-            pairs = [c[3] for c in chosen]
+            where = np.array([c[:4] for c in chosen], dtype=np.intp)
+            row, slot, one, two = where.T
+            pairs = [c[4] for c in chosen]
             sided = np.array([p.side != 0 for p in pairs])
             reach = np.array([abs(p.t) for p in pairs])
             t[row, slot] = np.where(sided, SIDED_REACH * reach, reach)
             factor[row, slot] = np.where(sided, SIDED_NOISE, 1.0)
             one_sided[row, slot] = sided
             values = self.values()
-            a, b = values[start], values[start + 1]
-            ta, tb = self._realised(start, pairs), self._realised(start + 1, pairs)
+            a, b = values[one], values[two]
+            ta, tb = self._realised(one, pairs), self._realised(two, pairs)
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 h = (ta - tb) / 2
                 slope[row, slot] = np.where(
                     sided[:, None], (4 * a - b - 3 * self.f0) / (2 * ta), (a - b) / (2 * h)
                 )
-                one = sided[:, None]
                 second[row, slot] = np.where(
-                    one, self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
-                ) - slope[row, slot] * np.where(one, tb - 2 * ta, ta + tb)
+                    sided[:, None], self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
+                ) - slope[row, slot] * np.where(sided[:, None], tb - 2 * ta, ta + tb)
                 if growth is not None:
                     ratio[row, slot] = growth.ratio(a, b)
         slope[~np.isfinite(slope)] = np.nan

@@ -50,7 +50,8 @@ class Sequence:
         log = self.context.log
         for wanted in self._stages():
             first = log.n_rows - len(wanted)
-            yield wanted
+            if len(wanted):
+                yield wanted
             yield from repeat_failed(self.context, self.outcome.budget, first)
 
     def _stages(self) -> Script:

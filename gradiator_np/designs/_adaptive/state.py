@@ -17,8 +17,6 @@ from gradiator_np.solvers._solution import Solution
 
 # The widest step: the sign of x is kept, so that a bound or a physical domain is rarely crossed.
 WIDEST = 0.5
-# A failed step is drawn in to an eighth.
-SHRINK = 8.0
 # Steps that clear a grid of inputs by this factor see its slope to some 10 %.
 CLEAR = 5.0
 # Share of the widest step down to which there are steps to choose from: repetitions tell nothing.

@@ -8,9 +8,9 @@ import numpy as np
 
 from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import SHRINK, PairRequest
 from gradiator_np.designs._adaptive.stages.unused_step import unused_step
-from gradiator_np.designs._adaptive.state import SHRINK, AxisState, Budget, FunctionProfile
+from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
 
 # A failed pair is asked for again as often as this.
 TRIES = 8
@@ -50,9 +50,12 @@ def replace_failed(
             last = log.latest(j)
             t, works = last.t, last.works
             if last.side == 0 and works != 0:
-                axes = axes.at(k, side=works, failure_limit=t / 2)
+                # its far run is the one that worked
                 t = t / 2
-            elif last.side != 0 and log.is_open(j, -last.side, 2 * t):
+                axes = axes.at(k, side=works, failure_limit=t, max_step=min(axes.max_step[k], t))
+                wanted.append(PairRequest(j, t, works))
+                continue
+            if last.side != 0 and log.clear(j, -last.side) >= 2 * t:
                 axes = axes.at(k, side=-last.side)
             else:
                 t = t / SHRINK

@@ -112,10 +112,11 @@ def request_pairs(
     within = axes.range[who]
     if not profile.noisy:
         within = np.minimum(within, reach_of_terms(known))
+    up, down = (
+        np.array([context.log.clear(int(j), side) for j in context.inputs[who]]) for side in (1, -1)
+    )
     limits = StepLimits(
-        axes.min_step[who], axes.max_step[who], within,
-        context.log.up[context.inputs[who]], context.log.down[context.inputs[who]],
-        axes.reach[who], axes.side[who], (axes.max_step[who] < WIDEST) | (axes.side[who] != 0),
+        axes.min_step[who], axes.max_step[who], within, up, down, axes.reach[who], axes.side[who], (axes.max_step[who] < WIDEST) | (axes.side[who] != 0),
     )  # fmt: skip
     choice = select_steps(known, limits, ahead)
     # after four pairs little is learned from one: four at once save rounds
