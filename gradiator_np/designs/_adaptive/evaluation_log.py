@@ -353,9 +353,25 @@ class EvaluationLog:
         return np.flatnonzero(lost)
 
     @property
-    def share_at_work(self) -> float:
-        """Share of the runs that worked where they fail by chance, else 1."""
-        return self.n_rows / max(self.nfev - 1, 1) if self.repeats.mended else 1.0
+    def by_chance(self) -> int:
+        """Runs that had to be repeated where runs fail by chance, else 0."""
+        return len(self.repeats) if self.repeats.mended else 0
+
+    @property
+    def failing(self) -> float:
+        """Share of the outputs of single runs that failed, of those that have a value at x."""
+        if self.told is None or not self.told.done.any():
+            return 0.0
+        values = real_outputs(self.told.values[self.told.done])
+        return float((~np.isfinite(values[:, np.isfinite(self.f0)])).mean())
+
+    @property
+    def innermost(self) -> bool:
+        """Whether a run failed that is as near to x as any: domains hardly end there."""
+        lost = set(self.failed().tolist())
+        steps = [(pair.t, ends) for pair, ends in zip(self._pairs, self._ends) if pair.t > 0]
+        nearest = min((t for t, _ in steps), default=0.0)
+        return any(lost & set(ends) for t, ends in steps if t <= nearest)
 
     @property
     def erratic(self) -> bool:

@@ -141,6 +141,15 @@ class AxisState:
         floor = np.maximum(self.min_step, np.minimum(CLEAR * least, ROOM * self.max_step))
         return replace(self, min_step=floor, range=np.minimum(self.range, np.maximum(most, floor)))
 
+    def as_open_as(self, other: AxisState) -> AxisState:
+        """With the limits and sides of another state."""
+        return replace(
+            self,
+            max_step=other.max_step,
+            failure_limit=other.failure_limit,
+            side=other.side,
+        )
+
     @property
     def widest(self) -> Array:
         """Largest step of a central pair that shows the slope; 0 where no pair fits."""
@@ -205,9 +214,18 @@ class Budget:
         """Evaluations in all, the one at x included."""
         return self.max_nfev or 5 * self.m + 10 + self.extra
 
+    def spent(self, log: EvaluationLog) -> int:
+        """Evaluations that count: those that stand in for one that failed by chance do so where
+        the caller has set the limit."""
+        return log.nfev - (log.by_chance if self.max_nfev is None else 0)
+
     def left(self, log: EvaluationLog) -> int:
         """Evaluations that are left."""
-        return self.limit - log.nfev
+        return self.limit - self.spent(log)
+
+    def share(self, log: EvaluationLog) -> float:
+        """Share of what is left that will come back."""
+        return 1.0 if self.max_nfev is None else 1 - log.by_chance / max(log.nfev - 1, 1)
 
     def more(self, extra: int) -> Budget:
         """With so many more."""

@@ -8,31 +8,50 @@ import numpy as np
 
 from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import SHRINK, PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import SHRINK, EvaluationLog, PairRequest
 from gradiator_np.designs._adaptive.stages.unused_step import unused_step
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
 
 # A failed pair is asked for again as often as this.
 TRIES = 8
-# A failed run is repeated as often as this where runs fail by chance: of three in ten, 0.8 % are
-# left. That they do is seen where a repetition works, which is tried as often as leaves 0.8 %.
-REPEATS, PROBES = 3, 4
+# Where runs fail by chance they are repeated until this share of them is left, and at most as often
+# as leaves it of six in ten. That they do so is seen where a repetition works: so many are tried.
+LEFT, MOST, PROBES = 0.01, 9, 4
 
 
 def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Array, None, None]:
     """Repeat the failed runs among the rows from ``first`` on where runs fail by chance, and not
     beyond the end of a domain."""
     log = context.log
-    for _ in range(REPEATS if context.problem.replace else 0):
+    tries = 0
+    while context.problem.replace and tries < _repeats(log):
+        tries += 1
         lost = log.failed()
         lost = lost[lost >= first]
-        if not log.repeats.mended:
-            lost = lost[: log.erratic and len(log.repeats) < PROBES]
+        by_chance = log.repeats.mended
+        if not by_chance:
+            lost = lost[: _suspicious(log)]
         if budget.max_nfev is not None:
             lost = lost[: max(budget.left(log), 0)]
         if not lost.size:
             return
         yield log.repeat(lost)
+        if log.repeats.mended and not by_chance:
+            # what was taken for the end of a domain is none
+            first = tries = 0
+
+
+def _repeats(log: EvaluationLog) -> int:
+    """How often a failed run is repeated at most."""
+    share = float(np.clip(log.failing, 0.3, 0.99))
+    return min(int(np.ceil(np.log(LEFT) / np.log(share))) - 1, MOST)
+
+
+def _suspicious(log: EvaluationLog) -> bool:
+    """Whether what failed is likely to have done so by chance, or so near to x that the rest
+    hangs on it; looked at a few times."""
+    tried = len(log.repeats)
+    return tried < PROBES and (log.erratic or (tried == 0 and log.innermost))
 
 
 def replace_failed(

@@ -53,7 +53,7 @@ def find_kinks(
     who = np.flatnonzero(suspect.any(axis=1) & (axes.side == 0) & ~axes.inactive)
     if not who.size:
         return kinks
-    if log.nfev + 2 * who.size > budget.limit:
+    if budget.left(log) < 2 * who.size:
         # no second look can be afforded: noise may have made a suspect, rounding does not
         return suspect & (slow | (not profile.noisy))
     inputs = context.inputs[who]

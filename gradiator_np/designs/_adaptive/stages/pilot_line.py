@@ -127,7 +127,7 @@ class PilotLine:
     @property
     def spare(self) -> int:
         """Pairs that the budget still allows."""
-        return (self._limit - self.log.nfev) // 2
+        return (self._limit - self.budget.spent(self.log)) // 2
 
     def allow(self, runs: int) -> bool:
         """Allow so many runs more, as far as one pair an input is left; whether a pair fits."""

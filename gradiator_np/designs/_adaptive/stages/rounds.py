@@ -48,28 +48,30 @@ def measure(
     left: float = m * each if again else budget.left(log) // 2
     if budget.max_nfev is not None:
         # a noise-free answer gets no better than rounding allows
-        each = max(min(int(left // m), 1 << 30 if profile.noisy else 4), 1)
+        pairs = left * budget.share(log)
+        each = max(min(int(pairs // m), 1 << 30 if profile.noisy else 4), 1)
     elif wanted:
         left = PATIENCE * m
-    short = False
+    short, start = False, axes
     while True:
         who = _wanting(context, profile, axes, each, left)
-        # runs that fail by chance are repeated; no input goes without a pair for that
-        pairs = left * log.share_at_work
-        if log.repeats.mended and budget.max_nfev is None:
-            pairs = max(pairs, int((axes.n_pairs[who] == 0).sum()))
+        pairs = left * budget.share(log)
         if who.size > pairs:
             short = not axes.n_pairs.all() or (bool(wanted) and left < 1)
             who = _worst(context, profile, axes, who, int(pairs))
         if not who.size:
             return RoundsResult(profile, axes, short)
-        before = log.nfev
+        before = budget.spent(log)
+        mended = log.repeats.mended
         axes = yield from request_pairs(context, profile, axes, who, each, left)
         axes = yield from replace_failed(context, profile, axes, who)
+        if log.repeats.mended and not mended:
+            # what failed by chance was taken for the end of a domain
+            axes = axes.as_open_as(start)
         if axes.n_pairs.max() == 1 and not (profile.random or noise.printed.any()):
             axes, gridded = yield from find_inactive(context, profile, axes, budget)
             each = max(each, 2) if gridded else each
-        left -= (log.nfev - before + 1) // 2
+        left -= (budget.spent(log) - before + 1) // 2
         exclude_outliers(context, profile, axes)
         if (axes.n_pairs[~axes.inactive] >= each).all():
             profile = _pooled(context, profile, axes, noise)
