@@ -65,8 +65,6 @@ class Sequence:
         pilot = yield from run_pilot(context, found.budget)
         profile = pilot.profile or uninformed_profile(log, context.states, context.known_noise)
         axes = self.outcome.axes
-        if not log.repeats.mended:
-            axes = axes.limited(pilot.max_step)
         if log.pilot == PILOT:
             # of inputs that bounds kept out of the pilot it says nothing
             axes = axes.at(np.flatnonzero(~pilot.line.takes_part()), centre=1.0)

@@ -130,11 +130,6 @@ class AxisState:
             out[name][which] = value
         return replace(self, **out)
 
-    def limited(self, most: float) -> AxisState:
-        """With central pairs of at most so wide steps."""
-        cap = np.minimum(self.max_step, most)
-        return replace(self, max_step=cap, min_step=np.minimum(self.min_step, cap))
-
     def within(self, least: float, most: float) -> AxisState:
         """With steps at which the function shows its slope: beyond ``least`` at all, and at most
         ``most``; limits of the caller's go before what was seen."""

@@ -114,11 +114,12 @@ def request_pairs(
     within = axes.range[who]
     if not profile.noisy:
         within = np.minimum(within, reach_of_terms(known))
-    up, down = (
-        np.array([context.log.clear(int(j), side) for j in context.inputs[who]]) for side in (1, -1)
-    )
+    inputs = context.inputs[who]
+    up, down = (np.array([context.log.clear(int(j), s) for j in inputs]) for s in (1, -1))
+    most, side = np.minimum(axes.max_step[who], np.minimum(up, down)), axes.side[who]
     limits = StepLimits(
-        axes.min_step[who], axes.max_step[who], within, up, down, axes.reach[who], axes.side[who], (axes.max_step[who] < WIDEST) | (axes.side[who] != 0),
+        axes.min_step[who], most, within, up, down, axes.reach[who], side,
+        (most < WIDEST) | (side != 0),
     )  # fmt: skip
     choice = select_steps(known, limits, ahead)
     # after four pairs little is learned from one: four at once save rounds
