@@ -199,15 +199,15 @@ class EvaluationLog:
         moves: list[tuple[int, int, float]] = []
         for asked in wanted:
             pair = replace(asked, t=min(asked.t, self.fitting(asked.line, asked.side)))
-            ends = []
+            rows: list[int] = []
             for multiple in _multiples(pair):
                 known = self._left_over(pair.line, multiple) if multiple else None
-                ends.append(self.n_rows + row if known is None else known)
+                rows.append(self.n_rows + row if known is None else known)
                 if known is None:
                     if multiple:
                         moves.append((row, pair.line, multiple))
                     row += 1
-            self._enter(pair, ends)
+            self._enter(pair, rows)
         self.n_rows += row
         out = np.zeros((row, self.batch, self.m))
         if moves:
@@ -414,6 +414,16 @@ class EvaluationLog:
         ahead, behind = self._worked(self._ends[at]).all(axis=1)
         works = 0 if ahead == behind else (1 if ahead else -1)
         return LatestPair(pair.t, pair.side, works)
+
+    def side_at_work(self, line: int) -> int:
+        """The side on which every run of a line worked that failed on the other (0: there is
+        none)."""
+        sides = set()
+        for i in self._since(line):
+            ahead, behind = self._worked(self._ends[i]).all(axis=1)
+            if self._pairs[i].side == 0 and not (ahead and behind):
+                sides.add(int(ahead) - int(behind))
+        return sides.pop() if len(sides) == 1 else 0
 
     def clear(self, line: int, side: int) -> float:
         """How far an input may be moved to a side: to its bound, and not to where a run failed."""

@@ -45,25 +45,25 @@ def measure(
     or the budget ends; ``again``: as few as an earlier point's profile allows."""
     m, log, wanted = context.inputs.size, context.log, context.tolerance
     each = 2 if profile.noisy or profile.two_scales else 1
-    left: float = m * each if again else budget.left(log) // 2
+    left: float = 2 * m * each if again else budget.left(log)
     if budget.max_nfev is not None:
         # a noise-free answer gets no better than rounding allows
-        pairs = left * budget.share(log)
+        pairs = left * budget.share(log) // 2
         each = max(min(int(pairs // m), 1 << 30 if profile.noisy else 4), 1)
     elif wanted:
-        left = PATIENCE * m
+        left = 2 * PATIENCE * m
     short, start = False, axes
     while True:
         who = _wanting(context, profile, axes, each, left)
-        pairs = left * budget.share(log)
+        pairs = left * budget.share(log) // 2
         if who.size > pairs:
-            short = not axes.n_pairs.all() or (bool(wanted) and left < 1)
+            short = not axes.n_pairs.all() or (bool(wanted) and left < 2)
             who = _worst(context, profile, axes, who, int(pairs))
         if not who.size:
             return RoundsResult(profile, axes, short)
         before = budget.spent(log)
         mended = log.repeats.mended
-        axes = yield from request_pairs(context, profile, axes, who, each, left)
+        axes = yield from request_pairs(context, profile, axes, who, each, pairs)
         axes = yield from replace_failed(context, profile, axes, who)
         if log.repeats.mended and not mended:
             # what failed by chance was taken for the end of a domain
@@ -71,7 +71,7 @@ def measure(
         if axes.n_pairs.max() == 1 and not (profile.random or noise.printed.any()):
             axes, gridded = yield from find_inactive(context, profile, axes, budget)
             each = max(each, 2) if gridded else each
-        left -= (budget.spent(log) - before + 1) // 2
+        left -= budget.spent(log) - before
         exclude_outliers(context, profile, axes)
         if (axes.n_pairs[~axes.inactive] >= each).all():
             profile = _pooled(context, profile, axes, noise)
@@ -87,7 +87,7 @@ def _wanting(
     if context.tolerance:
         over = context.tolerance.ratio(estimate(context, profile, axes).solution) > 1
         return np.flatnonzero(np.asarray(over.any(axis=(0, 1)))[context.inputs])
-    if profile.noisy and left >= 1:
+    if profile.noisy and left >= 2:
         return np.flatnonzero(~axes.inactive)
     return wanted
 
