@@ -17,7 +17,7 @@ from gradiator_np.designs._adaptive.model.differences import (
     CentralDifferences,
     NoiseGrowth,
 )
-from gradiator_np.designs._adaptive.repeats import Repeats
+from gradiator_np.designs._adaptive.repeats import AT_X, Repeats
 from gradiator_np.designs._displacements import Displacements
 from gradiator_np.designs._protocol import Problem, Rows
 
@@ -69,7 +69,8 @@ def real_outputs(values: NDArray[Any]) -> Array:
     """Outputs of all points of a batch, (..., B, n), as real numbers (..., N), new memory."""
     if np.iscomplexobj(values):
         values = np.concatenate([values.real, values.imag], axis=-1)
-    return np.array(values.reshape(*values.shape[:-2], -1), float, order="C")
+    flat = values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
+    return np.array(flat, float, order="C")
 
 
 def _within_range(values: Array) -> None:
@@ -259,9 +260,14 @@ class EvaluationLog:
         return offsets
 
     def repeat(self, rows: Index) -> Array:
-        """Offsets (k, B, m) of these rows once more: outputs that failed are taken from there."""
+        """Offsets (k, B, m) of these rows, or of x, once more: outputs that failed are taken from
+        there."""
         self.repeats.add(self.nfev - 1, rows)
-        return self.rows.offsets[rows]
+        out = np.zeros((rows.size, self.batch, self.m))
+        beside = rows != AT_X
+        if beside.any():
+            out[beside] = self.rows.offsets[rows[beside]]
+        return out
 
     def _enter(self, pair: PairRequest, rows: Sequence[int]) -> None:
         self._of.setdefault(pair.line, []).append(len(self._pairs))
@@ -346,6 +352,9 @@ class EvaluationLog:
     def record(self, rows: Rows) -> None:
         """Take what is known by now."""
         self.told, self._rows = rows, self.repeats.merged(rows)
+        if self.repeats.at_x():
+            self.f0 = real_outputs(self._rows.y[None])[0]
+            _within_range(self.f0)
 
     def failed(self) -> Index:
         """Rows in which an output failed that has a value at x."""

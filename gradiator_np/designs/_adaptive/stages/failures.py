@@ -9,6 +9,7 @@ import numpy as np
 from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import SHRINK, EvaluationLog, PairRequest
+from gradiator_np.designs._adaptive.repeats import AT_X
 from gradiator_np.designs._adaptive.stages.unused_step import unused_step
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
 
@@ -20,17 +21,19 @@ LEFT, MOST, PROBES = 0.01, 9, 4
 
 
 def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Array, None, None]:
-    """Repeat the failed runs among the rows from ``first`` on where runs fail by chance, and not
-    beyond the end of a domain."""
+    """Repeat the failed runs among the rows from ``first`` on, and that at x, where runs fail by
+    chance, and not beyond the end of a domain."""
     log = context.log
     tries = 0
     while context.problem.replace and tries < _repeats(log):
         tries += 1
         lost = log.failed()
         lost = lost[lost >= first]
+        if not np.isfinite(log.f0).all() and log.repeats.at_x() < _repeats(log):
+            lost = np.append(AT_X, lost)
         by_chance = log.repeats.mended
         if not by_chance:
-            lost = lost[: _suspicious(log)]
+            lost = lost[: _suspicious(log, lost)]
         if budget.max_nfev is not None:
             lost = lost[: max(budget.left(log), 0)]
         if not lost.size:
@@ -47,11 +50,12 @@ def _repeats(log: EvaluationLog) -> int:
     return min(int(np.ceil(np.log(LEFT) / np.log(share))) - 1, MOST)
 
 
-def _suspicious(log: EvaluationLog) -> bool:
-    """Whether what failed is likely to have done so by chance, or so near to x that the rest
-    hangs on it; looked at a few times."""
+def _suspicious(log: EvaluationLog, lost: Index) -> bool:
+    """Whether what was ``lost`` is likely to have been so by chance, or is so near to x that the
+    rest hangs on it; looked at a few times."""
     tried = len(log.repeats)
-    return tried < PROBES and (log.erratic or (tried == 0 and log.innermost))
+    hangs = tried == 0 and (AT_X in lost or log.innermost)
+    return tried < PROBES and (hangs or log.erratic)
 
 
 def replace_failed(
