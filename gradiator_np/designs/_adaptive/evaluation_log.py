@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from gradiator_np.designs._adaptive.model.differences import (
     CentralDifferences,
     NoiseGrowth,
 )
+from gradiator_np.designs._adaptive.outputs import HUGE, real_outputs, within_range
 from gradiator_np.designs._adaptive.repeats import AT_X, Repeats
 from gradiator_np.designs._displacements import Displacements
 from gradiator_np.designs._protocol import Problem, Rows
@@ -26,14 +27,8 @@ PILOT = -1
 #: Line of a repetition at x itself, and of one run that moves several inputs.
 CENTRE, GROUP = -2, -3
 
-# A domain that ends before a run is looked for from an eighth of the way on.
-SHRINK = 8.0
 # What rounding makes of the place of a run, as a share of its distance.
 SAME_RUN = 1e-9
-
-# Sizes of inputs and outputs whose variances, relative to rounding, do not underflow, and whose
-# squared variances do not overflow. Outputs below are 0, runs above have failed.
-TINY, HUGE = 1e-130, 1e60
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +44,14 @@ class PairRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class LatestPair:
-    """The latest pair of a line, and the side on which it worked (0: both or none)."""
+class Tried:
+    """Two runs on one line (one at x, or of a group of inputs): how far along it they went, in
+    units of t, and their rows."""
 
-    t: float
+    line: int
     side: int
-    works: int
+    places: tuple[float, ...]
+    rows: tuple[int, int]
 
 
 def _multiples(pair: PairRequest) -> tuple[float, ...]:
@@ -63,21 +60,6 @@ def _multiples(pair: PairRequest) -> tuple[float, ...]:
         return (0.0,)
     t = pair.t * (pair.side or 1)
     return (t, -t) if pair.side == 0 else (t, 2 * t)
-
-
-def real_outputs(values: NDArray[Any]) -> Array:
-    """Outputs of all points of a batch, (..., B, n), as real numbers (..., N), new memory."""
-    if np.iscomplexobj(values):
-        values = np.concatenate([values.real, values.imag], axis=-1)
-    flat = values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
-    return np.array(flat, float, order="C")
-
-
-def _within_range(values: Array) -> None:
-    """Mark what is too large as failed, and what is too small as 0."""
-    size = np.abs(values)
-    values[~(size < HUGE)] = np.nan
-    values[size < TINY] = 0.0
 
 
 class EvaluationLog:
@@ -103,7 +85,7 @@ class EvaluationLog:
                     f"{what} has the size {size:.3g}, and fourth powers would overflow: use other "
                     "units, or a method with given steps"
                 )
-        _within_range(self.f0)
+        within_range(self.f0)
         self.batch, self.m = problem.x.shape
         # complex outputs count twice: their real and imaginary parts are outputs of their own
         self._per_point = self.f0.size // self.batch
@@ -277,20 +259,19 @@ class EvaluationLog:
     def _left_over(self, line: int, multiple: float) -> int | None:
         """The row of a run so far along a line that worked, while the other of its pair failed;
         it serves one pair more."""
-        known = len(self.rows.done)
-        for i in self._since(line):
-            for k, (place, row) in enumerate(zip(_multiples(self._pairs[i]), self._ends[i])):
-                there = place != 0 and abs(place / multiple - 1) < SAME_RUN
-                if there and row not in self._reused and max(self._ends[i]) < known:
-                    worked, other = self._worked(self._ends[i])[:: 1 - 2 * k]
+        for pair in self.pairs(line):
+            for k, (place, row) in enumerate(zip(pair.places, pair.rows)):
+                there = abs(place / multiple - 1) < SAME_RUN and row not in self._reused
+                if there and max(pair.rows) < len(self.rows.done):
+                    worked, other = self.worked(pair.rows)[:: 1 - 2 * k]
                     if worked.all() and not other.any():
                         self._reused.add(row)
                         return row
         return None
 
-    def _worked(self, rows: tuple[int, int]) -> NDArray[np.bool_]:
+    def worked(self, rows: tuple[int, int]) -> NDArray[np.bool_]:
         """Which outputs (2, N) worked in both runs of a pair, of those that have a value at x."""
-        return np.isfinite(self.values()[list(rows)][:, np.isfinite(self.f0)])
+        return np.isfinite(self.values(list(rows))[:, np.isfinite(self.f0)])
 
     def _since(self, line: int) -> list[int]:
         """The pairs of a line; of the pilot, along its present direction."""
@@ -354,98 +335,42 @@ class EvaluationLog:
         self.told, self._rows = rows, self.repeats.merged(rows)
         if self.repeats.at_x():
             self.f0 = real_outputs(self._rows.y[None])[0]
-            _within_range(self.f0)
+            within_range(self.f0)
 
     def failed(self) -> Index:
         """Rows in which an output failed that has a value at x."""
         lost = ~np.isfinite(self.values()[:, np.isfinite(self.f0)]).all(axis=1)
         return np.flatnonzero(lost)
 
+    def pairs(self, line: int | None = None) -> Iterator[Tried]:
+        """All pairs so far, or those of a line; of the pilot, along its present direction."""
+        which = range(len(self._pairs)) if line is None else self._since(line)
+        for i in which:
+            pair = self._pairs[i]
+            if line is not None or pair.line != PILOT or i >= self._aimed:
+                yield Tried(pair.line, pair.side, _multiples(pair), self._ends[i])
+
     @property
     def by_chance(self) -> int:
         """Runs that had to be repeated where runs fail by chance, else 0."""
         return len(self.repeats) if self.repeats.mended else 0
 
-    @property
-    def failing(self) -> float:
-        """Share of the outputs of single runs that failed, of those that have a value at x."""
-        if self.told is None or not self.told.done.any():
-            return 0.0
-        values = real_outputs(self.told.values[self.told.done])
-        return float((~np.isfinite(values[:, np.isfinite(self.f0)])).mean())
-
-    @property
-    def innermost(self) -> bool:
-        """Whether a run failed that is as near to x as any: domains hardly end there."""
-        lost = set(self.failed().tolist())
-        steps = [(pair.t, ends) for pair, ends in zip(self._pairs, self._ends) if pair.t > 0]
-        nearest = min((t for t, _ in steps), default=0.0)
-        return any(lost & set(ends) for t, ends in steps if t <= nearest)
-
-    @property
-    def erratic(self) -> bool:
-        """Whether a run failed nearer to x than one that worked, to the same side of one line:
-        where a domain ends it is the other way round."""
-        lost, near, far = set(self.failed().tolist()), dict[Any, float](), dict[Any, float]()
-        for i, (pair, ends) in enumerate(zip(self._pairs, self._ends)):
-            if pair.line == GROUP or (pair.line == PILOT and i < self._aimed):
-                continue
-            for row, t in zip(ends, _multiples(pair)):
-                ray = pair.line, t > 0
-                if row in lost:
-                    near[ray] = min(near.get(ray, np.inf), abs(t))
-                else:
-                    far[ray] = max(far.get(ray, 0.0), abs(t))
-        return any(t < far.get(ray, 0.0) or t == 0 for ray, t in near.items())
-
-    def values(self) -> Array:
-        """Real outputs (k, N) of the rows so far; nan where not done."""
-        rows = self.rows
-        out = real_outputs(rows.values)
-        _within_range(out)
-        out[~rows.done] = np.nan
+    def values(self, which: Any = slice(None)) -> Array:
+        """Real outputs (k, N) of the rows so far, or of some of them; nan where not done."""
+        out = real_outputs(self.rows.values[which])
+        within_range(out)
+        out[~self.rows.done[which]] = np.nan
         return out
 
     def values_of(self, line: int, widest: float = np.inf) -> Array:
         """Values (k, N) of the pairs of a line, of those in use with steps up to ``widest``."""
         of = (i for i in self._of.get(line, ()) if i not in self._excluded)
         rows = [row for i in of if self._pairs[i].t <= widest for row in self._ends[i]]
-        return self.values()[[row for row in rows if row < len(self.rows.done)]]
+        return self.values([row for row in rows if row < len(self.rows.done)])
 
     def steps(self, line: int) -> list[float]:
         """Steps already asked for on a line; of the pilot, along its present direction."""
         return [self._pairs[i].t for i in self._since(line)]
-
-    def latest(self, line: int) -> LatestPair:
-        """The latest pair of a line."""
-        at = self._of[line][-1]
-        pair = self._pairs[at]
-        ahead, behind = self._worked(self._ends[at]).all(axis=1)
-        works = 0 if ahead == behind else (1 if ahead else -1)
-        return LatestPair(pair.t, pair.side, works)
-
-    def side_at_work(self, line: int) -> int:
-        """The side on which every run of a line worked that failed on the other (0: there is
-        none)."""
-        sides = set()
-        for i in self._since(line):
-            ahead, behind = self._worked(self._ends[i]).all(axis=1)
-            if self._pairs[i].side == 0 and not (ahead and behind):
-                sides.add(int(ahead) - int(behind))
-        return sides.pop() if len(sides) == 1 else 0
-
-    def clear(self, line: int, side: int) -> float:
-        """How far an input may be moved to a side: to its bound, and not to where a run failed."""
-        places = [
-            (abs(t), bool(worked.all()))
-            for i in self._of.get(line, ())
-            for t, worked in zip(_multiples(self._pairs[i]), self._worked(self._ends[i]))
-            if t * side > 0
-        ]
-        end = min((t for t, worked in places if not worked), default=np.inf)
-        inside = max((t for t, worked in places if worked and t < end), default=0.0)
-        room = float(self.up[line] if side > 0 else self.down[line])
-        return min(room, max(inside, end / SHRINK))
 
     def answers(self, line: int) -> bool:
         """Whether the latest pair of a line differs from x anywhere."""

@@ -8,7 +8,15 @@ import numpy as np
 
 from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import SHRINK, EvaluationLog, PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import EvaluationLog, PairRequest
+from gradiator_np.designs._adaptive.failed_runs import (
+    SHRINK,
+    clear_room,
+    is_erratic,
+    is_innermost,
+    latest_pair,
+    share_of_failures,
+)
 from gradiator_np.designs._adaptive.repeats import AT_X
 from gradiator_np.designs._adaptive.stages.unused_step import unused_step
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
@@ -25,8 +33,7 @@ def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Arr
     chance, and not beyond the end of a domain."""
     log = context.log
     tries = 0
-    while context.problem.replace and tries < _repeats(log):
-        tries += 1
+    while context.problem.replace:
         lost = log.failed()
         lost = lost[lost >= first]
         if not np.isfinite(log.f0).all() and log.repeats.at_x() < _repeats(log):
@@ -36,8 +43,9 @@ def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Arr
             lost = lost[: _suspicious(log, lost)]
         if budget.max_nfev is not None:
             lost = lost[: max(budget.left(log), 0)]
-        if not lost.size:
+        if not lost.size or tries >= _repeats(log):
             return
+        tries += 1
         yield log.repeat(lost)
         if log.repeats.mended and not by_chance:
             # what was taken for the end of a domain is none
@@ -46,7 +54,7 @@ def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Arr
 
 def _repeats(log: EvaluationLog) -> int:
     """How often a failed run is repeated at most."""
-    share = float(np.clip(log.failing, 0.3, 0.99))
+    share = float(np.clip(share_of_failures(log), 0.3, 0.99))
     return min(int(np.ceil(np.log(LEFT) / np.log(share))) - 1, MOST)
 
 
@@ -54,8 +62,8 @@ def _suspicious(log: EvaluationLog, lost: Index) -> bool:
     """Whether what was ``lost`` is likely to have been so by chance, or is so near to x that the
     rest hangs on it; looked at a few times."""
     tried = len(log.repeats)
-    hangs = tried == 0 and (AT_X in lost or log.innermost)
-    return tried < PROBES and (hangs or log.erratic)
+    hangs = tried == 0 and (AT_X in lost or is_innermost(log))
+    return tried < PROBES and (hangs or is_erratic(log))
 
 
 def replace_failed(
@@ -70,7 +78,7 @@ def replace_failed(
         wanted = []
         for k in lost:
             j = int(context.inputs[k])
-            last = log.latest(j)
+            last = latest_pair(log, j)
             t, works = last.t, last.works
             if last.side == 0 and works != 0:
                 # its far run is the one that worked
@@ -78,7 +86,7 @@ def replace_failed(
                 axes = axes.at(k, side=works, failure_limit=t, max_step=min(axes.max_step[k], t))
                 wanted.append(PairRequest(j, t, works))
                 continue
-            if last.side != 0 and log.clear(j, -last.side) >= 2 * t:
+            if last.side != 0 and clear_room(log, j, -last.side) >= 2 * t:
                 axes = axes.at(k, side=-last.side)
             else:
                 t = t / SHRINK

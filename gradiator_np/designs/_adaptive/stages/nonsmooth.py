@@ -10,7 +10,8 @@ from scipy.special import ndtr, stdtrit
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import SHRINK, PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.failed_runs import SHRINK
 from gradiator_np.designs._adaptive.model.differences import CentralDifferences
 from gradiator_np.designs._adaptive.model.scale_consistency import WIDE
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import CENTRE, PILOT, PairRequest
+from gradiator_np.designs._adaptive.failed_runs import latest_pair, side_at_work
 from gradiator_np.designs._adaptive.model.differences import (
     SIDED_REACH,
     CentralDifferences,
@@ -190,7 +191,7 @@ class PilotLine:
             return
         wide, widest = float(t[failed].min()), float(t[failed].max())
         self.max_step = min(self.max_step, wide / 2)
-        log, side = self.log, self.log.side_at_work(self.log.pilot)
+        log, side = self.log, side_at_work(self.log, self.log.pilot)
         if noisy and side:
             own = t[failed]
             free = [s for s in own if np.isclose(own, 2 * s, rtol=1e-9).any()]
@@ -229,7 +230,7 @@ class PilotLine:
     def turn(self, tries: int) -> None:
         """Another direction where both runs of a pair, or one of them, failed."""
         log = self.log
-        last = log.latest(log.pilot)
+        last = latest_pair(log, log.pilot)
         if last.side == 0 and last.works != 0:
             # the domain ends at x: the side that works will do
             log.aim(log.direction * last.works)
