@@ -67,12 +67,15 @@ def _suspicious(log: EvaluationLog, lost: Index) -> bool:
 
 
 def replace_failed(
-    context: Context, profile: FunctionProfile, axes: AxisState, who: Index
+    context: Context, profile: FunctionProfile, axes: AxisState, who: Index, budget: Budget
 ) -> Generator[Array, None, AxisState]:
-    """Replace the failed pairs of these inputs; limits and sides as they turn out to be."""
+    """Replace the failed pairs of these inputs, within the caller's limit of runs if there is one;
+    limits and sides as they turn out to be."""
     log = context.log
     for _ in range(TRIES if context.problem.replace else 0):
         lost = _lost(context, profile, who)
+        if budget.max_nfev is not None:
+            lost = lost[: max(budget.left(log), 0) // 2]
         if not lost.size:
             break
         wanted = []

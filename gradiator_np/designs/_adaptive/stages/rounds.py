@@ -65,7 +65,7 @@ def measure(
         before = budget.spent(log)
         mended = log.repeats.mended
         axes = yield from request_pairs(context, profile, axes, who, each, pairs)
-        axes = yield from replace_failed(context, profile, axes, who)
+        axes = yield from replace_failed(context, profile, axes, who, budget)
         if log.repeats.mended and not mended:
             # what failed by chance was taken for the end of a domain
             axes = axes.as_open_as(start)
