@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.evaluation_log import GROUP, EvaluationLog
 from gradiator_np.designs._adaptive.outputs import real_outputs
 
@@ -84,3 +85,11 @@ def clear_room(log: EvaluationLog, line: int, side: int) -> float:
     inside = max((t for t, worked in places if worked and t < end), default=0.0)
     room = float(log.up[line] if side > 0 else log.down[line])
     return min(room, max(inside, end / SHRINK))
+
+
+def clear_rooms(log: EvaluationLog, inputs: Index) -> tuple[Array, Array]:
+    """The same of several inputs, up and down."""
+    if not log.failed().size:
+        return log.up[inputs], log.down[inputs]
+    up, down = (np.array([clear_room(log, int(j), side) for j in inputs]) for side in (1, -1))
+    return up, down

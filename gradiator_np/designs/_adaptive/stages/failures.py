@@ -39,7 +39,7 @@ def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Arr
         if not np.isfinite(log.f0).all() and log.repeats.at_x() < _repeats(log):
             lost = np.append(AT_X, lost)
         by_chance = log.repeats.mended
-        if not by_chance:
+        if lost.size and not by_chance:
             lost = lost[: _suspicious(log, lost)]
         if budget.max_nfev is not None:
             lost = lost[: max(budget.left(log), 0)]

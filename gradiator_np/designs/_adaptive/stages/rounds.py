@@ -10,7 +10,7 @@ import numpy as np
 from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import PairRequest
-from gradiator_np.designs._adaptive.failed_runs import clear_room
+from gradiator_np.designs._adaptive.failed_runs import clear_rooms
 from gradiator_np.designs._adaptive.model.contrasts import pool
 from gradiator_np.designs._adaptive.model.noise import NoiseEstimator
 from gradiator_np.designs._adaptive.model.step_selection import (
@@ -115,8 +115,7 @@ def request_pairs(
     within = axes.range[who]
     if not profile.noisy:
         within = np.minimum(within, reach_of_terms(known))
-    inputs = context.inputs[who]
-    up, down = (np.array([clear_room(context.log, int(j), s) for j in inputs]) for s in (1, -1))
+    up, down = clear_rooms(context.log, context.inputs[who])
     most, side = np.minimum(axes.max_step[who], np.minimum(up, down)), axes.side[who]
     limits = StepLimits(
         axes.min_step[who], most, within, up, down, axes.reach[who], side,
