@@ -18,7 +18,7 @@ from gradiator_np.designs._adaptive.stages.nonsmooth import find_kinks, find_wid
 from gradiator_np.designs._adaptive.stages.outliers import exclude_outliers
 from gradiator_np.designs._adaptive.stages.pilot import run_pilot
 from gradiator_np.designs._adaptive.stages.reuse import TRUST, adopt, is_stale, noise_of_pairs
-from gradiator_np.designs._adaptive.stages.rounds import measure
+from gradiator_np.designs._adaptive.stages.rounds import measure, request_pairs
 from gradiator_np.designs._adaptive.stages.scale_search import search_scales
 from gradiator_np.designs._adaptive.stages.sharpening import ENOUGH, MOST, sharpen
 from gradiator_np.designs._adaptive.stages.unused_step import ASIDE, unused_step
@@ -87,13 +87,28 @@ def test_a_failing_side_is_left():
 
     bench = Bench(fun, [1.0, 2.0])
     bench.pairs(0.1)
-    axes = bench.run(replace_failed(bench.context, bench.profile, bench.axes, np.array([0, 1])))
+    who = np.array([0, 1])
+    axes = bench.run(replace_failed(bench.context, bench.profile, bench.axes, who, bench.budget))
     assert axes.side.tolist() == [-1, 0]
     assert axes.max_step.tolist() == [0.05, 0.5]
-    assert bench.log.n_rows == 4 + 2
+    # f(-0.1) is there already
+    assert bench.log.n_rows == 4 + 1
     # (4 f(-t) - f(-2t) - 3 f0) / 2t is exact for squares
     view = bench.context.differences(bench.profile)
     assert view.slope[0, -1, 0] == pytest.approx(2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_no_pair_leads_to_where_a_run_failed(way):
+    """Failed once at 0.1 x on one side: what follows keeps to the other, or within 0.1 / 8."""
+    bench = Bench(lambda z: z**2, X, noise=1e-4, noisy=True)
+    limit = X[1] + way * 0.05 * X[1]
+    bench.fun = lambda z: z**2 if (z[1] - limit) * way < 0 else np.full(3, np.nan)
+    bench.pairs(0.1)
+    who = np.arange(3)
+    bench.run(request_pairs(bench.context, bench.profile, bench.axes, who, 1))
+    latest = bench.log.rows.offsets[6:, 0] / X
+    assert (way * latest[:, 1]).max() <= 0.1 / 8
 
 
 def test_silent_inputs_are_inactive_or_gridded():

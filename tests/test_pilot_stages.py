@@ -146,7 +146,7 @@ def test_noise_that_the_caller_knows_is_taken_as_it_is():
 
 @pytest.mark.parametrize("sigma", [1e-9, 1e-5, 1e-2])
 def test_contrasts_of_a_random_function_have_the_variance_of_its_noise(sigma):
-    """200 seeds of four outputs and of four contrasts each, which share f(x): at least half of them
+    """200 seeds of four outputs and of five contrasts each, some of which share f(x): at least 1600
     are as good as independent, whose mean square is good to sqrt(2 / 1600) = 3.5 %, 4.5 times that.
     At steps of 0.1 r^(1/3) curvature adds less than 1 %."""
     squares = count = first = 0.0
@@ -161,7 +161,8 @@ def test_contrasts_of_a_random_function_have_the_variance_of_its_noise(sigma):
         assert line.random
         assert bench.log.n_rows <= 2 + 1 + 8
         squares, count = squares + noise.squares.sum(), count + noise.count.sum()
-    assert count >= 200 * 4 * 3
+    # two contrasts alone where wider steps are louder by chance
+    assert count >= 200 * 4 * 4
     assert squares / count / sigma**2 == pytest.approx(1, abs=0.01 + 4.5 * 0.035)
     # f+ + f- - 2 f0; 800 squares of one normal each are good to 5 %
     assert first / (200 * 4) / sigma**2 == pytest.approx(SECOND_NOISE, rel=4.5 * 0.05)
@@ -350,6 +351,37 @@ def test_the_pilot_of_a_printing_program_knows_its_rounding():
     assert found.profile.noisy
     assert not found.profile.random
     np.testing.assert_allclose(found.profile.noise, 1e-4 / 12**0.5, rtol=0.5)
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_what_worked_beside_failed_runs_is_no_run_again(way):
+    """A direction whose one side fails beyond t = 1e-4: four runs worked on the other, of which two
+    are a one-sided rule, and the widest is one with half of its step."""
+    sigma = 1e-6
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        bench = Bench(lambda z, r=rng: z**2 + sigma * r.standard_normal(4), X, seed=seed)
+        line = bench.line(FIRST)
+        ahead = line.log.direction[0] * line.log.scale[0] * way
+
+        def fun(z, r=rng, ahead=ahead):
+            beyond = (z - X) @ ahead > 1e-4 * (ahead @ ahead)
+            return np.full(4, np.nan) if beyond else z**2 + sigma * r.standard_normal(4)
+
+        bench.fun = fun
+        noise = contrasts_of(line).add(line.at(FIRST)[1], SECOND_NOISE)
+        bench.run(measure_noise(line, noise))
+        before = bench.log.n_rows
+        bench.run(line.replace_wide(True))
+        view = line.view
+        sided = view.sided[0]
+        assert bench.log.n_rows == before + 1
+        assert sided.sum() == 2
+        # (4 f(s) - f(2 s) - 3 f(x)) / 2 s is exact for squares: noise of 26 variances over 2 t^2,
+        # of which 80 numbers are within five deviations
+        sd = sigma * np.sqrt(view.noise_factor[0][sided] / 2) / view.t[0][sided]
+        off = view.slope[0][sided] - bench.along(np.diag(2 * X))
+        assert (np.abs(off) < 5 * sd[:, None]).all()
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-6])

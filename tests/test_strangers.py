@@ -7,7 +7,7 @@ from benchmarks.strangers import CELLS, NOISE, Draw, ours
 
 DRAWS = 6
 # Where bars cannot hold, or the right answer is open: said in docs/noise.md.
-HARD = ("fails at random", "wiggle", "float32", "failing side, printed")
+HARD = ("wiggle", "float32")
 DETERMINISTIC = [n for n in CELLS if n not in NOISE and not any(word in n for word in HARD)]
 
 
@@ -41,7 +41,7 @@ def test_noise_is_hardly_ever_wrong_and_silent():
 
 
 #: Cells with what was wrong in them and is mended: draws of each, and silent and useless calls
-#: that rates of 0.5 % and 5 % exceed in one seed of 1000.
+#: that rates of 0.5 % and 5 % exceed in one seed of 1000; with noise 2 % are silent.
 MENDED = {
     # terms of the line model were limited at t = 1, and curvature passed for rounding: 4 and 16 %
     "far origin": (40, 3, 11),
@@ -56,6 +56,13 @@ MENDED = {
     "kink beside": (80, 3, 3),
     # inputs without a wide pair of their own had bars of four times the gap: 19 %
     "wiggle": (80, 3, 11),
+    # repetitions were taken from the pairs that make bars of use: 17 % useless
+    "noise, fails at random": (40, 5, 7),
+    # steps led to the side that had failed: 7 % useless; silent at 1 %, as outputs that digits
+    # hide share the bends of those that they do not
+    "failing side, printed": (40, 3, 7),
+    # all inputs kept to where the pilot's direction had failed; silent at 2 %
+    "noise, failing side": (40, 5, 7),
 }
 
 

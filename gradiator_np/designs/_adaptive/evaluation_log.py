@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from gradiator_np.designs._adaptive.model.differences import (
     CentralDifferences,
     NoiseGrowth,
 )
-from gradiator_np.designs._adaptive.repeats import Repeats
+from gradiator_np.designs._adaptive.outputs import HUGE, real_outputs, within_range
+from gradiator_np.designs._adaptive.repeats import AT_X, Repeats
 from gradiator_np.designs._displacements import Displacements
 from gradiator_np.designs._protocol import Problem, Rows
 
@@ -26,9 +27,8 @@ PILOT = -1
 #: Line of a repetition at x itself, and of one run that moves several inputs.
 CENTRE, GROUP = -2, -3
 
-# Sizes of inputs and outputs whose variances, relative to rounding, do not underflow, and whose
-# squared variances do not overflow. Outputs below are 0, runs above have failed.
-TINY, HUGE = 1e-130, 1e60
+# What rounding makes of the place of a run, as a share of its distance.
+SAME_RUN = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,14 @@ class PairRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class LatestPair:
-    """The latest pair of a line, and the side on which it worked (0: both or none)."""
+class Tried:
+    """Two runs on one line (one at x, or of a group of inputs): how far along it they went, in
+    units of t, and their rows."""
 
-    t: float
+    line: int
     side: int
-    works: int
+    places: tuple[float, ...]
+    rows: tuple[int, int]
 
 
 def _multiples(pair: PairRequest) -> tuple[float, ...]:
@@ -58,20 +60,6 @@ def _multiples(pair: PairRequest) -> tuple[float, ...]:
         return (0.0,)
     t = pair.t * (pair.side or 1)
     return (t, -t) if pair.side == 0 else (t, 2 * t)
-
-
-def real_outputs(values: NDArray[Any]) -> Array:
-    """Outputs of all points of a batch, (..., B, n), as real numbers (..., N), new memory."""
-    if np.iscomplexobj(values):
-        values = np.concatenate([values.real, values.imag], axis=-1)
-    return np.array(values.reshape(*values.shape[:-2], -1), float, order="C")
-
-
-def _within_range(values: Array) -> None:
-    """Mark what is too large as failed, and what is too small as 0."""
-    size = np.abs(values)
-    values[~(size < HUGE)] = np.nan
-    values[size < TINY] = 0.0
 
 
 class EvaluationLog:
@@ -97,7 +85,7 @@ class EvaluationLog:
                     f"{what} has the size {size:.3g}, and fourth powers would overflow: use other "
                     "units, or a method with given steps"
                 )
-        _within_range(self.f0)
+        within_range(self.f0)
         self.batch, self.m = problem.x.shape
         # complex outputs count twice: their real and imaginary parts are outputs of their own
         self._per_point = self.f0.size // self.batch
@@ -128,8 +116,11 @@ class EvaluationLog:
         self.repeats = Repeats()
         self._rows: Rows | None = None
         self._pairs: list[PairRequest] = []
-        self._first: list[int] = []
+        #: The rows of both runs of each pair.
+        self._ends: list[tuple[int, int]] = []
         self._excluded: set[int] = set()
+        #: Rows that serve a second pair, the first having lost its other run.
+        self._reused: set[int] = set()
         self._rescaled = self._aimed = 0
         #: The pairs of each line, in the order of their rows.
         self._of: dict[int, list[int]] = {}
@@ -184,17 +175,22 @@ class EvaluationLog:
         """Offsets (k, B, m) of the runs of these pairs, which are entered into the log.
 
         Pairs that do not fit are drawn in as a whole: with one end in place and the other at a
-        bound they would be taken for what they are not.
+        bound they would be taken for what they are not. What was run already for a pair of which
+        the other run failed is not run again.
         """
         p, row = self.problem, 0
         moves: list[tuple[int, int, float]] = []
         for asked in wanted:
             pair = replace(asked, t=min(asked.t, self.fitting(asked.line, asked.side)))
-            self._enter(pair, self.n_rows + row)
+            rows: list[int] = []
             for multiple in _multiples(pair):
-                if multiple:
-                    moves.append((row, pair.line, multiple))
-                row += 1
+                known = self._left_over(pair.line, multiple) if multiple else None
+                rows.append(self.n_rows + row if known is None else known)
+                if known is None:
+                    if multiple:
+                        moves.append((row, pair.line, multiple))
+                    row += 1
+            self._enter(pair, rows)
         self.n_rows += row
         out = np.zeros((row, self.batch, self.m))
         if moves:
@@ -212,7 +208,7 @@ class EvaluationLog:
 
     def request_group(self, inputs: Index, t: Array, sign: Array | float | None = None) -> Array:
         """Offset (1, B, m) of a run that moves these inputs at once, upwards where that is open."""
-        self._enter(PairRequest(GROUP, float(t.max())), self.n_rows)
+        self._enter(PairRequest(GROUP, float(t.max())), [self.n_rows])
         self.n_rows += 1
         out = np.zeros((1, self.batch, self.m))
         if sign is None:
@@ -223,7 +219,7 @@ class EvaluationLog:
     def request_part(self, inputs: Index, t: float) -> Array:
         """Offsets (2, B, m) of a pair along the part of the pilot's direction that moves these
         inputs."""
-        self._enter(PairRequest(GROUP, t), self.n_rows)
+        self._enter(PairRequest(GROUP, t), [self.n_rows, self.n_rows + 1])
         self.n_rows += 2
         out = np.zeros((2, self.batch, self.m))
         out[0][:, inputs] = self._reached(t * self.direction)[:, inputs]
@@ -246,14 +242,41 @@ class EvaluationLog:
         return offsets
 
     def repeat(self, rows: Index) -> Array:
-        """Offsets (k, B, m) of these rows once more: outputs that failed are taken from there."""
+        """Offsets (k, B, m) of these rows, or of x, once more: outputs that failed are taken from
+        there."""
         self.repeats.add(self.nfev - 1, rows)
-        return self.rows.offsets[rows]
+        out = np.zeros((rows.size, self.batch, self.m))
+        beside = rows != AT_X
+        if beside.any():
+            out[beside] = self.rows.offsets[rows[beside]]
+        return out
 
-    def _enter(self, pair: PairRequest, row: int) -> None:
+    def _enter(self, pair: PairRequest, rows: Sequence[int]) -> None:
         self._of.setdefault(pair.line, []).append(len(self._pairs))
         self._pairs.append(pair)
-        self._first.append(row)
+        self._ends.append((rows[0], rows[-1]))
+
+    def _left_over(self, line: int, multiple: float) -> int | None:
+        """The row of a run so far along a line that worked, while the other of its pair failed;
+        it serves one pair more."""
+        for pair in self.pairs(line):
+            for k, (place, row) in enumerate(zip(pair.places, pair.rows)):
+                there = abs(place / multiple - 1) < SAME_RUN and row not in self._reused
+                if there and max(pair.rows) < len(self.rows.done):
+                    worked, other = self.worked(pair.rows)[:: 1 - 2 * k]
+                    if worked.all() and not other.any():
+                        self._reused.add(row)
+                        return row
+        return None
+
+    def worked(self, rows: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which outputs (2, N) worked in both runs of a pair, of those that have a value at x."""
+        return np.isfinite(self.values(list(rows))[:, np.isfinite(self.f0)])
+
+    def _since(self, line: int) -> list[int]:
+        """The pairs of a line; of the pilot, along its present direction."""
+        since = self._aimed if line == PILOT else 0
+        return [i for i in self._of.get(line, ()) if i >= since]
 
     def rescale(self, line: int, factor: float) -> None:
         """Measure an input, and all its pairs, in a unit that many times as large."""
@@ -310,72 +333,48 @@ class EvaluationLog:
     def record(self, rows: Rows) -> None:
         """Take what is known by now."""
         self.told, self._rows = rows, self.repeats.merged(rows)
+        if self.repeats.at_x():
+            self.f0 = real_outputs(self._rows.y[None])[0]
+            within_range(self.f0)
 
     def failed(self) -> Index:
         """Rows in which an output failed that has a value at x."""
         lost = ~np.isfinite(self.values()[:, np.isfinite(self.f0)]).all(axis=1)
         return np.flatnonzero(lost)
 
-    @property
-    def share_at_work(self) -> float:
-        """Share of the runs that worked where they fail by chance, else 1."""
-        return self.n_rows / max(self.nfev - 1, 1) if self.repeats.mended else 1.0
+    def pairs(self, line: int | None = None) -> Iterator[Tried]:
+        """All pairs so far, or those of a line; of the pilot, along its present direction."""
+        which = range(len(self._pairs)) if line is None else self._since(line)
+        for i in which:
+            pair = self._pairs[i]
+            if line is not None or pair.line != PILOT or i >= self._aimed:
+                yield Tried(pair.line, pair.side, _multiples(pair), self._ends[i])
 
     @property
-    def erratic(self) -> bool:
-        """Whether a run failed nearer to x than one that worked, to the same side of one line:
-        where a domain ends it is the other way round."""
-        lost, near, far = set(self.failed().tolist()), dict[Any, float](), dict[Any, float]()
-        for i, (pair, first) in enumerate(zip(self._pairs, self._first)):
-            if pair.line == GROUP or (pair.line == PILOT and i < self._aimed):
-                continue
-            for row, t in enumerate(_multiples(pair), first):
-                ray = pair.line, t > 0
-                if row in lost:
-                    near[ray] = min(near.get(ray, np.inf), abs(t))
-                else:
-                    far[ray] = max(far.get(ray, 0.0), abs(t))
-        return any(t < far.get(ray, 0.0) or t == 0 for ray, t in near.items())
+    def by_chance(self) -> int:
+        """Runs that had to be repeated where runs fail by chance, else 0."""
+        return len(self.repeats) if self.repeats.mended else 0
 
-    def values(self) -> Array:
-        """Real outputs (k, N) of the rows so far; nan where not done."""
-        rows = self.rows
-        out = real_outputs(rows.values)
-        _within_range(out)
-        out[~rows.done] = np.nan
+    def values(self, which: Any = slice(None)) -> Array:
+        """Real outputs (k, N) of the rows so far, or of some of them; nan where not done."""
+        out = real_outputs(self.rows.values[which])
+        within_range(out)
+        out[~self.rows.done[which]] = np.nan
         return out
 
     def values_of(self, line: int, widest: float = np.inf) -> Array:
         """Values (k, N) of the pairs of a line, of those in use with steps up to ``widest``."""
         of = (i for i in self._of.get(line, ()) if i not in self._excluded)
-        rows = [self._first[i] + k for i in of if self._pairs[i].t <= widest for k in (0, 1)]
-        return self.values()[[row for row in rows if row < len(self.rows.done)]]
+        rows = [row for i in of if self._pairs[i].t <= widest for row in self._ends[i]]
+        return self.values([row for row in rows if row < len(self.rows.done)])
 
     def steps(self, line: int) -> list[float]:
         """Steps already asked for on a line; of the pilot, along its present direction."""
-        since = self._aimed if line == PILOT else 0
-        return [self._pairs[i].t for i in self._of.get(line, ()) if i >= since]
-
-    def latest(self, line: int) -> LatestPair:
-        """The latest pair of a line."""
-        at = self._of[line][-1]
-        pair, first = self._pairs[at], self._first[at]
-        alive = np.isfinite(self.f0)
-        ends = np.isfinite(self.values()[first : first + 2][:, alive])
-        ahead, behind = bool(ends[0].all()), bool(ends[1].all())
-        works = 0 if ahead == behind else (1 if ahead else -1)
-        return LatestPair(pair.t, pair.side, works)
-
-    def is_open(self, line: int, side: int, reach: float) -> bool:
-        """Whether a side of an input has room and was not tried by itself yet."""
-        room = self.up[line] if side > 0 else self.down[line]
-        tried = {self._pairs[i].side for i in self._of.get(line, ())}
-        return bool(room >= reach and side not in tried)
+        return [self._pairs[i].t for i in self._since(line)]
 
     def answers(self, line: int) -> bool:
         """Whether the latest pair of a line differs from x anywhere."""
-        first = self._first[self._of[line][-1]]
-        ends = self.values()[first : first + 2]
+        ends = self.values()[list(self._ends[self._of[line][-1]])]
         return not bool(((ends == self.f0) | ~np.isfinite(self.f0)).all())
 
     def group_answers(self) -> bool:
@@ -403,37 +402,36 @@ class EvaluationLog:
         self, lines: tuple[int, ...], growth: NoiseGrowth | None
     ) -> CentralDifferences:
         known, width = len(self.rows.done), 1
-        chosen: list[tuple[int, int, int, PairRequest]] = []
+        chosen: list[tuple[int, int, int, int, PairRequest]] = []
         for k, line in enumerate(lines):
             of = [i for i in self._of.get(line, ()) if i not in self._excluded]
-            of = [i for i in of if self._first[i] + 1 < known]
-            chosen += [(k, slot, self._first[i], self._pairs[i]) for slot, i in enumerate(of)]
+            of = [i for i in of if max(self._ends[i]) < known]
+            chosen += [(k, slot, *self._ends[i], self._pairs[i]) for slot, i in enumerate(of)]
             width = max(width, len(of))
         shape = (len(lines), width, self.f0.size)
         t, factor = np.full(shape[:2], np.nan), np.ones(shape[:2])
         one_sided = np.zeros(shape[:2], bool)
         slope, second, ratio = np.full(shape, np.nan), np.full(shape, np.nan), np.ones(shape)
         if chosen:
-            where = np.array([c[:3] for c in chosen], dtype=np.intp)
-            row, slot, start = where.T
-            pairs = [c[3] for c in chosen]
+            where = np.array([c[:4] for c in chosen], dtype=np.intp)
+            row, slot, one, two = where.T
+            pairs = [c[4] for c in chosen]
             sided = np.array([p.side != 0 for p in pairs])
             reach = np.array([abs(p.t) for p in pairs])
             t[row, slot] = np.where(sided, SIDED_REACH * reach, reach)
             factor[row, slot] = np.where(sided, SIDED_NOISE, 1.0)
             one_sided[row, slot] = sided
             values = self.values()
-            a, b = values[start], values[start + 1]
-            ta, tb = self._realised(start, pairs), self._realised(start + 1, pairs)
+            a, b = values[one], values[two]
+            ta, tb = self._realised(one, pairs), self._realised(two, pairs)
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 h = (ta - tb) / 2
                 slope[row, slot] = np.where(
                     sided[:, None], (4 * a - b - 3 * self.f0) / (2 * ta), (a - b) / (2 * h)
                 )
-                one = sided[:, None]
                 second[row, slot] = np.where(
-                    one, self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
-                ) - slope[row, slot] * np.where(one, tb - 2 * ta, ta + tb)
+                    sided[:, None], self.f0 - 2 * a + b, (a - self.f0) + (b - self.f0)
+                ) - slope[row, slot] * np.where(sided[:, None], tb - 2 * ta, ta + tb)
                 if growth is not None:
                     ratio[row, slot] = growth.ratio(a, b)
         slope[~np.isfinite(slope)] = np.nan

@@ -48,9 +48,11 @@ class Sequence:
     def run(self) -> Script:
         """Ask for the rows of each stage in turn, and once more for those that failed by chance."""
         log = self.context.log
+        yield from repeat_failed(self.context, self.outcome.budget, 0)
         for wanted in self._stages():
             first = log.n_rows - len(wanted)
-            yield wanted
+            if len(wanted):
+                yield wanted
             yield from repeat_failed(self.context, self.outcome.budget, first)
 
     def _stages(self) -> Script:
@@ -63,7 +65,7 @@ class Sequence:
                 return
         pilot = yield from run_pilot(context, found.budget)
         profile = pilot.profile or uninformed_profile(log, context.states, context.known_noise)
-        axes = self.outcome.axes.limited(pilot.max_step)
+        axes = self.outcome.axes
         if log.pilot == PILOT:
             # of inputs that bounds kept out of the pilot it says nothing
             axes = axes.at(np.flatnonzero(~pilot.line.takes_part()), centre=1.0)

@@ -17,8 +17,6 @@ from gradiator_np.solvers._solution import Solution
 
 # The widest step: the sign of x is kept, so that a bound or a physical domain is rarely crossed.
 WIDEST = 0.5
-# A failed step is drawn in to an eighth.
-SHRINK = 8.0
 # Steps that clear a grid of inputs by this factor see its slope to some 10 %.
 CLEAR = 5.0
 # Share of the widest step down to which there are steps to choose from: repetitions tell nothing.
@@ -132,16 +130,20 @@ class AxisState:
             out[name][which] = value
         return replace(self, **out)
 
-    def limited(self, most: float) -> AxisState:
-        """With central pairs of at most so wide steps."""
-        cap = np.minimum(self.max_step, most)
-        return replace(self, max_step=cap, min_step=np.minimum(self.min_step, cap))
-
     def within(self, least: float, most: float) -> AxisState:
         """With steps at which the function shows its slope: beyond ``least`` at all, and at most
         ``most``; limits of the caller's go before what was seen."""
         floor = np.maximum(self.min_step, np.minimum(CLEAR * least, ROOM * self.max_step))
         return replace(self, min_step=floor, range=np.minimum(self.range, np.maximum(most, floor)))
+
+    def as_open_as(self, other: AxisState) -> AxisState:
+        """With the limits and sides of another state."""
+        return replace(
+            self,
+            max_step=other.max_step,
+            failure_limit=other.failure_limit,
+            side=other.side,
+        )
 
     @property
     def widest(self) -> Array:
@@ -207,9 +209,18 @@ class Budget:
         """Evaluations in all, the one at x included."""
         return self.max_nfev or 5 * self.m + 10 + self.extra
 
+    def spent(self, log: EvaluationLog) -> int:
+        """Evaluations that count: those that stand in for one that failed by chance do so where
+        the caller has set the limit."""
+        return log.nfev - (log.by_chance if self.max_nfev is None else 0)
+
     def left(self, log: EvaluationLog) -> int:
         """Evaluations that are left."""
-        return self.limit - log.nfev
+        return self.limit - self.spent(log)
+
+    def share(self, log: EvaluationLog) -> float:
+        """Share of what is left that will come back."""
+        return 1.0 if self.max_nfev is None else 1 - log.by_chance / max(log.nfev - 1, 1)
 
     def more(self, extra: int) -> Budget:
         """With so many more."""

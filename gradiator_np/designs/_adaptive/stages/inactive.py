@@ -39,7 +39,7 @@ def find_inactive(
     live = ~np.isin(silent, still)
     silent, low, high = silent[live], low[live], high[live]
     # where it begins, by bisection in log t
-    while (high > 4 * low).any() and log.nfev + 6 * silent.size <= budget.limit:
+    while (high > 4 * low).any() and budget.left(log) >= 6 * silent.size:
         middle = np.sqrt(low * high)
         yield log.request([PairRequest(int(inputs[k]), t) for k, t in zip(silent, middle)])
         answers = np.array([log.answers(int(inputs[k])) for k in silent])

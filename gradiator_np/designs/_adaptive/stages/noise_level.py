@@ -20,6 +20,8 @@ from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
 FAR_OFF = 100.0
 # By how much noise has to grow from the smallest step to the next to count as another one.
 LOUDER = 3.0
+# Steps next to x that differ by this factor see other noise and the same slope.
+CLOSE = 0.5
 # Multiples of the step of a staircase: at round ones a decimal grid would show no error.
 UNEVEN = 13.7, 29.3
 
@@ -51,7 +53,32 @@ def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, No
         hit = (np.abs(line.repetition) > FAR_OFF * quiet) & (quiet > 0)
         if hit.mean() <= 0.5:
             noise = noise.add(line.repetition, 2.0)
+        noise = yield from _next_to_x(line, noise, tau)
     return _with_contrasts(line, noise, tau, 2 * tau)
+
+
+def _next_to_x(
+    line: PilotLine, noise: NoiseEstimator, tau: float
+) -> Generator[Array, None, NoiseEstimator]:
+    """With the slope at the smallest step, which noise sets alone: that at ``tau`` is what the
+    function adds. Where nothing worked there, another pair next to x says as much."""
+    if line.side:
+        # one-sided rules share all three of their values with their second difference
+        return noise
+    near = [line.smallest]
+    if not np.isfinite(line.at(tau)[0]).any() and near[0] < tau / CLOSE:
+        near.append(near[0] / CLOSE)
+        line.allow(2)
+        yield from line.pairs(near)
+        noise = noise.add(line.at(near[1])[1], SECOND_NOISE)
+    view = line.view
+    worked = np.flatnonzero(np.isfinite(view.slope[0]).any(axis=1))
+    view = view.take_pairs(worked).sorted()
+    of_slope = view.noise_factor[0] / (2 * np.square(view.t[0]))
+    for k in range(min(len(near), worked.size - 1)):
+        contrast = view.slope[0, k] - view.slope[0, k + 1]
+        noise = noise.add(contrast, of_slope[k] + of_slope[k + 1])
+    return noise
 
 
 def _leave_out_outliers(line: PilotLine) -> None:

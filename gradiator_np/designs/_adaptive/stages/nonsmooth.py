@@ -11,9 +11,10 @@ from scipy.special import ndtr, stdtrit
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.failed_runs import SHRINK
 from gradiator_np.designs._adaptive.model.differences import CentralDifferences
 from gradiator_np.designs._adaptive.model.scale_consistency import WIDE
-from gradiator_np.designs._adaptive.state import SHRINK, AxisState, Budget, FunctionProfile
+from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
 
 Entries = NDArray[np.bool_]
 
@@ -53,7 +54,7 @@ def find_kinks(
     who = np.flatnonzero(suspect.any(axis=1) & (axes.side == 0) & ~axes.inactive)
     if not who.size:
         return kinks
-    if log.nfev + 2 * who.size > budget.limit:
+    if budget.left(log) < 2 * who.size:
         # no second look can be afforded: noise may have made a suspect, rounding does not
         return suspect & (slow | (not profile.noisy))
     inputs = context.inputs[who]

@@ -102,7 +102,7 @@ def run_pilot(context: Context, budget: Budget) -> Generator[Array, None, PilotR
         return PilotResult(None, noise, line.max_step, line, None)
     noise = _with_rounding(line, replace(noise, size=line.sizes()))
     found = yield from _kind(line, noise, least)
-    yield from _replace_wide(line)
+    yield from line.replace_wide(found.noisy)
     # where nothing answers below a step, small steps have been told from wide ones already
     steps = found.min_step > 0 or context.min_step > 0
     if found.noisy and not (line.random or line.side or steps):
@@ -248,22 +248,6 @@ def _with_rounding(
         return replace(noise.at_least(error), printed=spacing < 0, digits=None)
     growth = digit_growth(values, line.log.f0, spacing)
     return replace(noise.at_least(error), printed=spacing > 0, digits=growth)
-
-
-def _replace_wide(line: PilotLine) -> Script:
-    """Where the wide pairs failed, and none as wide worked, the domain ends there: stay inside."""
-    view = line.view
-    t, sided = view.t[0], view.sided[0]
-    worked = np.isfinite(view.slope[0]).any(axis=1)
-    alike = worked & (sided == sided[:, None])
-    reached = np.maximum(np.where(alike, t, 0.0).max(axis=1), np.min(t[worked], initial=np.inf))
-    failed = ~worked & (t > reached)
-    if not failed.any():
-        return
-    wide = t[failed].min()
-    line.max_step = min(line.max_step, wide / 2)
-    if not (t[worked] > wide / 10).any():
-        yield from line.pairs([wide / 4])
 
 
 # -- the outcome -----------------------------------------------------------------------------

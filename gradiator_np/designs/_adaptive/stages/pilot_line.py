@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import CENTRE, PILOT, PairRequest
+from gradiator_np.designs._adaptive.failed_runs import latest_pair, side_at_work
 from gradiator_np.designs._adaptive.model.differences import (
     SIDED_REACH,
     CentralDifferences,
@@ -127,7 +128,7 @@ class PilotLine:
     @property
     def spare(self) -> int:
         """Pairs that the budget still allows."""
-        return (self._limit - self.log.nfev) // 2
+        return (self._limit - self.budget.spent(self.log)) // 2
 
     def allow(self, runs: int) -> bool:
         """Allow so many runs more, as far as one pair an input is left; whether a pair fits."""
@@ -173,6 +174,32 @@ class PilotLine:
             self.repeated, self.random = both.any(), bool((repetition != log.f0)[both].any())
             self.repetition = repetition - log.f0
 
+    def replace_wide(self, noisy: bool) -> Script:
+        """Where wide pairs failed, and none as wide worked, the domain ends there: stay inside.
+
+        With noise the runs of one side that worked, if any, serve one-sided rules: those of
+        neighbouring pairs, and the widest with one more run. Without it a bend that they would see
+        says nothing of the steps that count.
+        """
+        view = self.view
+        t, sided = view.t[0], view.sided[0]
+        worked = np.isfinite(view.slope[0]).any(axis=1)
+        alike = worked & (sided == sided[:, None])
+        reached = np.maximum(np.where(alike, t, 0.0).max(axis=1), np.min(t[worked], initial=np.inf))
+        failed = ~worked & (t > reached)
+        if not failed.any():
+            return
+        wide, widest = float(t[failed].min()), float(t[failed].max())
+        self.max_step = min(self.max_step, wide / 2)
+        log, side = self.log, side_at_work(self.log, self.log.pilot)
+        if noisy and side:
+            own = t[failed]
+            free = [s for s in own if np.isclose(own, 2 * s, rtol=1e-9).any()]
+            wanted = [PairRequest(log.pilot, s, side) for s in {*free, widest / 2}]
+            yield log.request(sorted(wanted, key=lambda pair: pair.t))
+        elif not (t[worked] > wide / 10).any():
+            yield from self.pairs([wide / 4])
+
     # -- the direction -----------------------------------------------------------------------
 
     def aim(self, way: int = 0) -> None:
@@ -203,7 +230,7 @@ class PilotLine:
     def turn(self, tries: int) -> None:
         """Another direction where both runs of a pair, or one of them, failed."""
         log = self.log
-        last = log.latest(log.pilot)
+        last = latest_pair(log, log.pilot)
         if last.side == 0 and last.works != 0:
             # the domain ends at x: the side that works will do
             log.aim(log.direction * last.works)

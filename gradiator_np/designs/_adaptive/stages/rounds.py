@@ -10,6 +10,7 @@ import numpy as np
 from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.failed_runs import clear_rooms
 from gradiator_np.designs._adaptive.model.contrasts import pool
 from gradiator_np.designs._adaptive.model.noise import NoiseEstimator
 from gradiator_np.designs._adaptive.model.step_selection import (
@@ -45,31 +46,33 @@ def measure(
     or the budget ends; ``again``: as few as an earlier point's profile allows."""
     m, log, wanted = context.inputs.size, context.log, context.tolerance
     each = 2 if profile.noisy or profile.two_scales else 1
-    left: float = m * each if again else budget.left(log) // 2
+    left: float = 2 * m * each if again else budget.left(log)
     if budget.max_nfev is not None:
         # a noise-free answer gets no better than rounding allows
-        each = max(min(int(left // m), 1 << 30 if profile.noisy else 4), 1)
+        pairs = left * budget.share(log) // 2
+        each = max(min(int(pairs // m), 1 << 30 if profile.noisy else 4), 1)
     elif wanted:
-        left = PATIENCE * m
-    short = False
+        left = 2 * PATIENCE * m
+    short, start = False, axes
     while True:
         who = _wanting(context, profile, axes, each, left)
-        # runs that fail by chance are repeated; no input goes without a pair for that
-        pairs = left * log.share_at_work
-        if log.repeats.mended and budget.max_nfev is None:
-            pairs = max(pairs, int((axes.n_pairs[who] == 0).sum()))
+        pairs = left * budget.share(log) // 2
         if who.size > pairs:
-            short = not axes.n_pairs.all() or (bool(wanted) and left < 1)
+            short = not axes.n_pairs.all() or (bool(wanted) and left < 2)
             who = _worst(context, profile, axes, who, int(pairs))
         if not who.size:
             return RoundsResult(profile, axes, short)
-        before = log.nfev
-        axes = yield from request_pairs(context, profile, axes, who, each, left)
-        axes = yield from replace_failed(context, profile, axes, who)
+        before = budget.spent(log)
+        mended = log.repeats.mended
+        axes = yield from request_pairs(context, profile, axes, who, each, pairs)
+        axes = yield from replace_failed(context, profile, axes, who, budget)
+        if log.repeats.mended and not mended:
+            # what failed by chance was taken for the end of a domain
+            axes = axes.as_open_as(start)
         if axes.n_pairs.max() == 1 and not (profile.random or noise.printed.any()):
             axes, gridded = yield from find_inactive(context, profile, axes, budget)
             each = max(each, 2) if gridded else each
-        left -= (log.nfev - before + 1) // 2
+        left -= budget.spent(log) - before
         exclude_outliers(context, profile, axes)
         if (axes.n_pairs[~axes.inactive] >= each).all():
             profile = _pooled(context, profile, axes, noise)
@@ -85,7 +88,7 @@ def _wanting(
     if context.tolerance:
         over = context.tolerance.ratio(estimate(context, profile, axes).solution) > 1
         return np.flatnonzero(np.asarray(over.any(axis=(0, 1)))[context.inputs])
-    if profile.noisy and left >= 1:
+    if profile.noisy and left >= 2:
         return np.flatnonzero(~axes.inactive)
     return wanted
 
@@ -112,10 +115,11 @@ def request_pairs(
     within = axes.range[who]
     if not profile.noisy:
         within = np.minimum(within, reach_of_terms(known))
+    up, down = clear_rooms(context.log, context.inputs[who])
+    most, side = np.minimum(axes.max_step[who], np.minimum(up, down)), axes.side[who]
     limits = StepLimits(
-        axes.min_step[who], axes.max_step[who], within,
-        context.log.up[context.inputs[who]], context.log.down[context.inputs[who]],
-        axes.reach[who], axes.side[who], (axes.max_step[who] < WIDEST) | (axes.side[who] != 0),
+        axes.min_step[who], most, within, up, down, axes.reach[who], side,
+        (most < WIDEST) | (side != 0),
     )  # fmt: skip
     choice = select_steps(known, limits, ahead)
     # after four pairs little is learned from one: four at once save rounds

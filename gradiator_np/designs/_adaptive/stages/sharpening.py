@@ -40,5 +40,5 @@ def sharpen(
         if not who.size:
             break
         axes = yield from request_pairs(context, profile, axes, who, 1)
-        axes = yield from replace_failed(context, profile, axes, who)
+        axes = yield from replace_failed(context, profile, axes, who, budget)
     return axes

@@ -184,7 +184,7 @@ class _Look:
         self.slope = line.at(self.step)[0].copy()
         self.sd = 0.5 * self.rounding / (np.sqrt(2.0) * self.step)
         typical = np.abs(self.slope[self.alive]) / self.size[self.alive]
-        self.typical = np.median(typical) * self.size
+        self.typical = (np.median(typical) if typical.size else 0.0) * self.size
         low, high = self.step, max(line.widest(self.up), self.step)
         if self.first > self.step:
             low = self.first
