@@ -12,7 +12,8 @@ from gradiator_np._estimate import gradient, jacobian
 from gradiator_np._estimator import JacobianEstimator
 from gradiator_np._evaluate import Run
 from gradiator_np._fit import fit_jacobian, fit_points, fit_vjp
-from gradiator_np._linearize import Linearization, Prepared, jvp, linearize, prepare, vjp
+from gradiator_np._linearize import Linearization, jvp, linearize, vjp
+from gradiator_np._prepare import Prepared, prepare
 from gradiator_np._products import ProductEstimate
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._samples import EvaluationError, SampleError, Samples
@@ -20,6 +21,7 @@ from gradiator_np._status import GradiatorWarning, Status
 from gradiator_np._structure import Layout
 
 if TYPE_CHECKING:
+    from gradiator_np._compressed import SparseJacobianEstimate
     from gradiator_np._calibration import (
         FitReport,
         LeastSquares,
@@ -97,6 +99,7 @@ _ON_USE = {
     "SampledFunction": "_sampled",
     "ScipyObjective": "_calibration",
     "Sensitivities": "_propagation",
+    "SparseJacobianEstimate": "_compressed",
     "StageCosts": "_chain",
     "StepCounts": "_recurrence",
     "StepEstimate": "_diagnose",
@@ -113,7 +116,7 @@ _ON_USE = {
     "propagate": "_propagation",
     "sensitivities": "_propagation",
 }
-_PACKAGES = ("adapters", "designs", "solvers")
+_PACKAGES = ("adapters", "designs", "solvers", "sparsity")
 
 
 def __getattr__(name: str) -> Any:
@@ -171,6 +174,7 @@ __all__ = [
     "Samples",
     "ScipyObjective",
     "Sensitivities",
+    "SparseJacobianEstimate",
     "StageCosts",
     "Status",
     "StepCounts",

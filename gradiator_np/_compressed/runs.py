@@ -1,0 +1,145 @@
+"""Runs for sparse Jacobians, at one point after the other with one colouring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gradiator_np import _checks as checks
+from gradiator_np._compressed.compression import Compression
+from gradiator_np._compressed.estimate import SparseJacobianEstimate
+from gradiator_np._compressed.pattern_check import PatternCheck, Probe, compare, direction
+from gradiator_np._drive import TRIES, first_value, run
+from gradiator_np._engine import Engine
+from gradiator_np._evaluate import Evaluator
+from gradiator_np._results import Frame, JacobianEstimate
+from gradiator_np._typing import Array
+from gradiator_np.sparsity import Coloring, SparsityPattern, color
+
+
+#: Pairs at half the distance that confirm a missing entry where runs are noisy: their slope is as
+#: good as that of the first pair.
+CONFIRMING = 4
+
+
+class SparseRuns:
+    """A function whose Jacobian is sparse, and what serves at each point.
+
+    Parameters
+    ----------
+    evaluate : Evaluator
+    sparsity : pattern or Coloring
+        As ``jacobian`` takes it.
+
+    Attributes
+    ----------
+    coloring : Coloring or None
+        None before the first point.
+    learned : object or None
+        What is known of noise and steps, from earlier points.
+    nfev : int
+        Evaluations at all points.
+    """
+
+    def __init__(self, evaluate: Evaluator, sparsity: Any) -> None:
+        self._evaluate, self._sparsity = evaluate, sparsity
+        self.coloring: Coloring | None = None
+        self.learned: Any = None
+        self.nfev = 0
+
+    def at(self, point: checks.Point, known: Mapping[str, Any], f0: Any) -> SparseJacobianEstimate:
+        """The Jacobian at one point, with complete options; the first is checked by more runs."""
+        evaluate, first = self._evaluate, self.coloring is None
+        if f0 is None:
+            tries = 1 if known["on_error"] == "raise" else TRIES
+            y, spent = first_value(evaluate, point.flat, tries)
+        else:
+            y, spent = evaluate.learn(checks.like_output(f0)), 0
+        self.nfev += spent
+        y_layout = evaluate.kept_layout
+        if self.coloring is None:
+            self.coloring = coloring_of(self._sparsity, y_layout.size, point.layout.size)
+        compression, settings = Compression.of(point, known, self.coloring)
+        evaluate.lift = compression
+        engine = Engine(compression.point, settings, self.learned)
+        try:
+            found = run(engine, evaluate, y_layout.unflatten(y), known["on_error"])
+        except BaseException as exc:
+            samples = getattr(exc, "samples", None)
+            if samples is not None:
+                exc.samples = compression.samples(samples)  # type: ignore[attr-defined]
+            raise
+        finally:
+            self.nfev += engine.nfev
+            evaluate.lift = None
+        self.learned = engine.learned
+        found = replace(found, nfev=found.nfev + spent)
+        check = self._check(compression, found, first)
+        self.nfev += check.nfev
+        return _framed(compression, found, check)
+
+    def _check(
+        self, compression: Compression, found: JacobianEstimate, probe: bool
+    ) -> PatternCheck:
+        """Whether the pattern holds, by a pair of runs; by more where noise may be the reason."""
+        if not probe:
+            return compare(compression, found, ())
+        u, t = direction(compression, found, checks.generator(0))
+        probes = [self._probe(compression, u, t, 1)]
+        check = compare(compression, found, probes, 2)
+        if not len(check.outputs) or not (found.solution.cov.scale > 0).any():
+            return check
+        probes.append(self._probe(compression, u, t / 2, CONFIRMING))
+        return compare(compression, found, probes, 2 + 2 * CONFIRMING)
+
+    def _probe(self, compression: Compression, u: Array, t: Array, pairs: int) -> Probe:
+        """Pairs of runs along u."""
+        points = compression.along(u, np.concatenate([t] * pairs))
+        if self._evaluate.complex_step:  # what it takes, though these are real
+            points = points.astype(np.complex128)
+        values = self._evaluate(points, streams=np.zeros(len(points), np.intp)).values
+        return Probe(u, t, values.reshape(pairs, 2, *values.shape[1:]))
+
+
+def sparse_estimate(compression: Compression, found: JacobianEstimate) -> SparseJacobianEstimate:
+    """An estimate of all inputs from one of colours, without runs of its own."""
+    check = None if found.frame.y is None else compare(compression, found, ())
+    return _framed(compression, found, check)
+
+
+def _framed(
+    compression: Compression, found: JacobianEstimate, check: PatternCheck | None
+) -> SparseJacobianEstimate:
+    frame = Frame(compression.layout, found.frame.y_layout, compression.x, found.frame.y)
+    return SparseJacobianEstimate(found, frame, compression, check)
+
+
+def coloring_of(sparsity: Any, n: int | None, m: int) -> Coloring:
+    """The colouring of a pattern of n outputs and m inputs, or the one that was given.
+
+    n is None where it is not known yet.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no pattern of that shape; nothing is reshaped or transposed.
+    """
+    if not isinstance(sparsity, Coloring):
+        if n is None and isinstance(sparsity, tuple):
+            raise ValueError(
+                "a pattern of indices (rows, cols) does not tell the number of outputs: give f0, "
+                "or a sparse array"
+            )
+        if n is None:
+            n = SparsityPattern.of(sparsity).shape[0]
+        return color(SparsityPattern.of(sparsity, (n, m)))
+    if sparsity.n_row_colors:
+        raise ValueError(
+            "a colouring of rows is for products v^T J, and runs give J u: color(pattern) with "
+            "by='columns'"
+        )
+    SparsityPattern.of(sparsity.pattern, (sparsity.pattern.shape[0] if n is None else n, m))
+    return sparsity
