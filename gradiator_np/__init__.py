@@ -21,7 +21,6 @@ from gradiator_np._status import GradiatorWarning, Status
 from gradiator_np._structure import Layout
 
 if TYPE_CHECKING:
-    from gradiator_np._compressed import SparseJacobianEstimate
     from gradiator_np._calibration import (
         FitReport,
         LeastSquares,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         StageCosts,
         plan_chain,
     )
+    from gradiator_np._compressed import SparseJacobianEstimate
     from gradiator_np._diagnose import (
         JacobianCheck,
         NoiseEstimate,

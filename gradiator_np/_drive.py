@@ -70,7 +70,7 @@ def run(
     *,
     scalar: bool = False,
 ) -> JacobianEstimate:
-    """Run x and what the engine asks for, until it asks for nothing more.
+    """The estimate from x and what the engine asks for, until it asks for nothing more.
 
     Nothing that was run is lost: whatever ends the work early carries the samples.
 
@@ -90,18 +90,23 @@ def run(
                 f"gradient needs a scalar fun, but fun(x) has {evaluate.kept_layout.size} numbers; "
                 "use jacobian, or vjp with the cotangent that weighs them"
             )
-        _drive(engine, evaluate, on_error, partial)
+        run_all(engine, evaluate, on_error, partial)
         estimate = engine.estimate()
     except BaseException as exc:
         attach(exc, engine.samples)
         raise
+    warn_of_counts(engine, evaluate, estimate)
+    return estimate
+
+
+def warn_of_counts(engine: Engine, evaluate: Evaluator, estimate: object) -> None:
+    """Warn of steps for smooth functions in a function of whole numbers."""
     if evaluate.counts and engine.settings.small_steps:
         warn(
             "fun(x) is of whole numbers, which steps for smooth functions cannot move: J is 0 "
             "wherever no count changes; give abs_step, or take method='auto'",
             estimate,
         )
-    return estimate
 
 
 def evaluate_at_x(
@@ -141,7 +146,10 @@ def first_value(evaluate: Evaluator, x: NDArray[Any], tries: int) -> tuple[NDArr
     return y, tries - left
 
 
-def _drive(engine: Engine, evaluate: Evaluator, on_error: str, partial: PartialRun | None) -> None:
+def run_all(
+    engine: Engine, evaluate: Evaluator, on_error: str, partial: PartialRun | None = None
+) -> None:
+    """Run what the engine asks for, until it asks for nothing more."""
     replay = None if partial is None else partial.replay()
     stop = "first" if on_error == "raise" else "alike"
     most = max(1, PART_BYTES // (8 * max(engine.x.size, evaluate.value_size)))

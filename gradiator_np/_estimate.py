@@ -89,7 +89,7 @@ def jacobian(
     point = checks.point(x, known["batch_dims"])
     Settings.of(point, known)  # refuses what makes no sense before anything runs
     with Evaluator(fun, point.layout, **evaluator_options(known)) as evaluate:
-        return warned(SparseRuns(evaluate, sparsity).at(point, known, known["f0"]))
+        return SparseRuns(evaluate, sparsity).at(point, known, known["f0"])
 
 
 @takes(Options)

@@ -81,7 +81,7 @@ class Prepared(Generic[E]):
         if self._sparse is None:
             return cast(E, self._dense(point, known, f0))
         try:
-            return cast(E, warned(self._sparse.at(point, known, f0)))
+            return cast(E, self._sparse.at(point, known, f0))
         finally:
             self.nfev, self.learned = self._sparse.nfev, self._sparse.learned
 

@@ -20,7 +20,12 @@ from gradiator_np._samples import Samples
 from gradiator_np._settings import METHODS, Settings, bounds_of, scale_of, step_of
 from gradiator_np._structure import Layout
 from gradiator_np._typing import Array
+from gradiator_np.designs._finite_difference.stencil import RULES
 from gradiator_np.sparsity import Coloring
+
+
+#: How far the default would go where nothing is in the way, in units of x.
+WIDE = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,11 +79,14 @@ class Compression:
         limits = bounds_of(known["bounds"], x, layout)
         room = None
         if limits is not None:
-            seeds, room = _within(seeds, limits[1] - each, each - limits[0])
+            seeds, room = _within(
+                seeds, limits[1] - each, each - limits[0], _reach(known["method"], step is not None)
+            )
         colors, count = coloring.column_colors, coloring.n_column_colors
-        size = np.divide(np.abs(each), np.abs(seeds), out=np.zeros(seeds.shape), where=seeds != 0)
-        largest = _per_color(np.maximum, size, colors, count, 1.0)
-        centre = np.ldexp(1.0, np.ceil(np.log2(largest)).astype(int))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            size = np.abs(each / seeds)
+        largest = np.max(size, initial=1.0, where=np.isfinite(size))
+        centre = np.full((len(each), count), 2.0 ** np.ceil(np.log2(largest)))
         batch = layout.batch
         self = cls(
             x, layout, coloring,
@@ -217,22 +225,32 @@ def _units(x: Array, scale: Array) -> Array:
     return np.copysign(np.ldexp(0.5, exponent), x)
 
 
-def _within(seeds: Array, up: Array, down: Array) -> tuple[Array, tuple[Array, Array]]:
+def _reach(method: Any, given: bool) -> float:
+    """How far a method goes, in units of the seeds; wants to go, where it chooses its steps."""
+    rule = RULES.get(method) if isinstance(method, str) else None
+    if given:
+        return float(max(RULES["3-point"].points if rule is None else rule.points))
+    return WIDE if rule is None else 2 * max(rule.points) * rule.relative_step(checks.EPS)
+
+
+def _within(
+    seeds: Array, up: Array, down: Array, reach: float
+) -> tuple[Array, tuple[Array, Array]]:
     """Seeds that lead where there is room, and the room ahead and back in units of them.
 
     A colour moves all of its inputs at once: of two at opposite bounds each moves inside. One with
-    little room has a smaller unit instead of limiting the others.
+    less room than ``reach`` has a smaller unit instead of limiting the others.
     """
     ahead, back = np.where(seeds > 0, up, down), np.where(seeds > 0, down, up)
-    turn = (ahead < np.abs(seeds)) & (back > ahead)
+    turn = (ahead < reach * np.abs(seeds)) & (back > ahead)
     seeds = np.where(turn, -seeds, seeds)
     ahead, back = np.where(turn, back, ahead), np.where(turn, ahead, back)
     fixed = ahead <= 0
-    _, exponent = np.frexp(np.where(fixed, 1.0, ahead))
+    _, exponent = np.frexp(np.where(fixed, 1.0, ahead) / reach)
     small = np.copysign(np.ldexp(0.5, exponent), seeds)  # the power of two below
-    seeds = np.where(ahead < np.abs(seeds), small, seeds)
+    seeds = np.where(ahead < reach * np.abs(seeds), small, seeds)
     size = np.abs(seeds)
-    room = tuple(np.where(fixed, np.inf, side / size) for side in (ahead, back))
+    room = [np.where(fixed, np.inf, side / size) for side in (ahead, back)]
     return np.where(fixed, 0.0, seeds), (room[0], room[1])
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,21 @@ from gradiator_np._typing import Array
 from gradiator_np.sparsity import Coloring
 
 
+class Results(NamedTuple):
+    """What a sparse Jacobian was made of.
+
+    Attributes
+    ----------
+    compressed : JacobianEstimate
+    compression : Compression
+    check : PatternCheck or None
+    """
+
+    compressed: JacobianEstimate
+    compression: Compression
+    check: PatternCheck | None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SparseJacobianEstimate:
     """An estimated sparse Jacobian with its error bars.
@@ -32,13 +48,10 @@ class SparseJacobianEstimate:
 
     Attributes
     ----------
-    compressed : JacobianEstimate
-        Of ``fun`` by one input for each colour, in units of steps of about the size of x: shape
-        (n, c), with what designs and solvers tell.
     frame : Frame
         x and the value there as flat arrays, and how they lie in the user's shapes.
-    check : PatternCheck or None
-        Whether the runs agree with the pattern; None where nothing was run for that.
+    coloring : Coloring
+        Which inputs moved together, and the pattern.
 
     Examples
     --------
@@ -52,15 +65,29 @@ class SparseJacobianEstimate:
     (array([-1.,  4.,  0.,  0.,  0.,  0.]), 2, <Status.OK: 'ok'>)
     """
 
-    compressed: JacobianEstimate
     frame: Frame
-    _compression: Compression
-    check: PatternCheck | None = None
+    coloring: Coloring
+    _results: Callable[[], Results]
+    _data: NDArray[Any] | None = None
+
+    @cached_property
+    def _found(self) -> Results:
+        return self._results()
 
     @property
-    def coloring(self) -> Coloring:
-        """Which inputs moved together, and the pattern."""
-        return self._compression.coloring
+    def compressed(self) -> JacobianEstimate:
+        """Of ``fun`` by one input for each colour, in units of about the size of x: shape (n, c),
+        with what designs and solvers tell."""
+        return self._found.compressed
+
+    @property
+    def check(self) -> PatternCheck | None:
+        """Whether the runs agree with the pattern; None before there is a value at x."""
+        return self._found.check
+
+    @property
+    def _compression(self) -> Compression:
+        return self._found.compression
 
     # -- matrices ----------------------------------------------------------------------------
 
@@ -77,6 +104,8 @@ class SparseJacobianEstimate:
     @cached_property
     def data(self) -> NDArray[Any]:
         """The entries of the pattern, row by row: batch + (nnz,)."""
+        if self._data is not None:
+            return self._data
         return self._compression.entries(self.compressed.solution.coef)
 
     @cached_property
@@ -216,8 +245,8 @@ class SparseJacobianEstimate:
 
     @property
     def _fixed(self) -> bool:
-        """Whether some inputs were not moved, since their bounds are equal."""
-        return not self._compression.seeds.all()
+        """Whether entries belong to inputs that were not moved, since their bounds are equal."""
+        return not self._compression.seeds[..., self.coloring.pattern.indices].all()
 
     @property
     def success(self) -> bool:
@@ -234,8 +263,8 @@ class SparseJacobianEstimate:
             parts.append("fixed inputs (lower == upper) were not moved: stderr is inf there")
         if self.compressed.status.doubtful:
             parts.append(
-                "inputs are counted by colours here: coloring.column_colors tells which inputs input 0 "
-                "stands for"
+                "inputs are counted by colours here: coloring.column_colors tells which inputs "
+                "input 0 stands for"
             )
         return "; ".join(part for part in parts if part)
 
