@@ -95,13 +95,15 @@ def direction(
     t = _distance(found)
     if limits is None:
         return u, np.stack([t, -t])
-    # Inputs that cannot go both ways go inside, and two points lie on that side.
-    move = t[..., None] * seeds * u
-    low, high = limits[0] - x, limits[1] - x
-    u = np.where((move < low) | (move > high), -u, u)
-    move = np.abs(move)
-    both = ((move <= -low) & (move <= high) | (seeds == 0)).all(-1)
-    return u, np.stack([t, np.where(both, -t, t / 2)])
+    # Every input goes where it has more room; all stay inside, on both sides of x or on one.
+    size = np.abs(seeds * u)
+    up, down = limits[1] - x, x - limits[0]
+    u = np.copysign(u, np.where(up >= down, seeds, -seeds))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sides = [np.where(size > 0, room(up, down) / size, np.inf).min(-1)
+                 for room in (np.maximum, np.minimum)]  # fmt: skip
+    t = np.minimum(t, sides[0])
+    return u, np.stack([t, np.where(t <= sides[1], -t, t / 2)])
 
 
 def _distance(found: JacobianEstimate) -> Array:
