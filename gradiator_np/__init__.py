@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from gradiator_np._diagnose import (
         JacobianCheck,
         NoiseEstimate,
+        SparsityEstimate,
         StepEstimate,
         check_jacobian,
+        detect_sparsity,
         estimate_noise,
         optimal_step,
     )
@@ -97,11 +99,13 @@ _ON_USE = {
     "SampledFunction": "_sampled",
     "ScipyObjective": "_calibration",
     "Sensitivities": "_propagation",
+    "SparsityEstimate": "_diagnose",
     "StageCosts": "_chain",
     "StepCounts": "_recurrence",
     "StepEstimate": "_diagnose",
     "StreamingJacobian": "_streaming",
     "check_jacobian": "_diagnose",
+    "detect_sparsity": "_diagnose",
     "estimate_noise": "_diagnose",
     "gradiator": "_differentiable",
     "hessian": "_second_derivatives",
@@ -113,7 +117,7 @@ _ON_USE = {
     "propagate": "_propagation",
     "sensitivities": "_propagation",
 }
-_PACKAGES = ("adapters", "designs", "solvers")
+_PACKAGES = ("adapters", "designs", "solvers", "sparsity")
 
 
 def __getattr__(name: str) -> Any:
@@ -171,12 +175,14 @@ __all__ = [
     "Samples",
     "ScipyObjective",
     "Sensitivities",
+    "SparsityEstimate",
     "StageCosts",
     "Status",
     "StepCounts",
     "StepEstimate",
     "StreamingJacobian",
     "check_jacobian",
+    "detect_sparsity",
     "estimate_noise",
     "fit_jacobian",
     "fit_points",
