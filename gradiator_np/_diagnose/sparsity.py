@@ -38,6 +38,9 @@ class SparsityEstimate:
         that answer near x at all.
     method : str
         "nan" or "perturb": what was done to inputs.
+    threshold : like y
+        Changes of an output that its noise hides, and with them entries that change it by less at
+        the steps taken; 0 with nan.
     nfev : int
         Evaluations of ``fun``.
     status : Status
@@ -61,6 +64,7 @@ class SparsityEstimate:
     unexplained_rows: Index
     missed: float
     method: str
+    threshold: Any
     nfev: int
     status: Status
     message: str
@@ -109,8 +113,8 @@ def detect_sparsity(
         "auto": nan where it says of a first round what displacements say, else displacements.
         Programs that iterate until an error is small may not end with nan: take "perturb".
     step : float, optional
-        Displacements in units of the scale of each input; by default 0.001, and 0.05 where noise
-        is in the way.
+        Displacements in units of the scale of each input; by default 0.001, and up to 0.25
+        where noise is in the way.
     noise : float or like y, optional
         Standard deviation of one evaluation; by default found from 6 evaluations on a line.
     max_nfev : int, optional
@@ -164,8 +168,8 @@ def detect_sparsity(
     found = search.result
     status, message = _judged(found, site)
     return warned(SparsityEstimate(
-        found.pattern, found.given_up, found.unexplained, found.missed, found.method, site.nfev,
-        status, message,
+        found.pattern, found.given_up, found.unexplained, found.missed, found.method,
+        site.y_layout.unflatten(found.threshold), site.nfev, status, message,
     ))  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def outside(test_of: Ints, out: Bits) -> None:
     Parameters
     ----------
     out : array of uint64, shape (tests, (m + 63) // 64)
-        All bits of columns are set at the start.
+        All set at the start.
     """
     for j in range(test_of.shape[0]):
         bit = np.uint64(1) << np.uint64(j & 63)
@@ -62,7 +62,14 @@ def outside(test_of: Ints, out: Bits) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def decode(
-    moved: Bits, which: Ints, outside: Bits, left: Bits, most: int, counts: Ints, out: Ints
+    moved: Bits,
+    which: Ints,
+    outside: Bits,
+    columns: Bits,
+    left: Bits,
+    most: int,
+    counts: Ints,
+    out: Ints,
 ) -> int:
     """The columns that no test rules out, row by row: those outside of all unanswered tests.
 
@@ -75,6 +82,8 @@ def decode(
         Rows.
     outside : array of uint64, shape (tests, w)
         The columns that do not take part in a test, as bits.
+    columns : array of uint64, shape (w,)
+        All columns, as bits.
     left : array of uint64, shape (w,)
         Scratch.
     most : int
@@ -93,7 +102,7 @@ def decode(
     total = 0
     for a in range(which.size):
         i, start = which[a], total
-        left[:] = ~np.uint64(0)
+        left[:] = columns
         for t in range(tests):
             if not _answered(moved, i, t):
                 for w in range(words):

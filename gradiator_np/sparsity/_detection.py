@@ -42,6 +42,8 @@ FEWER = 0.3
 FEW = 64
 #: Rows, as a fraction, that random rounds leave to the end and look at by themselves.
 TAIL = 0.05
+#: Evaluations that a few dense rows are always worth.
+WORTH = 1000
 #: Times that missed entries are looked for.
 REPAIRS = 3
 
@@ -64,6 +66,8 @@ class Detection:
         probability, is what tells.
     method : str
         "nan" or "perturb".
+    threshold : array, shape (n,)
+        Changes of each output that its noise hides; 0 with nan.
     failed : int
         Tests in which outputs failed that do not at x.
     """
@@ -73,6 +77,7 @@ class Detection:
     unexplained: Index
     missed: float
     method: str
+    threshold: Array
     failed: int
 
 
@@ -129,9 +134,12 @@ class SparsitySearch:
         missed = yield from self._last_round(probe, pattern)
         pattern, unexplained = yield from self._repaired(probe, pattern)
         lost = np.flatnonzero(self._given_up)
+        by_step = probe is moves
         return Detection(
             _filled(pattern, lost, self.around.movable), lost, unexplained, missed,
-            "perturb" if probe is moves else "nan", int((~self._rounds.valid).sum()),
+            "perturb" if by_step else "nan",
+            moves.threshold() if by_step else np.zeros(self._rounds.n),
+            int((~self._rounds.valid).sum()),
         )  # fmt: skip
 
     def _chosen(self, moves: Perturbation) -> Moves[Probe]:
@@ -208,7 +216,7 @@ class SparsitySearch:
         self._given_up |= rounds.false() > MANY * FALSE
 
     def _weigh(self, probe: Probe, rows: Index) -> Moves[None]:
-        """Give up the rows whose entries would cost more than half of all inputs one by one.
+        """Give up the few rows whose entries would cost more than WORTH and half of all inputs.
 
         Small groups, each a quarter of the one before, tell how dense the few rows are that
         answered to all.
@@ -220,8 +228,8 @@ class SparsitySearch:
             yield from self._run(probe, np.where(groups < 2, groups, -1), min(k, 2))
             share /= 4
         s = rounds.density(rows)
-        price = [_price(*row) for row in zip(s, rounds.false()[rows])]
-        self._given_up[rows[np.array(price) > m / 2]] = True
+        price = [min(_price(*row), m) for row in zip(s, rounds.false()[rows])]
+        self._given_up[rows[np.array(price) > max(m / 2, WORTH)]] = True
 
     # -- from columns that are not ruled out to entries ---------------------------------------
 

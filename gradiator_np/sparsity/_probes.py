@@ -21,14 +21,16 @@ Moves = Generator[Array, NDArray[Any], T]
 
 #: False answers for each comparison of an output with what it was.
 ALPHA = 1e-9
+#: The quantile of the normal distribution for it.
+NORMAL = float(-special.ndtri(ALPHA / 2))
 #: Numbers in the points of one request: 256 MiB.
 REQUEST = 2**25
 #: How far the points where inputs are moved lie from x, in units of their scale: what vanishes at x
 #: by chance (a factor 0, a minimum) does not there.
 AWAY = 0.05
-#: Steps, in units of the scale, without noise worth the name and with it. No slope is estimated, so
-#: a long step costs nothing but that it may leave the neighbourhood.
-SHORT, LONG = 1e-3, 0.05
+#: Steps, in units of the scale: the first at which answers are CLEAR times the threshold of noise.
+#: No slope is estimated, so that a long step costs nothing but that it may leave the neighbourhood.
+STEPS, CLEAR = (1e-3, 0.05, 0.25), 1e3
 #: Spacing and number of points of the line that tells the noise, in units of the scale.
 SPACING, LINE = 1e-5, 7
 
@@ -101,7 +103,7 @@ class Perturbation:
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around
-        self.step = SHORT if around.step is None else around.step
+        self.step = STEPS[0] if around.step is None else around.step
         self.base = np.zeros(len(around.scale))
         self.value = around.y
         n = len(around.y)
@@ -137,21 +139,25 @@ class Perturbation:
             self.least, self.dof = _shared(variance, float(LINE - 3))
         if around.step is None:
             seen = reach > 0
-            loud = np.median(reach[seen] / AWAY * SHORT < 1e4 * self._threshold()[seen])
-            self.step = LONG if seen.any() and loud else SHORT
+            least = np.median(self.threshold()[seen] / reach[seen] * AWAY) if seen.any() else 0.0
+            self.step = next((s for s in STEPS if s >= CLEAR * least), STEPS[-1])
 
-    def _threshold(self) -> Array:
+    def sigma(self) -> Array:
+        """The noise of each output, as far as it is known by now."""
+        dof = self.dof + self._quiet
+        known = np.isfinite(dof) & (dof > 0)
+        squares = np.where(known, self.least**2 * self.dof + self._squares, 0.0)
+        pooled = np.sqrt(np.divide(squares, dof, out=np.zeros(len(dof)), where=known))
+        # Values that are equal by chance lower no estimate.
+        return np.maximum(pooled, self.least)
+
+    def threshold(self) -> Array:
         """What two values of one output do not differ by."""
         dof = self.dof + self._quiet
-        pooled = np.where(np.isfinite(self.dof), self.least**2 * self.dof + self._squares, 0.0)
-        sigma = np.sqrt(np.divide(pooled, dof, out=np.zeros_like(pooled), where=np.isfinite(dof)))
-        # Values that did not answer may all be equal by chance: they lower no estimate.
-        sigma = np.maximum(sigma, self.least)
-        with np.errstate(invalid="ignore"):
-            limit = np.where(np.isfinite(dof), special.stdtrit(dof, 1 - ALPHA / 2), 0.0)
-        normal = -special.ndtri(ALPHA / 2)
-        limit = np.where(np.isfinite(dof) & (dof > 0), limit, normal)
-        return np.asarray(np.sqrt(2) * sigma * limit)
+        known = np.isfinite(dof) & (dof > 0)
+        limit = np.full(len(dof), NORMAL)
+        limit[known] = special.stdtrit(dof[known], 1 - ALPHA / 2)
+        return np.asarray(np.sqrt(2) * limit * self.sigma())
 
     def __call__(self, groups: Index, k: int) -> Moves[tuple[Mask, Mask]]:
         around, n = self.around, len(self.value)
@@ -164,9 +170,11 @@ class Perturbation:
             finite = np.isfinite(values) | ~np.isfinite(self.value)
             with np.errstate(invalid="ignore"):
                 difference = np.abs(values - self.value)
-                answers[part] = ~(difference <= self._threshold())
+                answers[part] = ~(difference <= self.threshold())
             valid[part] = finite.all(1)
-            quiet = ~answers[part]
+            # Of few degrees of freedom the threshold is wide, and what is below may be an answer:
+            # taken for noise, it would hide the next.
+            quiet = difference <= np.sqrt(2) * NORMAL * self.sigma()
             self._quiet += quiet.sum(0)
             self._squares += np.where(quiet, difference**2 / 2, 0.0).sum(0)
         return answers, valid

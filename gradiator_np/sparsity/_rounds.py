@@ -44,7 +44,7 @@ class Rounds:
         self.shares.append(float(sizes.mean()))
         self.counts = np.concatenate([self.counts, answers.sum(0, dtype=np.int32)[None]])
         with np.errstate(divide="ignore"):
-            self.left += np.log(1 - sizes @ ~answers)
+            self.left += np.log(np.maximum(1 - sizes @ ~answers, 0))
         if k == self.movable.sum():
             self.left[:] = -np.inf  # each input alone: nothing is open
 
@@ -75,14 +75,15 @@ class Rounds:
         movable = np.zeros(8 * words, np.uint8)
         packed = np.packbits(self.movable, bitorder="little")
         movable[: len(packed)] = packed
-        outside = np.tile(movable.view("<u8").astype(np.uint64), (len(self.valid), 1))
+        columns = movable.view("<u8").astype(np.uint64)
+        outside = np.full((len(self.valid), words), ~np.uint64(0))
         kernels.outside(self.test_of, outside)
         counts = np.zeros(len(rows), np.int64)
         room = int(2 * np.minimum(self.false()[rows] + 8, most).sum()) + most + 1
         while True:
             out = np.empty(room, INDEX)
             left = np.empty(words, np.uint64)
-            written = kernels.decode(self.moved, rows, outside, left, most, counts, out)
+            written = kernels.decode(self.moved, rows, outside, columns, left, most, counts, out)
             if written >= 0:
                 break
             room *= 2
