@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
-from gradiator_np._engine import Engine
 from gradiator_np._drive import evaluator_options, run, warned
+from gradiator_np._engine import Engine
 from gradiator_np._estimate import jacobian
 from gradiator_np._evaluate import Evaluator
 from gradiator_np._operators import LazyOperator

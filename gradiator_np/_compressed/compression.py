@@ -23,7 +23,6 @@ from gradiator_np._typing import Array
 from gradiator_np.designs._finite_difference.stencil import RULES
 from gradiator_np.sparsity import Coloring
 
-
 #: How far the default would go where nothing is in the way, in units of x.
 WIDE = 0.5
 

@@ -82,7 +82,8 @@ class SparseJacobianEstimate:
 
     @property
     def check(self) -> PatternCheck | None:
-        """Whether the runs agree with the pattern; None before there is a value at x."""
+        """Whether the runs agree with the pattern; None where nothing can tell: before there is a
+        value at x, and where J is doubtful for another reason."""
         return self._found.check
 
     @property

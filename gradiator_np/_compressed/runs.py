@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
@@ -23,13 +24,18 @@ from gradiator_np._engine import Engine
 from gradiator_np._evaluate import Evaluator
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._samples import attach
+from gradiator_np._settings import bounds_of, scale_of
 from gradiator_np._status import Status
 from gradiator_np._typing import Array
 from gradiator_np.designs._finite_difference.stencil import Stencil
 from gradiator_np.designs._finite_difference.weights import derivative_weights
 from gradiator_np.kernels.compressed import slopes
 from gradiator_np.sparsity import Coloring, SparsityPattern, color
+from gradiator_np.sparsity._detection import SparsitySearch
+from gradiator_np.sparsity._probes import Surroundings
 
+#: What stands for a pattern that nobody knows.
+DETECT = "detect"
 #: Pairs at half the distance that confirm a missing entry where runs are noisy: their slope is as
 #: good as that of the first pair.
 CONFIRMING = 4
@@ -72,7 +78,11 @@ class SparseRuns:
             y, spent = evaluate.learn(checks.like_output(f0)), 0
         y_layout = evaluate.kept_layout
         if self.coloring is None:
-            self.coloring = coloring_of(self._sparsity, y_layout.size, point.layout.size)
+            sparsity = self._sparsity
+            if isinstance(sparsity, str) and sparsity == DETECT:
+                sparsity, more = detected(evaluate, point, known, y)
+                spent += more
+            self.coloring = coloring_of(sparsity, y_layout.size, point.layout.size)
         compression, settings = Compression.of(point, known, self.coloring)
         evaluate.lift = compression
         engine = Engine(compression.point, settings, self.learned)
@@ -85,7 +95,7 @@ class SparseRuns:
             if estimate is None:
                 found = engine.estimate()
                 check = self._check(compression, found, first)
-                self.nfev += check.nfev
+                self.nfev += 0 if check is None else check.nfev
                 estimate = warned(_framed(compression, found, check))
                 warn_of_counts(engine, evaluate, estimate)
         except BaseException as exc:
@@ -99,8 +109,13 @@ class SparseRuns:
 
     def _check(
         self, compression: Compression, found: JacobianEstimate, probe: bool
-    ) -> PatternCheck:
-        """Whether the pattern holds, by a pair of runs; by more where noise may be the reason."""
+    ) -> PatternCheck | None:
+        """Whether the pattern holds, by a pair of runs; by more where noise may be the reason.
+
+        None where J is doubtful for other reasons: a pattern would be blamed for them.
+        """
+        if _is_off(found):
+            return None
         if not probe:
             return compare(compression, found, ())
         u, t = direction(compression, found, checks.generator(0))
@@ -158,7 +173,13 @@ def deferred(engine: Engine, compression: Compression) -> SparseJacobianEstimate
 
 def _own_check(compression: Compression, found: JacobianEstimate) -> PatternCheck | None:
     """What the runs say of the pattern without others beside them."""
-    return None if found.frame.y is None else compare(compression, found, ())
+    lost = found.frame.y is None or _is_off(found)
+    return None if lost else compare(compression, found, ())
+
+
+def _is_off(found: JacobianEstimate) -> bool:
+    """Whether J may be wrong for reasons of its own; what failed has been worked around."""
+    return found.status.doubtful and found.status is not Status.FAILED_RUNS
 
 
 def _framed(
@@ -167,6 +188,33 @@ def _framed(
     frame = Frame(compression.layout, found.frame.y_layout, compression.x, found.frame.y)
     results = Results(found, compression, check)
     return SparseJacobianEstimate(frame, compression.coloring, lambda: results)
+
+
+def detected(
+    evaluate: Evaluator, point: checks.Point, known: Mapping[str, Any], y: NDArray[Any]
+) -> tuple[SparsityPattern, int]:
+    """The pattern near x, from groups of inputs, and the evaluations that it took."""
+    x, layout = point
+    if layout.batch:
+        raise ValueError("a pattern is detected at one point: give sparsity with batch_dims")
+    lower, upper = bounds_of(known["bounds"], x, layout) or checks.UNBOUNDED
+    noise = known["noise"]
+    around = Surroundings(
+        np.where(np.isfinite(y), y, np.nan),
+        scale_of(x[None].astype(np.float64), known["x_scale"], layout)[0],
+        np.broadcast_to(upper - x, (1, *x.shape))[0],
+        np.broadcast_to(x - lower, (1, *x.shape))[0],
+        checks.generator(0),
+        None if noise is None else checks.noise(noise, evaluate.y_layout),
+    )
+    search, spent = SparsitySearch(around), 0
+    while (offsets := search.ask()) is not None:
+        points = np.clip((x + offsets).astype(x.dtype), lower, upper)
+        out = evaluate(points, streams=np.zeros(len(points), np.intp))
+        spent += out.done
+        search.tell(np.where(np.isfinite(out.values), out.values, np.nan))
+    assert search.result is not None
+    return search.result.pattern, spent
 
 
 def coloring_of(sparsity: Any, n: int | None, m: int) -> Coloring:
