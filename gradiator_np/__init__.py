@@ -12,7 +12,8 @@ from gradiator_np._estimate import gradient, jacobian
 from gradiator_np._estimator import JacobianEstimator
 from gradiator_np._evaluate import Run
 from gradiator_np._fit import fit_jacobian, fit_points, fit_vjp
-from gradiator_np._linearize import Linearization, Prepared, jvp, linearize, prepare, vjp
+from gradiator_np._linearize import Linearization, jvp, linearize, vjp
+from gradiator_np._prepare import Prepared, prepare
 from gradiator_np._products import ProductEstimate
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._samples import EvaluationError, SampleError, Samples
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
         StageCosts,
         plan_chain,
     )
+    from gradiator_np._compressed import SparseJacobianEstimate
     from gradiator_np._diagnose import (
         JacobianCheck,
         NoiseEstimate,
+        SparsityEstimate,
         StepEstimate,
         check_jacobian,
+        detect_sparsity,
         estimate_noise,
         optimal_step,
     )
@@ -97,11 +101,14 @@ _ON_USE = {
     "SampledFunction": "_sampled",
     "ScipyObjective": "_calibration",
     "Sensitivities": "_propagation",
+    "SparseJacobianEstimate": "_compressed",
+    "SparsityEstimate": "_diagnose",
     "StageCosts": "_chain",
     "StepCounts": "_recurrence",
     "StepEstimate": "_diagnose",
     "StreamingJacobian": "_streaming",
     "check_jacobian": "_diagnose",
+    "detect_sparsity": "_diagnose",
     "estimate_noise": "_diagnose",
     "gradiator": "_differentiable",
     "hessian": "_second_derivatives",
@@ -113,7 +120,7 @@ _ON_USE = {
     "propagate": "_propagation",
     "sensitivities": "_propagation",
 }
-_PACKAGES = ("adapters", "designs", "solvers")
+_PACKAGES = ("adapters", "designs", "solvers", "sparsity")
 
 
 def __getattr__(name: str) -> Any:
@@ -171,12 +178,15 @@ __all__ = [
     "Samples",
     "ScipyObjective",
     "Sensitivities",
+    "SparseJacobianEstimate",
+    "SparsityEstimate",
     "StageCosts",
     "Status",
     "StepCounts",
     "StepEstimate",
     "StreamingJacobian",
     "check_jacobian",
+    "detect_sparsity",
     "estimate_noise",
     "fit_jacobian",
     "fit_points",

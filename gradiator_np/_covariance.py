@@ -172,16 +172,17 @@ class Covariance:
             cov, x, y = self._scaled()
             return np.sqrt(cov.variance()) * x[..., None, :] * y[..., None]
 
-    def jvp_stderr(self, u: NDArray[Any]) -> Array:
-        """Standard error of J u for tangents u of shape (..., m): shape (..., n)."""
+    def jvp_stderr(self, u: NDArray[Any], *, each_output: bool = False) -> Array:
+        """Standard error of J u for tangents u as ``jvp_variance`` takes them: shape (..., n)."""
         with np.errstate(all="ignore"):
-            var = self.jvp_variance(u)
+            var = self.jvp_variance(u, each_output=each_output)
             if self._in_range(var):
                 return np.sqrt(var, out=var)
             cov, x, y = self._scaled()
-            u = u * x
+            u = u * (x[..., None, :] if each_output else x)
             size = _power_of_two(np.abs(u).max(-1, keepdims=True, initial=0.0))
-            return np.sqrt(cov.jvp_variance(u / size)) * size * y
+            error = np.sqrt(cov.jvp_variance(u / size, each_output=each_output))
+            return error * (size[..., 0] if each_output else size) * y
 
     def vjp_stderr(self, v: Array) -> Array:
         """Standard error of v^T J for cotangents v of shape (..., n): shape (..., m)."""
@@ -194,17 +195,27 @@ class Covariance:
             size = _power_of_two(np.abs(v).max(-1, keepdims=True, initial=0.0))
             return np.sqrt(cov.vjp_variance(v / size)) * size * x
 
-    def jvp_variance(self, u: NDArray[Any]) -> Array:
+    def jvp_variance(self, u: NDArray[Any], *, each_output: bool = False) -> Array:
         """Variance of J u for tangents u of shape (..., m): shape (..., n).
 
-        That of real and imaginary part together, where u is complex.
+        With ``each_output`` every output has a tangent of its own, u (..., n, m). That of real and
+        imaginary part together, where u is complex.
         """
         if u.dtype.kind == "c":
-            return self.jvp_variance(u.real.copy()) + self.jvp_variance(u.imag.copy())
-        var = np.square(self.scale) * self._quadratic(u[..., None, :])
+            real, imaginary = (
+                self.jvp_variance(part.copy(), each_output=each_output) for part in (u.real, u.imag)
+            )
+            return real + imaginary
+        rows = u if each_output else u[..., None, :]
+        var = np.square(self.scale) * self._quadratic(rows)
         if self.extra is not None:
-            var = var + np.einsum("...nm,...m->...n", np.ldexp(self.extra, 2 * self.octave), u * u)
-        return np.where(self.undetermined_along(u[..., None, :]), np.inf, var)
+            extra = np.ldexp(self.extra, 2 * self.octave)
+            var = var + np.einsum(
+                "...nm,...nm->...n",
+                extra,
+                np.broadcast_to(rows * rows, np.broadcast_shapes(rows.shape, extra.shape)),
+            )
+        return np.where(self.undetermined_along(rows), np.inf, var)
 
     def rows(self) -> Iterator[Row]:
         """The covariance of each row of J by itself, without batch axes."""

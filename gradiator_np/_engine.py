@@ -111,7 +111,7 @@ class Engine:
         with checks.underflow_is_zero():
             if self._plan is None:
                 self._plan = self._begin()
-            wanted = self._plan.ask(self._rows())
+            wanted = self._plan.ask(self.rows)
         if wanted is None or len(wanted) == 0:
             return self._y is None
         if isinstance(wanted, np.ndarray):
@@ -253,7 +253,17 @@ class Engine:
 
     # -- estimate ----------------------------------------------------------------------------
 
-    def _rows(self) -> Rows:
+    def solution_of(self, outputs: slice) -> Solution:
+        """What the plan makes of some outputs alone, of values that are all told."""
+        assert self._plan is not None
+        rows = self.rows
+        some = replace(rows, values=rows.values[..., outputs], y=rows.y[..., outputs])
+        with checks.underflow_is_zero(), np.errstate(over="ignore"):
+            return self._plan.solve(some)
+
+    @property
+    def rows(self) -> Rows:
+        """What the plan sees, in units of its own."""
         shape = len(self.x), 0 if self.y_layout is None else self.y_layout.size
         y, values = self._y, self._values
         return Rows(
@@ -302,7 +312,7 @@ class Engine:
         with checks.underflow_is_zero(), np.errstate(over="ignore"):
             if self._plan is None:
                 self._plan = self._begin()
-            solution = self._plan.solve(self._rows()).with_batch(batch)
+            solution = self._plan.solve(self.rows).with_batch(batch)
             if self._unit != 1:
                 solution = solution.times(self._unit)
             if not checks.isfinite(solution.coef):

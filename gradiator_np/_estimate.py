@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Unpack
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from gradiator_np import _checks as checks
-from gradiator_np._calls import Failure, Seeds, failed_at_x
-from gradiator_np._engine import X_ITSELF, Engine
-from gradiator_np._evaluate import ALIKE, Evaluator, Outcome
-from gradiator_np._fast_path import PartialRun, fast_path
-from gradiator_np._options import Options, RunOptions, takes
+from gradiator_np._drive import evaluator_options, run, warned
+from gradiator_np._engine import Engine
+from gradiator_np._evaluate import Evaluator
+from gradiator_np._fast_path import fast_path
+from gradiator_np._options import Options, takes
 from gradiator_np._results import JacobianEstimate
-from gradiator_np._samples import EvaluationError, attach, last_line
 from gradiator_np._settings import Settings
-from gradiator_np._signatures import complete, defaults
-from gradiator_np._status import warn
+from gradiator_np._signatures import complete
 from gradiator_np._structure import Layout
-from gradiator_np.designs._complex_step import ComplexStep
 
-# Points are handed over in parts of at most this size, so that a VJP of a million inputs does
-# not hold a million points at once.
-PART_BYTES = 2**26
-# Runs of fun(x) before it is given up: of runs that fail at random, three in ten, 7 in 100 000
-# fail so often (3 % thrice). Errors of these kinds are in the code, and come again.
-TRIES = 8
-BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
+if TYPE_CHECKING:
+    from gradiator_np._compressed import SparseJacobianEstimate
+
+
+@overload
+def jacobian(
+    fun: Callable[..., Any], x: Any, *, sparsity: None = None, **options: Unpack[Options]
+) -> JacobianEstimate: ...
+
+
+@overload
+def jacobian(
+    fun: Callable[..., Any], x: Any, *, sparsity: object, **options: Unpack[Options]
+) -> SparseJacobianEstimate: ...
 
 
 @takes(Options)
-def jacobian(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> JacobianEstimate:
+def jacobian(
+    fun: Callable[..., Any], x: Any, *, sparsity: Any = None, **options: Unpack[Options]
+) -> JacobianEstimate | SparseJacobianEstimate:
     """Estimate the Jacobian of ``fun`` at x.
 
     Parameters
@@ -43,12 +46,19 @@ def jacobian(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> Jac
         any shape, a scalar, or a dict of arrays. Called once for each point.
     x : array_like or dict of array_like
         The point. Integers are promoted to float64; float32 stays, with steps for that precision.
+    sparsity : sparse array or matrix, array_like, tuple or sparsity.Coloring, optional
+        Which outputs read which inputs, as ``sparsity.SparsityPattern.of`` takes it: shape (n, m),
+        of flat y and x. Inputs that share no output then move together, c of them in place of m,
+        and two runs more tell whether the pattern holds. "detect": it is found first, by about
+        s log m runs where outputs read s inputs (`detect_sparsity` tells more of it).
     **options : Options
 
     Returns
     -------
     JacobianEstimate
         ``jac`` and ``stderr`` of shape ``y.shape + x.shape``, in y per x.
+    SparseJacobianEstimate
+        With ``sparsity``: ``jac`` and ``stderr`` are ``scipy.sparse.csr_array`` of shape (n, m).
 
     Raises
     ------
@@ -72,7 +82,15 @@ def jacobian(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> Jac
     array([[3., 2.],
            [4., 0.]])
     """
-    return _estimate(fun, x, options)
+    if sparsity is None:
+        return _estimate(fun, x, options)
+    from gradiator_np._compressed import SparseRuns
+
+    known = complete(options, Options)
+    point = checks.point(x, known["batch_dims"])
+    Settings.of(point, known)  # refuses what makes no sense before anything runs
+    with Evaluator(fun, point.layout, **evaluator_options(known)) as evaluate:
+        return SparseRuns(evaluate, sparsity).at(point, known, known["f0"])
 
 
 @takes(Options)
@@ -121,175 +139,6 @@ def _estimate(
             return found
         partial = found
     known = complete(options, Options)
-    settings = Settings.of(point, known)
-    with Evaluator(fun, point.layout, **evaluator_options(known, settings)) as evaluate:
-        engine = Engine(point, settings)
+    engine = Engine(point, Settings.of(point, known))
+    with Evaluator(fun, point.layout, **evaluator_options(known)) as evaluate:
         return warned(run(engine, evaluate, known["f0"], known["on_error"], partial, scalar=scalar))
-
-
-def evaluator_options(known: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """What the evaluator takes of complete options, and of their meaning."""
-    name, rng = known["seed_arg"], known["rng"]
-    seeds = None
-    if name is not None:
-        if known["vectorized"]:
-            raise ValueError("seed_arg gives every run a seed, which a vectorized fun cannot take")
-        if rng is not None and not isinstance(rng, (int, np.integer)):
-            raise TypeError(
-                f"with seed_arg, rng is the int that all seeds derive from, got {rng!r:.60}"
-            )
-        seeds = Seeds(name, 0 if rng is None else int(rng))
-    return {name: known[name] for name in defaults(RunOptions)} | {
-        "complex_step": isinstance(settings.design, ComplexStep),
-        "seeds": seeds,
-    }
-
-
-def run(
-    engine: Engine,
-    evaluate: Evaluator,
-    f0: Any,
-    on_error: str,
-    partial: PartialRun | None = None,
-    *,
-    scalar: bool = False,
-) -> JacobianEstimate:
-    """Run x and what the engine asks for, until it asks for nothing more.
-
-    Nothing that was run is lost: whatever ends the work early carries the samples.
-
-    Parameters
-    ----------
-    f0 : object
-        The value at x, or None where it has to be run.
-    partial : PartialRun, optional
-        What has been run already of what the engine asks for first.
-    scalar : bool
-        Whether ``fun`` must return a single number.
-    """
-    try:
-        evaluate_at_x(engine, evaluate, f0, partial, 1 if on_error == "raise" else TRIES)
-        if scalar and evaluate.kept_layout.size != 1:
-            raise ValueError(
-                f"gradient needs a scalar fun, but fun(x) has {evaluate.kept_layout.size} numbers; "
-                "use jacobian, or vjp with the cotangent that weighs them"
-            )
-        _drive(engine, evaluate, on_error, partial)
-        estimate = engine.estimate()
-    except BaseException as exc:
-        attach(exc, engine.samples)
-        raise
-    if evaluate.counts and engine.settings.small_steps:
-        warn(
-            "fun(x) is of whole numbers, which steps for smooth functions cannot move: J is 0 "
-            "wherever no count changes; give abs_step, or take method='auto'",
-            estimate,
-        )
-    return estimate
-
-
-def evaluate_at_x(
-    engine: Engine, evaluate: Evaluator, f0: Any, partial: PartialRun | None, tries: int
-) -> None:
-    """The value at x, by which everything else is measured."""
-    if partial is not None and partial.nfev:
-        if type(partial.value) is Failure:
-            raise failed_at_x(partial.value.exc) from partial.value.exc
-        y = evaluate.learn(partial.value)
-    elif f0 is None:
-        y = _value_at_x(engine, evaluate, tries)
-    else:
-        y = evaluate.learn(checks.like_output(f0))
-    engine.expect(evaluate.kept_layout, evaluate.precision)
-    engine.tell(evaluate.contracted(y)[None], X_ITSELF, run=f0 is None)
-    if not checks.isfinite(y) and not np.isfinite(y).any():
-        raise EvaluationError(
-            "fun(x) is nan or inf in every output; nothing can be estimated around a point where "
-            "fun has no value"
-        )
-
-
-def _value_at_x(engine: Engine, evaluate: Evaluator, tries: int) -> NDArray[Any]:
-    """fun(x), run again where it failed: runs of clusters and of random programs do so."""
-    for left in reversed(range(tries)):
-        try:
-            y = evaluate.first(engine.x.reshape(*engine.x_layout.batch, -1))
-        except EvaluationError as exc:
-            if not left or isinstance(exc.__cause__, BUGS):
-                raise
-        else:
-            if not left or np.isfinite(y).any():
-                break
-        engine.count(1)
-    return y
-
-
-def _drive(engine: Engine, evaluate: Evaluator, on_error: str, partial: PartialRun | None) -> None:
-    replay = None if partial is None else partial.replay()
-    stop = "first" if on_error == "raise" else "alike"
-    most = max(1, PART_BYTES // (8 * max(engine.x.size, evaluate.value_size)))
-    out = Outcome()
-    while True:
-        points, ids = engine.ask(most)
-        if len(ids) == 0:
-            if engine.fruitless and out.errors:
-                raise _error(f"every run but that at x failed: {_last_line(out)}", out, engine)
-            return
-        out = Outcome()
-        try:
-            evaluate(points, out=out, stop=stop, replay=replay, streams=engine.streams(ids))
-        finally:
-            errors = {int(ids[i]): text for i, text in out.errors.items()}
-            engine.tell(out.values[: out.done], ids[: out.done], errors)
-        if stop == "first" and (out.errors or not np.isfinite(out.values[: out.done]).all()):
-            raise _error(
-                f"a run failed: {_last_line(out)}; on_error='raise' stops here", out, engine
-            )
-        if stop == "alike" and engine.told >= ALIKE:
-            if engine.only_error:
-                _second_opinion(engine, evaluate, out)
-            stop = "never"
-        if (
-            partial is not None
-            and partial.interrupt is None
-            and (engine.told >= len(partial.results))
-        ):
-            replay = None
-        del points  # before the next part is made
-
-
-def _error(text: str, out: Outcome, engine: Engine) -> EvaluationError:
-    error = EvaluationError(text, engine.samples)
-    error.__cause__ = out.cause
-    return error
-
-
-def _last_line(out: Outcome) -> str:
-    return last_line(next(iter(out.errors.values()), "nan or inf in the output"))
-
-
-def _second_opinion(engine: Engine, evaluate: Evaluator, out: Outcome) -> None:
-    """The first runs all failed alike: a bug in fun, or only the side that was tried first, or
-    chance?"""
-    given = engine.nfev == engine.told  # x itself was not run
-    for _ in range(1 if isinstance(out.cause, BUGS) else TRIES - ALIKE):
-        again = evaluate(engine.opposite(), streams=X_ITSELF)
-        engine.count(again.done)
-        if last_line(again.errors.get(0, "")) != engine.only_error:
-            return
-    raise _error(
-        f"the first {ALIKE} points and one on the other side of x all failed alike"
-        f"{'' if given else ', while x itself did not'}: {_last_line(out)}. This looks like "
-        f"{'an f0 that is no value of fun, or ' if given else ''}a bug in fun rather than a "
-        "failing run",
-        out,
-        engine,
-    )
-
-
-def warned(estimate: JacobianEstimate) -> JacobianEstimate:
-    """The estimate, with a warning where it may be wrong."""
-    status = estimate.solution.status
-    if status.doubtful or (estimate.n_failed and status != "ok"):
-        warn(f"{status}: {estimate.message}", estimate)
-    return estimate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,15 @@ from gradiator_np._signatures import complete
 from gradiator_np._structure import Layout
 from gradiator_np.designs._complex_step import ComplexStep
 
+if TYPE_CHECKING:
+    from gradiator_np._compressed import Compression, SparseJacobianEstimate
+
+
+E = TypeVar("E", bound="JacobianEstimate | SparseJacobianEstimate")
+
 
 @takes(EstimatorOptions)
-class JacobianEstimator:
+class JacobianEstimator(Generic[E]):
     """Estimate a Jacobian from points that somebody else runs: a cluster, a lab, a rig.
 
     ``ask`` says which points to run, ``tell`` takes their outputs in any order and in parts,
@@ -31,6 +37,9 @@ class JacobianEstimator:
     ----------
     x : array_like or dict
         The point at which the Jacobian is wanted.
+    sparsity : pattern or sparsity.Coloring, optional
+        As in ``jacobian``, but no runs are made to compare it with; of indices (rows, cols) only
+        with f0, which tells the number of outputs.
     common_seeds : bool
         Whether the runs get the seeds of ``streams(ids)``, so that both ends of a difference
         share one.
@@ -51,17 +60,41 @@ class JacobianEstimator:
     array([[2., 1.]])
     """
 
+    @overload
     def __init__(
-        self, x: Any, *, common_seeds: bool = False, **options: Unpack[EstimatorOptions]
-    ) -> None:
+        self: JacobianEstimator[JacobianEstimate], x: Any, *, sparsity: None = None,
+        common_seeds: bool = False, **options: Unpack[EstimatorOptions],
+    ) -> None: ...  # fmt: skip
+
+    @overload
+    def __init__(
+        self: JacobianEstimator[SparseJacobianEstimate], x: Any, *, sparsity: object,
+        common_seeds: bool = False, **options: Unpack[EstimatorOptions],
+    ) -> None: ...  # fmt: skip
+
+    def __init__(
+        self, x: Any, *, sparsity: Any = None, common_seeds: bool = False,
+        **options: Unpack[EstimatorOptions],
+    ) -> None:  # fmt: skip
         known = complete(options, EstimatorOptions)
         point = checks.point(x, known["batch_dims"])
         self._layout = point.layout
         self._method = known["method"]
-        self._engine = Engine(point, Settings.of(point, known, common_seeds))
+        settings = Settings.of(point, known, common_seeds)
         self._kind: _Kind | None = None  # of values that were told
         if known["f0"] is not None:
-            self._kind = kind = _Kind.of(known["f0"], known["batch_dims"])
+            self._kind = _Kind.of(known["f0"], known["batch_dims"])
+        self._compression: Compression | None = None
+        if sparsity is not None:
+            from gradiator_np._compressed import Compression, coloring_of
+
+            n = None if self._kind is None else self._kind.layout.size
+            coloring = coloring_of(sparsity, n, point.layout.size)
+            self._compression, settings = Compression.of(point, known, coloring, common_seeds)
+            point = self._compression.point
+        self._engine = Engine(point, settings)
+        if self._kind is not None:
+            kind = self._kind
             self._engine.expect(kind.layout, kind.precision)
             self._engine.tell(kind.flat[None].copy(), X_ITSELF, run=False)
 
@@ -86,7 +119,8 @@ class JacobianEstimator:
     @property
     def samples(self) -> Samples:
         """Every run so far, x first where its value is known."""
-        return self._engine.samples
+        found = self._engine.samples
+        return found if self._compression is None else self._compression.samples(found)
 
     def ask(self) -> tuple[Any, NDArray[np.intp]]:
         """Points to run.
@@ -99,6 +133,8 @@ class JacobianEstimator:
             Their names, for ``tell``; empty where nothing more is wanted.
         """
         flat, ids = self._engine.ask()
+        if self._compression is not None:
+            flat = self._compression(flat)
         return self._layout.unflatten(flat), ids
 
     def streams(self, ids: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
@@ -141,6 +177,8 @@ class JacobianEstimator:
         ids, rows = checks.told(outputs, ids, errors, self._engine.pending())
         reached = None if points is None else self._reached(points, ids)
         kind = self._kind or self._learn(rows)
+        if self._compression is not None:
+            self._compression.expect(kind.layout)
         values = self._flat(rows, ids, kind)
         self._kind = kind
         self._engine.expect(kind.layout, kind.precision)
@@ -152,6 +190,11 @@ class JacobianEstimator:
     def _reached(self, points: Any, ids: NDArray[np.intp]) -> NDArray[Any]:
         """Points that were really run, (k, B, m)."""
         layout = self._layout
+        if self._compression is not None:
+            raise ValueError(
+                "with sparsity inputs move together, and a point that was missed tells of none of "
+                "them: leave points out, or sparsity"
+            )
         flat, lead = checks.direction(points, layout, "points")
         if lead != 1 or len(flat) != len(ids):
             raise ValueError(
@@ -201,7 +244,7 @@ class JacobianEstimator:
             flats.append(flat)
         return np.stack(flats)
 
-    def estimate(self) -> JacobianEstimate:
+    def estimate(self) -> E:
         """The Jacobian from what has been told so far.
 
         Raises
@@ -209,7 +252,12 @@ class JacobianEstimator:
         ValueError
             Before the first output was told: not even the shape of y is known.
         """
-        return self._engine.estimate()
+        found = self._engine.estimate()
+        if self._compression is None:
+            return cast(E, found)
+        from gradiator_np._compressed import sparse_estimate
+
+        return cast(E, sparse_estimate(self._compression, found))
 
 
 class _Kind(NamedTuple):

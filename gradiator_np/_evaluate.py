@@ -86,7 +86,8 @@ class Evaluator:
     complex_step : bool
         Points are complex and a result cut to real is an error.
     lift : callable or None
-        From the points that a design moves to points of ``fun``, flat, all rows at once.
+        From the points that a design moves to points of ``fun``, flat, all rows at once; may be
+        exchanged between calls. That at x is run as it is.
     contract : callable or None
         From flat values of ``fun`` to what is kept of them, row by row on arrival: a VJP never
         stores J.
@@ -135,8 +136,8 @@ class Evaluator:
         self.vectorized = vectorized
         self.run = run
         self._kept, self._kept_dtype = 0, self.dtype
-        self._complex_step = complex_step
-        self._lift, self._contract = lift, contract
+        self.complex_step = complex_step
+        self.lift, self._contract = lift, contract
         self._like: Any = None
         self._call = Call(fun, args, dict(kwargs or {}), x_layout, complex_step, seeds)
         self._workers = workers_of(workers, self._call)
@@ -190,7 +191,7 @@ class Evaluator:
                 f"fun(x) has shape {np.shape(value)}, but batch_dims={batch_dims} makes its "
                 f"leading axes those of x, {self.x_layout.batch}"
             )
-        complex_values = self._complex_step or flat.dtype.kind == "c"
+        complex_values = self.complex_step or flat.dtype.kind == "c"
         self.dtype = np.dtype(np.complex128 if complex_values else np.float64)
         kept = self.contracted(flat)
         self._kept, self._kept_dtype = kept.shape[-1], np.result_type(kept, self.dtype)
@@ -232,8 +233,8 @@ class Evaluator:
         alike, "first" at the first failure, "never" goes on.
         """
         out = Outcome() if out is None else out
-        if self._lift is not None:
-            points = self._lift(points)
+        if self.lift is not None:
+            points = self.lift(points)
         k, layout = len(points), self.kept_layout
         out.values = np.empty((k, *layout.batch, self._kept), self._kept_dtype)
         if self.vectorized:
@@ -252,7 +253,7 @@ class Evaluator:
         flat_shape = (*layout.batch, layout.size)
         scalar, straight = shape == (), shape == flat_shape
         kinds = "fc" if self.dtype.kind == "c" else "f"
-        if self._complex_step:
+        if self.complex_step:
             kinds = "c"
         contract = self._contract
         tick = ticker(self.run.progress, len(rows)) if self.run is not None else None
@@ -266,7 +267,7 @@ class Evaluator:
             return
         if self._workers is not None:
             results = self._workers(rows)
-        elif self.x_layout.plain and not self._complex_step and self._call.seeds is None:
+        elif self.x_layout.plain and not self.complex_step and self._call.seeds is None:
             results = _loop(self._call, rows, replay or iter(()))
         else:
             results = map(self._safe, rows)
@@ -308,7 +309,7 @@ class Evaluator:
         if not same:
             out.errors[i] = f"fun returned shape {layout.shapes}, at x {self.y_layout.shapes}"
             out.reshaped = i if out.reshaped is None else out.reshaped
-        elif self._complex_step and flat.dtype.kind != "c":
+        elif self.complex_step and flat.dtype.kind != "c":
             out.errors[i] = (
                 "fun returned real values for a complex input (float(), abs(), .real or a real "
                 "array inside?): the complex step needs an analytic fun that keeps the imaginary "
@@ -398,7 +399,7 @@ class Evaluator:
             raise ValueError(f"fun returned {len(flat)} values for {k} points")
         if flat.dtype.kind == "c" and self.dtype.kind != "c":
             raise TypeError("fun returned complex values here but real ones at x")
-        if self._complex_step and flat.dtype.kind != "c":
+        if self.complex_step and flat.dtype.kind != "c":
             raise TypeError("fun returned real values for a complex input; use method='3-point'")
         return np.array(flat, dtype=self.dtype, copy=None if ours else True)
 

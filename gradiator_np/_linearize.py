@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
+from gradiator_np._drive import evaluator_options, run, warned
 from gradiator_np._engine import Engine
-from gradiator_np._estimate import evaluator_options, run, warned
+from gradiator_np._estimate import jacobian
 from gradiator_np._evaluate import Evaluator
-from gradiator_np._fast_path import fast_path
 from gradiator_np._operators import LazyOperator
 from gradiator_np._options import Options, takes
 from gradiator_np._products import ProductEstimate, ProductView
-from gradiator_np._results import JacobianEstimate
 from gradiator_np._settings import Settings
 from gradiator_np._signatures import complete
 from gradiator_np._status import Status, warn
@@ -62,7 +61,9 @@ def jvp(fun: Callable[..., Any], x: Any, u: Any, **options: Unpack[Options]) -> 
 
 
 @takes(Options)
-def vjp(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Options]) -> ProductEstimate:
+def vjp(
+    fun: Callable[..., Any], x: Any, v: Any, *, sparsity: Any = None, **options: Unpack[Options]
+) -> ProductEstimate:
     """Estimate v^T J for the cotangent v (no conjugate): the gradient of v . fun.
 
     It costs as much as the whole Jacobian, m + 1 evaluations or more, but J is never stored:
@@ -74,6 +75,8 @@ def vjp(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Options]) -> 
         As in ``jacobian``.
     v : like y
         A cotangent, or several on a leading axis. Outputs with v = 0 may fail without harm.
+    sparsity : pattern or sparsity.Coloring, optional
+        As in ``jacobian``: the evaluations of a sparse Jacobian, whose entries are stored.
 
     Returns
     -------
@@ -87,6 +90,10 @@ def vjp(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Options]) -> 
     >>> product.value.round(6), product.nfev
     (array([0., 6.]), 5)
     """
+    if sparsity is not None:
+        from gradiator_np._compressed import sparse_vjp
+
+        return sparse_vjp(jacobian(fun, x, sparsity=sparsity, **options), v)
     return linearize(fun, x, **options)[1].vjp_estimate(v)
 
 
@@ -156,7 +163,7 @@ class Linearization(LazyOperator):
         if known["atol"] is not None:
             checks.like_x(known["atol"], self._layout, "atol of a product")
         self._complex_step = isinstance(self._settings.design, ComplexStep)
-        self._fun, self._running = fun, evaluator_options(known, self._settings)
+        self._fun, self._running = fun, evaluator_options(known)
         f0 = known["f0"]
         with self._evaluator() as evaluate:
             y = evaluate.first(self._x) if f0 is None else evaluate.learn(checks.like_output(f0))
@@ -344,101 +351,3 @@ class _Contract:
             return np.asarray(y @ self.cotangents.T)
         # 0 * nan is nan: an output that failed spoils only products that weigh it.
         return np.stack([(np.where(v != 0, y, 0.0) * v).sum(-1) for v in self.cotangents], axis=-1)
-
-
-class Prepared:
-    """A function prepared for Jacobians at many points; see ``prepare``.
-
-    Attributes
-    ----------
-    nfev : int
-        Evaluations of all calls.
-    learned : object or None
-        What is known of noise and steps, from earlier points.
-
-    Examples
-    --------
-    >>> from gradiator_np import prepare
-    >>> with prepare(lambda x: x**2, [1.0, 2.0], workers=1) as prepared:
-    ...     first, second = prepared([1.0, 2.0]), prepared([1.1, 2.2])
-    >>> second.jac.round(6), first.nfev > second.nfev
-    (array([[2.2, 0. ],
-           [0. , 4.4]]), True)
-    """
-
-    def __init__(self, fun: Callable[..., Any], x0: Any, options: Options) -> None:
-        self._known = known = complete(options, Options)
-        self._point = point = checks.point(x0, known["batch_dims"])
-        settings = Settings.of(point, known)
-        self._evaluate = Evaluator(fun, point.layout, **evaluator_options(known, settings))
-        self.learned: Any = None
-        self._quick = fast_path(fun, point, options)
-        self.nfev = 0
-
-    def __repr__(self) -> str:
-        return (
-            f"Prepared(x of shape {self._point.layout.shapes}, {self.nfev} evaluations so far, "
-            f"{'nothing' if self.learned is None else 'noise and steps'} learned)"
-        )
-
-    def __call__(self, x: Any, f0: Any = None, x_scale: Any = None) -> JacobianEstimate:
-        """The Jacobian at x; ``f0`` is ``fun(x)`` where it is known.
-
-        ``x_scale`` is one for this point, in place of that of ``prepare``.
-        """
-        known, layout = self._known, self._point.layout
-        if x_scale is not None:
-            known = known | {"x_scale": x_scale}
-        if layout.fields is not None and layout.same(x):
-            x = layout.arrange(x)  # the order of its keys may differ
-        point = checks.point(x, known["batch_dims"])
-        if point.layout.shapes != layout.shapes:
-            raise ValueError(
-                f"x has shape {point.layout.shapes}, but this was prepared for {layout.shapes}"
-            )
-        partial = None
-        if self._quick is not None and x_scale is None:
-            found = self._quick.run(point, f0)
-            if isinstance(found, JacobianEstimate):
-                self.nfev += found.nfev
-                return found
-            partial = found
-        engine = Engine(point, Settings.of(point, known), self.learned)
-        try:
-            estimate = run(engine, self._evaluate, f0, known["on_error"], partial)
-        finally:
-            self.nfev += engine.nfev
-        self.learned = engine.learned
-        return warned(estimate)
-
-    def __enter__(self) -> Prepared:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._evaluate.__exit__(*exc)
-
-
-@takes(Options)
-def prepare(fun: Callable[..., Any], x0: Any, **options: Unpack[Options]) -> Prepared:
-    """Prepare Jacobians of ``fun`` at many points of the shape of x0.
-
-    Parameters
-    ----------
-    fun, x0, **options
-        As in ``jacobian``.
-
-    Returns
-    -------
-    Prepared
-        Call it with x, as often as needed. Worker processes stay alive between calls (use it as a
-        context manager to end them), and what was learned of noise and steps is kept.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from gradiator_np import prepare
-    >>> prepared = prepare(np.sin, [0.0, 0.5], method="5-point")
-    >>> [float(prepared([x, 0.5]).jac[0, 0].round(6)) for x in (0.1, 0.2)]
-    [0.995004, 0.980067]
-    """
-    return Prepared(fun, x0, options)

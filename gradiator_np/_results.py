@@ -394,7 +394,7 @@ def place(i: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, i))}] " if i else ""
 
 
-def origin(estimate: JacobianEstimate) -> str:
+def origin(estimate: Any) -> str:
     """What an estimate is made of, in brackets."""
     runs = f"{estimate.nfev} evaluations" if estimate.nfev else f"{estimate.n_samples} samples"
     return f"({estimate.design or 'samples'}, {runs}, {estimate.n_failed} failed)"

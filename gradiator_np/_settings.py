@@ -198,18 +198,23 @@ def design_of(
             return given
         raise TypeError(f"method must be a string or a design, got {method!r:.60}")
     checks.choice(method, METHODS, "method")
-    step = None
-    if abs_step is not None:
-        step = _signed_steps(abs_step, layout, "abs_step").reshape(x.shape)
-    elif rel_step is not None:
-        step = _signed_steps(rel_step, layout, "rel_step").reshape(x.shape) * scale
-        step = np.where(x < 0, -step, step)  # away from 0, as SciPy does
+    step = step_of(x, scale, rel_step, abs_step, layout)
     if method == "auto" and step is None:
         return None
     if method == "cs":
         return ComplexStep(step)
     # Steps that the caller chose leave nothing to find out: central differences.
     return Stencil("3-point" if method == "auto" else method, step)
+
+
+def step_of(x: Array, scale: Array, rel_step: Any, abs_step: Any, layout: Layout) -> Array | None:
+    """The signed steps (B, m) that the caller gave; None where there are none."""
+    if abs_step is not None:
+        return _signed_steps(abs_step, layout, "abs_step").reshape(x.shape)
+    if rel_step is None:
+        return None
+    step = _signed_steps(rel_step, layout, "rel_step").reshape(x.shape) * scale
+    return np.where(x < 0, -step, step)  # away from 0, as SciPy does
 
 
 def auto_of(options: Mapping[str, Any], layout: Layout) -> Auto:

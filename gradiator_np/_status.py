@@ -85,6 +85,10 @@ class Status(StrEnum):
         "truncation", -11, "Steps so long that f may bend by more than the error bars hold.",
         "Take shorter steps, or '3-point', whose own values tell of bends.",
     )  # fmt: skip
+    PATTERN = (
+        "pattern", -12, "Outputs answer to inputs that the sparsity pattern leaves out.",
+        "Add the missing entries to the pattern (detect_sparsity finds them).",
+    )  # fmt: skip
     NO_RESPONSE = (
         "no_response", -9, "No run differed from that at x in any bit.",
         "Check that fun reads its argument and returns new numbers; else give a larger min_step.",

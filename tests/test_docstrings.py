@@ -13,11 +13,11 @@ from typing import Protocol
 import pytest
 
 import gradiator_np
-from gradiator_np import designs, solvers
+from gradiator_np import designs, solvers, sparsity
 
 PUBLIC = [
     pytest.param(name, getattr(module, name), id=f"{module.__name__}.{name}")
-    for module in (gradiator_np, designs, solvers)
+    for module in (gradiator_np, designs, solvers, sparsity)
     for name in module.__all__
 ]
 

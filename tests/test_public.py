@@ -10,7 +10,7 @@ def test_every_public_name_is_there():
     for name in gradiator_np.__all__:
         assert getattr(gradiator_np, name) is not None, name
     assert set(gradiator_np._ON_USE) <= set(gradiator_np.__all__)
-    packages = {"adapters", "designs", "solvers"}
+    packages = {"adapters", "designs", "solvers", "sparsity"}
     assert set(dir(gradiator_np)) == {*gradiator_np.__all__, *packages, "__version__"}
     for name in packages:
         assert getattr(gradiator_np, name).__doc__

@@ -162,7 +162,8 @@ def _differentiated(
     own: dict[str, Any] = {"x_scale": like_x(RANGE * unit), "bounds": (like_x(low), like_x(high))}
     if options.keys().isdisjoint(("method", "rel_step", "abs_step", "min_step")):
         own["min_step"] = like_x(WIDE_STEP * unit)
-    return jacobian(forecast, like_x(record.x.copy()), **{**own, **options})
+    found: JacobianEstimate = jacobian(forecast, like_x(record.x.copy()), **{**own, **options})
+    return found
 
 
 def _conditional(cov: Array, unit: Array) -> Array:

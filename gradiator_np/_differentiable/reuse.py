@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gradiator_np import _checks as checks
 from gradiator_np._differentiable.inputs import PartialFunction
 from gradiator_np._estimate import jacobian
-from gradiator_np._linearize import Prepared, jvp
+from gradiator_np._linearize import jvp
+from gradiator_np._prepare import Prepared
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._sample_store import SampleStore
 from gradiator_np._samples import Samples
@@ -82,7 +83,7 @@ class PreparedFunctions:
     """Jacobians with what was learned of noise and steps before, for each shape of the inputs."""
 
     def __init__(self) -> None:
-        self._kept: dict[Any, tuple[Callable[..., Any], Prepared]] = {}
+        self._kept: dict[Any, tuple[Callable[..., Any], Prepared[JacobianEstimate]]] = {}
         self._told: dict[Any, Any] = {}
 
     @property
@@ -184,7 +185,7 @@ class Memory:
                 runs = self._run(fun, z, flat, directions, layouts[1].unflatten(y))
                 fit = self._fit(flat)
         if fit is None or not self._good(fit, weights):
-            full = jacobian(fun, z, f0=layouts[1].unflatten(y), **self.options)
+            full: JacobianEstimate = jacobian(fun, z, f0=layouts[1].unflatten(y), **self.options)
             assert full.samples is not None
             self.add(full.samples.points[1:], full.samples.outputs[1:])
             return replace(full, nfev=full.nfev + runs)

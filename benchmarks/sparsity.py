@@ -1,0 +1,206 @@
+"""Sparse Jacobians: colours and time beside SciPy's ``group_columns``, evaluations of detection.
+
+python -m benchmarks.sparsity [--quick]
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize._numdiff import group_columns
+from scipy.spatial import Delaunay
+
+from benchmarks import _common
+from gradiator_np import GradiatorWarning, detect_sparsity
+from gradiator_np.sparsity import SparsityPattern, banded_pattern, color, grid_pattern
+
+SEEDS = 10
+
+
+def random_pattern(n: int, m: int, s: int, seed: int) -> Any:
+    """s random columns a row."""
+    rows, cols = np.repeat(np.arange(n), s), np.random.default_rng(seed).integers(0, m, n * s)
+    return sparse.coo_array((np.ones(n * s, bool), (rows, cols)), shape=(n, m)).tocsr()
+
+
+def arrowhead(n: int) -> Any:
+    """A diagonal, a dense first row and a dense first column."""
+    i, none = np.arange(n), np.zeros(n, int)
+    rows, cols = np.concatenate([i, none, i]), np.concatenate([i, i, none])
+    return sparse.coo_array((np.ones(3 * n, bool), (rows, cols)), shape=(n, n)).tocsr()
+
+
+def triangulation(n: int, seed: int) -> Any:
+    """Linear finite elements on a Delaunay triangulation of random nodes."""
+    corners = Delaunay(np.random.default_rng(seed).random((n, 2))).simplices
+    rows, cols = np.repeat(corners, 3, axis=1).ravel(), np.tile(corners, 3).ravel()
+    return sparse.coo_array((np.ones(len(rows), bool), (rows, cols)), shape=(n, n)).tocsr()
+
+
+def power_law(n: int, exponent: float, seed: int) -> Any:
+    """Rows of very different density, whose columns crowd at one end."""
+    rng = np.random.default_rng(seed)
+    counts = np.minimum(rng.zipf(exponent, n) + 1, n // 10)
+    rows, cols = np.repeat(np.arange(n), counts), (n * rng.random(counts.sum()) ** 3).astype(int)
+    return sparse.coo_array((np.ones(len(rows), bool), (rows, cols)), shape=(n, n)).tocsr()
+
+
+def patterns(size: int) -> dict[str, Callable[[int], Any]]:
+    """Patterns by seed, of about ``size`` unknowns."""
+    side, cube = int(size**0.5), int(size ** (1 / 3))
+    return {
+        "5-point grid": lambda seed: grid_pattern((side, side), 5),
+        "9-point grid": lambda seed: grid_pattern((side, side), 9),
+        "5-point, 2 fields": lambda seed: grid_pattern((side * 2 // 3, side * 2 // 3), 5, fields=2),
+        "7-point grid": lambda seed: grid_pattern((cube, cube, cube), 7),
+        "27-point grid": lambda seed: grid_pattern((cube, cube, cube), 27),
+        "random, 5 a row": lambda seed: random_pattern(size, size, 5, seed),
+        "random, 8 a row, wide": lambda seed: random_pattern(size // 3, size, 8, seed),
+        "triangulation": lambda seed: triangulation(size, seed),
+        "power law, 2.2": lambda seed: power_law(size, 2.2, seed),
+        "power law, 1.5": lambda seed: power_law(size // 4, 1.5, seed),
+        "arrowhead": lambda seed: arrowhead(size // 4),
+    }
+
+
+def colors(size: int, seeds: int) -> list[list[Any]]:
+    """Colours, medians over seeds; and in how many cases there were more than SciPy's."""
+    rows = []
+    for name, make in patterns(size).items():
+        found, worse, plain = [], 0, 0
+        for seed in range(1000, 1000 + seeds):
+            pattern = make(seed)
+            mine, natural = color(pattern), color(pattern, order="natural")
+            assert mine.conflict is None
+            theirs = int(group_columns(pattern).max()) + 1
+            both = color(pattern, by="both").n_colors
+            worse += mine.n_colors > theirs
+            plain += mine.n_colors > natural.n_colors
+            found.append((mine.lower_bound, mine.n_colors, natural.n_colors, theirs, both))
+        rows.append([name, *np.median(found, axis=0).astype(int).tolist(), worse, plain])
+    return rows
+
+
+def speed(side: int, repeats: int) -> list[list[Any]]:
+    """Time of colouring over that of ``group_columns``, of large patterns."""
+    rows = []
+    for name, pattern in {
+        "5-point grid": grid_pattern((side, side), 5),
+        "9-point grid": grid_pattern((side, side), 9),
+        "random, 5 a row": random_pattern(side**2, side**2, 5, 1),
+    }.items():
+        csc = pattern.tocsc()
+        seconds = _common.measure(
+            {
+                "saturation": lambda: color(pattern, order="saturation"),  # noqa: B023
+                "auto": lambda: color(pattern),  # noqa: B023
+                "scipy": lambda: group_columns(csc),  # noqa: B023
+            },
+            repeats,
+        )
+        mine = color(pattern)
+        rows.append([
+            name, pattern.shape[1], mine.n_colors, int(group_columns(csc).max()) + 1,
+            seconds["saturation"] / seconds["scipy"], seconds["auto"] / seconds["scipy"],
+        ])  # fmt: skip
+    return rows
+
+
+def detected(pattern: Any, seed: int, noise: float, method: Any) -> tuple[int, int, int, int]:
+    """Evaluations, entries that are wrong, and that are missed, and all, for one function.
+
+    Entries are normal numbers, the function bends, and inputs lie between 0.5 and 1.5.
+    """
+    rng = np.random.default_rng(seed)
+    jac = pattern.astype(float)
+    jac.data = rng.standard_normal(jac.nnz)
+
+    def fun(points: Any) -> Any:
+        y = (jac @ (points + 0.2 * points**2).T).T
+        return y + noise * rng.standard_normal(y.shape) if noise else y
+
+    x = rng.uniform(0.5, 1.5, pattern.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GradiatorWarning)
+        found = detect_sparsity(fun, x, vectorized=True, method=method, rng=seed)
+    seen, true = found.pattern.to_csr().astype(int), SparsityPattern.of(pattern).to_csr()
+    apart = (seen - true.astype(int)).data
+    return found.nfev, int((apart > 0).sum()), int((apart < 0).sum()), true.nnz
+
+
+def detection(size: int, seeds: int) -> list[list[Any]]:
+    """Evaluations (the most of all seeds), precision and recall (all seeds together)."""
+    side = int(size**0.5)
+    cases: dict[str, tuple[Callable[[int], Any], float, str]] = {
+        "random, 5 a row": (lambda seed: random_pattern(size, size, 5, seed), 0.0, "perturb"),
+        "5-point grid": (lambda seed: grid_pattern((side, side), 5), 0.0, "perturb"),
+        "band of 5": (lambda seed: banded_pattern(size, lower=2, upper=2), 0.0, "perturb"),
+        "random, noise 1e-6": (lambda seed: random_pattern(size, size, 5, seed), 1e-6, "perturb"),
+        "random, noise 1e-6, auto": (
+            lambda seed: random_pattern(size, size, 5, seed),
+            1e-6,
+            "auto",
+        ),
+        "random, noise 1e-4": (lambda seed: random_pattern(size, size, 5, seed), 1e-4, "perturb"),
+        "arrowhead": (lambda seed: arrowhead(size), 0.0, "perturb"),
+        "triangulation": (lambda seed: triangulation(size, seed), 0.0, "perturb"),
+        "power law, 2.2": (lambda seed: power_law(size // 4, 2.2, seed), 0.0, "perturb"),
+    }
+    rows = []
+    for name, (make, noise, method) in cases.items():
+        found = np.array([
+            detected(make(seed), seed, noise, method) for seed in range(2000, 2000 + seeds)
+        ])  # fmt: skip
+        nfev, wrong, missed, true = found[:, 0], *found[:, 1:].sum(0)
+        right = true - missed
+        rows.append([
+            name, make(0).shape[1], int(nfev.max()), f"{right / (right + wrong):.6f}",
+            f"{right / true:.6f}", int((found[:, 1:3].sum(1) == 0).sum()), seeds,
+        ])  # fmt: skip
+    return rows
+
+
+def large(size: int) -> list[Any]:
+    """One large pattern: evaluations, errors, seconds and memory."""
+    pattern = random_pattern(size, size, 5, 3)
+    detected(random_pattern(300, 300, 5, 3), 3, 0.0, "perturb")  # compilation
+    start = time.perf_counter()
+    nfev, wrong, missed, _ = detected(pattern, 3, 0.0, "perturb")
+    seconds = time.perf_counter() - start
+    tracemalloc.start()
+    detected(pattern, 3, 0.0, "perturb")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return [size, nfev, wrong, missed, seconds, peak / 2**20]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    quick = _common.quick()
+    size, seeds = (400, 2) if quick else (10_000, SEEDS)
+    by_pattern = colors(size, seeds)
+    heads = ["pattern", "bound", "colours", "natural", "scipy", "both", "> scipy", "> natural"]
+    print(_common.table(heads, by_pattern))
+    times = speed(30 if quick else 1000, 1 if quick else 3)
+    heads = ["pattern", "m", "colours", "scipy", "saturation / scipy", "auto / scipy"]
+    print("\n" + _common.table(heads, times))
+    patterns_found = detection(size, seeds)
+    heads = ["detection", "m", "evaluations, most", "precision", "recall", "exact", "of"]
+    print("\n" + _common.table(heads, patterns_found))
+    one = large(2000 if quick else 100_000)
+    heads = ["m, random 5 a row", "evaluations", "wrong", "missed", "seconds", "MiB, peak"]
+    print("\n" + _common.table(heads, [one]))
+    _common.write(
+        "sparsity",
+        {"colours": by_pattern, "times": times, "detection": patterns_found, "large": one},
+    )
+
+
+if __name__ == "__main__":
+    main()

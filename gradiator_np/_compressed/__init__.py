@@ -1,0 +1,17 @@
+"""Sparse Jacobians: inputs that share no output move together, and one column tells of them all."""
+
+from gradiator_np._compressed.compression import Compression
+from gradiator_np._compressed.estimate import SparseJacobianEstimate
+from gradiator_np._compressed.pattern_check import PatternCheck
+from gradiator_np._compressed.products import sparse_vjp
+from gradiator_np._compressed.runs import SparseRuns, coloring_of, sparse_estimate
+
+__all__ = [
+    "Compression",
+    "PatternCheck",
+    "SparseJacobianEstimate",
+    "SparseRuns",
+    "coloring_of",
+    "sparse_estimate",
+    "sparse_vjp",
+]

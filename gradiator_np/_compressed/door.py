@@ -1,0 +1,1 @@
+"""Run what a sparse Jacobian asks for."""

@@ -1,0 +1,212 @@
+"""Whether the runs agree with a sparsity pattern.
+
+A missing entry falsifies J without a sign of it in J itself: what the input does to the output is
+added to another entry, or lands where the output has no entry of that colour at all. Two things
+tell: entries of the compressed J that no input accounts for, which must vanish and cost no run;
+and a pair of runs along a random direction, which must agree with J u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np._checks import EPS
+from gradiator_np._compressed.compression import Compression
+from gradiator_np._results import Frame, JacobianEstimate
+from gradiator_np._typing import Array, Index
+from gradiator_np.solvers._solution import student_quantile
+
+#: A false alarm of noise in so many Jacobians, over all outputs together.
+FALSE_ALARM = 1e-4
+#: Less than this of the sum of |J_ij u_j| is truncation: single inputs do not show how two act
+#: together, which is of the order of the step where it balances rounding, 1e-5 of x.
+NEGLIGIBLE = 1e-4
+#: Rounding of one value, in units in its last place: a function that solves something loses some.
+ULPS = 64
+#: Noise of less than this share of what a step changes leaves J as it is.
+QUIET = 1e-3
+#: Distances of a pair in units of the seeds: at the first truncation is 2e-10, rounding 1e-11.
+SHORTEST, LONGEST = 2.0**-16, 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternCheck:
+    """What runs say of a pattern.
+
+    Attributes
+    ----------
+    outputs : array of int
+        Outputs that answer to inputs which the pattern says they do not read; flat indices.
+    excess : array
+        What the pattern does not account for: change of the output per step of all inputs.
+    nfev : int
+        Evaluations made for the check alone.
+    """
+
+    outputs: Index
+    excess: Array
+    nfev: int = 0
+
+    def message(self, frame: Frame) -> str:
+        """Words for a pattern that does not hold; "" for one that does."""
+        if not len(self.outputs):
+            return ""
+        which = self.outputs[np.argsort(-self.excess, kind="stable")]
+        named = frame.y_layout.listed("y", which.tolist())
+        return (
+            f"{len(which)} of {frame.y_layout.size} outputs ({named}) answer to inputs that "
+            "sparsity says they do not read, and their rows of J may be wrong: add what is missing "
+            "(detect_sparsity finds it), or leave sparsity out"
+        )
+
+
+class Probe(NamedTuple):
+    """Pairs of runs along one direction.
+
+    Attributes
+    ----------
+    u : array, shape batch + (m,)
+        In units of the seeds.
+    t : array, shape (2,) + batch
+        How far along u each of a pair lies.
+    values : array, shape (p, 2) + batch + (n,)
+        Of p pairs.
+    """
+
+    u: Array
+    t: Array
+    values: NDArray[Any]
+
+
+def direction(
+    compression: Compression, found: JacobianEstimate, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """A random direction u (*batch, m), and two distances along it (2, *batch), within the bounds.
+
+    Amounts differ between inputs as well as signs: entries of 1 and -1 would cancel.
+    """
+    x, seeds, limits = compression.x, compression.seeds, compression.limits
+    u = rng.uniform(0.5, 1.0, x.shape) * rng.choice([-1.0, 1.0], x.shape)
+    t = _distance(found)
+    if limits is None:
+        return u, np.stack([t, -t])
+    # Every input goes where it has more room; all stay inside, on both sides of x or on one.
+    size = np.abs(seeds * u)
+    up, down = limits[1] - x, x - limits[0]
+    u = np.copysign(u, np.where(up >= down, seeds, -seeds))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sides = [np.where(size > 0, room(up, down) / size, np.inf).min(-1)
+                 for room in (np.maximum, np.minimum)]  # fmt: skip
+    t = np.minimum(t, sides[0])
+    return u, np.stack([t, np.where(t <= sides[1], -t, t / 2)])
+
+
+def _distance(found: JacobianEstimate) -> Array:
+    """Where noise and truncation balance for a pair, in units of the seeds, (*batch,)."""
+    solution = found.solution
+    noise, slope = np.nan_to_num(solution.cov.scale, nan=0.0), np.abs(solution.coef).sum(-1)
+    share = np.divide(noise, slope, out=np.zeros(noise.shape), where=slope > 0)
+    return np.asarray(np.clip(np.cbrt(np.median(share, axis=-1)), SHORTEST, LONGEST))
+
+
+def compare(
+    compression: Compression, found: JacobianEstimate, probes: Sequence[Probe], nfev: int = 0
+) -> PatternCheck:
+    """Outputs that the entries of a pattern do not account for.
+
+    Parameters
+    ----------
+    probes : sequence of Probe
+        None; one; or two along one direction, the second at half the distance, which tell a
+        missing entry from truncation: this falls to a quarter.
+    """
+    solution, y = found.solution, found.frame.y
+    assert y is not None
+    n = solution.coef.shape[-2]
+    z = _quantile(found, 1 - FALSE_ALARM / (2 * n))
+    excess = _unaccounted(compression, found, z)
+    if probes:
+        excess = np.maximum(excess, _disagreement(compression, found, probes, z))
+    excess = excess.reshape(-1, n).max(0)
+    outputs = np.flatnonzero(excess)
+    return PatternCheck(outputs, excess[outputs], nfev)
+
+
+def _quantile(found: JacobianEstimate, p: float) -> Array:
+    """The quantile of errors in standard errors, (*batch, n).
+
+    Student's where noise matters to J: stencils know it from a difference or two. Where it does
+    not, what stands for it there is a bend, which has no distribution.
+    """
+    solution, step = found.solution, found.frame.step
+    assert step is not None
+    with np.errstate(all="ignore"):
+        least = np.nanmin(step, axis=-1, keepdims=True)
+        loud = solution.cov.scale > QUIET * np.abs(solution.coef).sum(-1) * least
+    dof = np.where(loud & (solution.dof > 0), solution.dof, np.inf)
+    return student_quantile(p, dof)
+
+
+def _unaccounted(compression: Compression, found: JacobianEstimate, z: Array) -> Array:
+    """The largest entry of a colour of which the output has none, (*batch, n)."""
+    solution, y, step = found.solution, found.frame.y, found.frame.step
+    assert y is not None
+    assert step is not None
+    coef = np.abs(solution.coef)
+    empty = np.ones(coef.shape[-2:], bool)
+    empty[compression.cells] = False
+    error = np.nan_to_num(np.broadcast_to(solution.cov.stderr(), coef.shape), nan=0.0)
+    step = np.where(step > SHORTEST, step, SHORTEST)[..., None, :]  # those of "cs" do not round
+    floor = z[..., None] * error + ULPS * EPS * np.abs(y)[..., None] / step
+    floor += NEGLIGIBLE * coef.sum(-1, keepdims=True)
+    return np.asarray(np.where(empty & (coef > floor), coef, 0.0).max(-1, initial=0.0))
+
+
+def _disagreement(
+    compression: Compression, found: JacobianEstimate, probes: Sequence[Probe], z: Array
+) -> Array:
+    """What J u does not account for of the slope along u, (*batch, n); 0 where it may be chance."""
+    solution, y = found.solution, found.frame.y
+    assert y is not None
+    tangents = compression.tangents(probes[0].u * compression.seeds)
+    terms = tangents * solution.coef
+    error = np.nan_to_num(solution.cov.jvp_stderr(tangents, each_output=True), nan=0.0)
+    lines = [_line(probe, y) for probe in probes]
+    slopes, bends, weights = zip(*lines)
+    noise = solution.cov.scale
+    unknown = np.isnan(noise)
+    if unknown.any():
+        told = np.abs(bends[0] * probes[0].t.prod(0)[..., None])
+        noise = np.where(unknown, np.median(told, axis=-1, keepdims=True), noise)
+    slope, weight = slopes[0], weights[0]
+    truncation = 0.0
+    if len(probes) > 1:
+        slope = (4 * slopes[1] - slopes[0]) / 3
+        weight = np.hypot(4 * weights[1], weights[0]) / 3
+        truncation = np.abs(slopes[1] - slopes[0])
+    nearest = np.abs(probes[-1].t).min(0)[..., None]
+    floor = (
+        z * np.hypot(error, noise * weight)
+        + NEGLIGIBLE * np.abs(terms).sum(-1)
+        + ULPS * EPS * np.abs(y) / nearest
+        + 2 * np.abs(bends[-1]) * nearest
+        + truncation
+    )
+    excess = np.abs(slope - terms.sum(-1))
+    return np.asarray(np.where(excess > floor, excess, 0.0))
+
+
+def _line(probe: Probe, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Array]:
+    """Slope and second divided difference at 0 of the parabola through pairs and y (*batch, n),
+    and the standard error of the slope at unit noise."""
+    a, b = probe.t[..., None]
+    ahead, back = ((probe.values[:, i].mean(0) - y) / t for i, t in enumerate((a, b)))
+    bend = (ahead - back) / (a - b)
+    weights = np.stack([-b / (a * (a - b)), a / (b * (a - b))])
+    each = np.hypot(*weights) / np.sqrt(len(probe.values))
+    return ahead - bend * a, bend, np.hypot(each, weights.sum(0))
