@@ -67,6 +67,7 @@ def test_no_public_object_prints_its_address(name, value):
         "docs/propagation.md",
         "docs/calibration.md",
         "docs/second_derivatives.md",
+        "docs/sparsity.md",
     ],
 )
 def test_documents_show_what_their_examples_print(name, capsys):

@@ -213,6 +213,23 @@ def test_outputs_that_fail_are_given_up_and_said():
     np.testing.assert_array_equal(rest, np.delete(jac.toarray() != 0, 7, axis=0))
 
 
+def test_an_output_that_fails_wherever_x_moves_ends_the_search_and_hides_no_other():
+    jac = with_values(grid_pattern((10, 10)), 30)
+    x = np.ones(100)
+
+    def fun(z):
+        y = jac @ z
+        if z[5] != 1.0:
+            y[7] = np.nan
+        return y
+
+    with pytest.warns(GradiatorWarning, match="failed in"):
+        found = detect_sparsity(fun, x, method="perturb")
+    rest = np.delete(found.pattern.to_csr().toarray(), 7, axis=0)
+    np.testing.assert_array_equal(rest, np.delete(jac.toarray() != 0, 7, axis=0))
+    assert entries(SparsityPattern.of(jac)) <= entries(found.pattern)
+
+
 def test_bounds_hold_and_held_inputs_have_no_entries():
     jac = with_values(grid_pattern((10, 10)), 22)
     lower, upper = np.zeros(100), np.ones(100)
@@ -302,20 +319,21 @@ def test_the_review_counts_what_the_twin_counts(n, m, rounds, seed):
     rng = np.random.default_rng(seed)
     k = 3
     test_of = (rng.integers(0, k, (m, rounds)) + k * np.arange(rounds)).astype(np.int32)
-    answers, valid = rng.random((k * rounds, n)) < 0.6, rng.random(k * rounds) < 0.8
-    moved = np.zeros((n, 1), np.uint64)
+    answers, broken = (rng.random((k * rounds, n)) < share for share in (0.6, 0.1))
+    moved, failed = np.zeros((n, 1), np.uint64), np.zeros((n, 1), np.uint64)
     group_tests.record(answers, 0, moved)
+    group_tests.record(broken, 0, failed)
     dense = rng.random((n, m)) < 0.3
     pattern = SparsityPattern.of(dense)
     seen, unexplained = np.empty(pattern.nnz, bool), np.zeros(n, np.intp)
     group_tests.review(
-        moved, pattern.indptr, pattern.indices, test_of, valid, np.zeros(k * rounds, np.int32),
+        moved, pattern.indptr, pattern.indices, test_of, failed, np.zeros(k * rounds, np.int32),
         seen, unexplained,
     )  # fmt: skip
     takes_part = np.zeros((k * rounds, m), bool)
     takes_part[test_of, np.arange(m)[:, None]] = True
     members = takes_part.astype(int) @ dense.T  # (tests, n)
-    counted = answers & valid[:, None]
+    counted = answers & ~broken
     assert unexplained.tolist() == (counted & (members == 0)).sum(0).tolist()
     twin = [
         bool((counted[:, i] & (members[:, i] == 1) & takes_part[:, j]).any())
@@ -337,7 +355,7 @@ def test_an_entry_that_one_test_rules_out_is_explained_again():
     empty = SparsityPattern.of(np.zeros((1, m), bool))
     out = np.empty((1, 2), np.int32)
     group_tests.explain(
-        moved, np.array([0]), empty.indptr, empty.indices, test_of, np.ones(k * rounds, bool),
+        moved, np.array([0]), empty.indptr, empty.indices, test_of, np.zeros((1, 1), np.uint64),
         np.empty(k * rounds, bool), 2, out,
     )  # fmt: skip
     assert out.tolist() == [[4, -1]]
@@ -352,7 +370,7 @@ def test_chances_add_up_and_lone_columns_are_certain():
     moved = np.full((1, 1), ~np.uint64(0))
     chance = np.empty(12)
     group_tests.chances(
-        moved, pattern.indptr, pattern.indices, test_of, np.ones(k * rounds, bool),
+        moved, pattern.indptr, pattern.indices, test_of, np.zeros((1, 1), np.uint64),
         np.array([4.0]), np.zeros(k * rounds, np.int32), np.empty(k * rounds), chance,
     )  # fmt: skip
     # Bisection over a width of 50 (rounds + 1) in 30 steps, times 12 probabilities.

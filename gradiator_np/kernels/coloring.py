@@ -74,21 +74,22 @@ def neighbours(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _unlink(u: int, key: int, head: Ints, after: Ints, before: Ints) -> None:
-    if before[u] >= 0:
-        after[before[u]] = after[u]
+def _unlink(u: int, key: int, head: Ints, links: Ints) -> None:
+    after, before = links[u, 0], links[u, 1]
+    if before >= 0:
+        links[before, 0] = after
     else:
-        head[key] = after[u]
-    if after[u] >= 0:
-        before[after[u]] = before[u]
+        head[key] = after
+    if after >= 0:
+        links[after, 1] = before
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _link(u: int, key: int, head: Ints, after: Ints, before: Ints) -> None:
-    before[u] = -1
-    after[u] = head[key]
+def _link(u: int, key: int, head: Ints, links: Ints) -> None:
+    links[u, 0] = head[key]
+    links[u, 1] = -1
     if head[key] >= 0:
-        before[head[key]] = u
+        links[head[key], 1] = u
     head[key] = u
 
 
@@ -116,23 +117,22 @@ def dynamic_order(
         Degrees for -1, zeros for +1; overwritten.
     head : array of int32, shape (largest possible key + 2,)
         Scratch, -1 at the start.
-    links : array of int32, shape (2, m)
-        Scratch.
+    links : array of int32, shape (m, 2)
+        Scratch: the next and the last column of the same key.
     stamp : array of int32, shape (m,)
         Scratch, -1 at the start.
     order : array of int32, shape (m,)
         The columns in the order in which they were taken.
     """
     m = colptr.size - 1
-    after, before = links[0], links[1]
     for u in range(m - 1, -1, -1):
-        _link(u, key[u], head, after, before)
+        _link(u, key[u], head, links)
     at = 0 if change < 0 else head.size - 1
     for step in range(m):
         while head[at] < 0:
             at -= change
         c = head[at]
-        _unlink(c, at, head, after, before)
+        _unlink(c, at, head, links)
         key[c] = -1
         order[step] = c
         stamp[c] = c
@@ -142,9 +142,9 @@ def dynamic_order(
                 u = indices[q]
                 if stamp[u] != c and key[u] >= 0:
                     stamp[u] = c
-                    _unlink(u, key[u], head, after, before)
+                    _unlink(u, key[u], head, links)
                     key[u] += change
-                    _link(u, key[u], head, after, before)
+                    _link(u, key[u], head, links)
         at = max(at - 1, 0) if change < 0 else min(at + 1, head.size - 1)
 
 
@@ -175,8 +175,8 @@ def saturation(
         Scratch, 0 at the start.
     head : array of int32, shape (64 w + 1,)
         Scratch, -1 at the start.
-    links : array of int32, shape (2, m)
-        Scratch.
+    links : array of int32, shape (m, 2)
+        Scratch: the next and the last column of the same key.
 
     Returns
     -------
@@ -185,32 +185,32 @@ def saturation(
     """
     m = start.size
     one = np.uint64(1)
-    after, before = links[0], links[1]
     for at in range(m - 1, -1, -1):
-        _link(start[at], 0, head, after, before)
+        _link(start[at], 0, head, links)
     used, top = 0, 0
     for _ in range(m):
         while head[top] < 0:
             top -= 1
         c = head[top]
-        _unlink(c, top, head, after, before)
+        _unlink(c, top, head, links)
         k = 0
         while k < head.size - 1 and (seen[c, k >> 6] >> np.uint64(k & 63)) & one:
             k += 1
         if k == head.size - 1:
             return 0
         colors[c] = k
+        seen[c] = ~np.uint64(0)  # a column that is done sees all: one look tells both
         used = max(used, k + 1)
         word, bit = k >> 6, one << np.uint64(k & 63)
         for p in range(colptr[c], colptr[c + 1]):
             r = rows[p]
             for q in range(indptr[r], indptr[r + 1]):
                 u = indices[q]
-                if colors[u] < 0 and not seen[u, word] & bit:
+                if not seen[u, word] & bit:
                     seen[u, word] |= bit
-                    _unlink(u, count[u], head, after, before)
+                    _unlink(u, count[u], head, links)
                     count[u] += 1
-                    _link(u, count[u], head, after, before)
+                    _link(u, count[u], head, links)
                     top = max(top, count[u])
     return used
 

@@ -35,6 +35,12 @@ def _answered(moved: Bits, i: int, test: int) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _counts(moved: Bits, failed: Bits, i: int, test: int) -> bool:
+    """Whether row i answered to a test, and did not fail in it."""
+    return _answered(moved, i, test) and not _answered(failed, i, test)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _passes(moved: Bits, i: int, j: int, test_of: Ints, first: int) -> bool:
     """Whether row i answered to all tests of column j, from round ``first`` on."""
     for r in range(first, test_of.shape[1]):
@@ -141,7 +147,7 @@ def review(
     indptr: Ints,
     indices: Ints,
     test_of: Ints,
-    valid: NDArray[np.bool_],
+    failed: Bits,
     members: Ints,
     seen: NDArray[np.bool_],
     unexplained: Ints,
@@ -150,8 +156,8 @@ def review(
 
     Parameters
     ----------
-    valid : array of bool, shape (tests,)
-        Tests whose answers count.
+    failed : array of uint64, shape (n, w)
+        Answers that do not count, as bits.
     members : array of int, shape (tests,)
         Scratch, 0 at the start and at the end.
     seen : array of bool, shape (nnz,)
@@ -166,15 +172,15 @@ def review(
                 if test_of[indices[q], r] >= 0:
                     members[test_of[indices[q], r]] += 1
         count = 0
-        for t in range(valid.size):
-            if valid[t] and members[t] == 0 and _answered(moved, i, t):
+        for t in range(members.size):
+            if members[t] == 0 and _counts(moved, failed, i, t):
                 count += 1
         unexplained[i] = count
         for q in range(indptr[i], indptr[i + 1]):
             seen[q] = False
             for r in range(rounds):
                 t = test_of[indices[q], r]
-                if t >= 0 and valid[t] and members[t] == 1 and _answered(moved, i, t):
+                if t >= 0 and members[t] == 1 and _counts(moved, failed, i, t):
                     seen[q] = True
         for q in range(indptr[i], indptr[i + 1]):
             for r in range(rounds):
@@ -189,7 +195,7 @@ def explain(
     indptr: Ints,
     indices: Ints,
     test_of: Ints,
-    valid: NDArray[np.bool_],
+    failed: Bits,
     covered: NDArray[np.bool_],
     most: int,
     out: Ints,
@@ -211,8 +217,8 @@ def explain(
     for a in range(rows.size):
         i = rows[a]
         out[a] = -1
-        for t in range(valid.size):
-            covered[t] = not valid[t] or not _answered(moved, i, t)
+        for t in range(covered.size):
+            covered[t] = not _counts(moved, failed, i, t)
         for q in range(indptr[i], indptr[i + 1]):
             for r in range(rounds):
                 if test_of[indices[q], r] >= 0:
@@ -223,7 +229,7 @@ def explain(
                 excess = 0
                 for r in range(rounds):
                     t = test_of[j, r]
-                    if t >= 0 and valid[t]:
+                    if t >= 0:
                         if not _answered(moved, i, t):
                             excess -= 1
                         elif not covered[t]:
@@ -244,7 +250,7 @@ def chances(
     indptr: Ints,
     indices: Ints,
     test_of: Ints,
-    valid: NDArray[np.bool_],
+    failed: Bits,
     entries: NDArray[np.float64],
     members: Ints,
     evidence: NDArray[np.float64],
@@ -276,9 +282,9 @@ def chances(
         left = indptr[i + 1] - indptr[i]
         share = min(entries[i] / max(left, 1), 0.9)
         absent = np.log1p(-share)
-        for t in range(valid.size):
+        for t in range(evidence.size):
             evidence[t] = 0.0
-            if valid[t] and members[t] > 0:
+            if members[t] > 0 and _counts(moved, failed, i, t):
                 evidence[t] = -np.log(max(-np.expm1(absent * (members[t] - 1)), 1e-20))
         for q in range(indptr[i], indptr[i + 1]):
             # log of the likelihoods of the answers with this entry and without

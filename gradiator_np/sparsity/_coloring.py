@@ -328,7 +328,7 @@ def _dynamic(pattern: SparsityPattern, change: int) -> NDArray[Any]:
     order = np.empty(m, INDEX)
     kernels.dynamic_order(
         *_arrays(pattern), key, change, np.full(int(degree.max(initial=0)) + 2, -1, INDEX),
-        np.empty((2, m), INDEX), np.full(m, -1, INDEX), order,
+        np.empty((m, 2), INDEX), np.full(m, -1, INDEX), order,
     )  # fmt: skip
     return order
 
@@ -349,7 +349,7 @@ def _saturation(pattern: SparsityPattern) -> tuple[Colors, int]:
         colors = np.full(m, -1, INDEX)
         used = kernels.saturation(
             *_arrays(pattern), start, colors, np.zeros((m, words), np.uint64), np.zeros(m, INDEX),
-            np.full(64 * words + 1, -1, INDEX), np.empty((2, m), INDEX),
+            np.full(64 * words + 1, -1, INDEX), np.empty((m, 2), INDEX),
         )  # fmt: skip
         if used or not m:
             return colors, int(used)

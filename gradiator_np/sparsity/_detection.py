@@ -102,7 +102,7 @@ class SparsitySearch:
         self.method = method
         self.result: Detection | None = None
         self._most = max_tests if max_tests is not None else 2**62
-        self._rounds = Rounds(len(around.y), around.movable)
+        self._rounds = Rounds(np.isfinite(around.y), around.movable)
         self._given_up = ~np.isfinite(around.y)
         self._steps = self._search()
         self._wanted: Array | None = next(self._steps)
@@ -139,7 +139,7 @@ class SparsitySearch:
             _filled(pattern, lost, self.around.movable), lost, unexplained, missed,
             "perturb" if by_step else "nan",
             moves.threshold() if by_step else np.zeros(self._rounds.n),
-            int((~self._rounds.valid).sum()),
+            self._rounds.failing,
         )  # fmt: skip
 
     def _chosen(self, moves: Perturbation) -> Moves[Probe]:
@@ -160,12 +160,12 @@ class SparsitySearch:
         if not passes or len(self.around.scale) <= FEW:
             return moves
         groups, k = self._random_groups(FIRST)
-        by_step, valid = yield from moves(groups, k)
+        by_step, failed = yield from moves(groups, k)
         by_nan, _ = yield from nan(groups, k)
-        self._rounds.add(groups, by_step, valid)
+        self._rounds.add(groups, by_step, failed)
         # Products with stored zeros make nan of all there is; a branch or fmax stops it.
-        told_more = (by_nan & ~by_step)[valid].mean() if valid.any() else 1.0
-        alike = not (by_step & ~by_nan)[valid].any() and told_more <= 1e-3
+        told_more = (by_nan & ~by_step).mean() > 1e-3
+        alike = not (by_step & ~by_nan & ~failed).any() and not told_more
         return nan if alike else moves
 
     def _random_groups(self, k: int) -> tuple[Index, int]:
@@ -179,8 +179,8 @@ class SparsitySearch:
         return groups, k
 
     def _run(self, probe: Probe, groups: Index, k: int) -> Moves[Mask]:
-        answers, valid = yield from probe(groups, k)
-        self._rounds.add(groups, answers, valid)
+        answers, failed = yield from probe(groups, k)
+        self._rounds.add(groups, answers, failed)
         return answers
 
     def _random_rounds(self, probe: Probe) -> Moves[None]:
@@ -192,7 +192,7 @@ class SparsitySearch:
         if not rounds.sizes:
             yield from self._run(probe, *self._random_groups(FIRST))
         looked = False
-        while len(rounds.valid) < self._most:
+        while rounds.tests < self._most:
             false = rounds.false()
             todo = np.flatnonzero((false > FALSE) & ~self._given_up)
             if len(todo) <= TAIL * rounds.n:
@@ -265,15 +265,17 @@ class SparsitySearch:
     def _isolated(self, probe: Probe, pattern: SparsityPattern) -> Moves[SparsityPattern]:
         """Each entry moved alone among those of its row, in a point of its own."""
         rounds = self._rounds
+        done = np.zeros(rounds.n, bool)  # what is not seen after its colours fails, and stays
         while True:
             seen, _ = rounds.review(pattern)
             own = np.repeat(np.arange(rounds.n), pattern.row_counts)
-            rows = np.flatnonzero(np.bincount(own[~seen], minlength=rounds.n))
+            rows = np.flatnonzero((np.bincount(own[~seen], minlength=rounds.n) > 0) & ~done)
             if not len(rows):
                 return pattern
             # Rows with many columns left wait: they would cost all rows their colours.
             counts = pattern.row_counts[rows]
             rows = rows[counts <= np.quantile(counts, 0.95)]
+            done[rows] = True
             yield from self._colored(probe, pattern, rows)
             pattern = kept(pattern, rounds.retained(pattern, len(rounds.sizes) - 1))
 

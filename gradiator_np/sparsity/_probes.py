@@ -87,8 +87,8 @@ class Probe(Protocol):
         -------
         answers : array of bool, shape (k, n)
             An output that failed counts as an answer: it rules nothing out.
-        valid : array of bool, shape (k,)
-            Tests in which no output failed.
+        failed : array of bool, shape (k, n)
+            Answers of this kind, which explain nothing either.
         """
 
 
@@ -164,20 +164,19 @@ class Perturbation:
         moved = around.within(self.base + around.drawn(self.step))
         # Where the point lies at a bound the step may have been cut off: to the other side of it.
         moved = np.where(moved == self.base, around.within(2 * self.base - moved), moved)
-        answers, valid = np.empty((k, n), bool), np.empty(k, bool)
+        answers, failed = np.empty((k, n), bool), np.empty((k, n), bool)
         for part in _parts(k, len(groups)):
             values = yield np.where(groups == part[:, None], moved, self.base)
-            finite = np.isfinite(values) | ~np.isfinite(self.value)
+            failed[part] = ~np.isfinite(values)
             with np.errstate(invalid="ignore"):
                 difference = np.abs(values - self.value)
                 answers[part] = ~(difference <= self.threshold())
-            valid[part] = finite.all(1)
             # Of few degrees of freedom the threshold is wide, and what is below may be an answer:
             # taken for noise, it would hide the next.
             quiet = difference <= np.sqrt(2) * NORMAL * self.sigma()
             self._quiet += quiet.sum(0)
             self._squares += np.where(quiet, difference**2 / 2, 0.0).sum(0)
-        return answers, valid
+        return answers, failed
 
 
 class NanPropagation:
@@ -196,7 +195,7 @@ class NanPropagation:
         for part in _parts(k, len(groups)):
             values = yield np.where(groups == part[:, None], np.nan, 0.0)
             answers[part] = ~np.isfinite(values)
-        return answers, np.ones(k, bool)
+        return answers, np.zeros(answers.shape, bool)
 
 
 def _parts(k: int, m: int) -> list[Index]:

@@ -16,29 +16,34 @@ ADDED = 4
 class Rounds:
     """Who was moved in which test, and who answered, round by round."""
 
-    def __init__(self, n: int, movable: Mask) -> None:
-        self.n, self.m = n, len(movable)
-        self.movable = movable
+    def __init__(self, known: Mask, movable: Mask) -> None:
+        self.n, self.m = len(known), len(movable)
+        self.known, self.movable = known, movable
+        n = self.n
         self.moved = np.zeros((n, 1), np.uint64)
         self.test_of = np.empty((self.m, 0), INDEX)
-        self.valid = np.empty(0, bool)
+        self.failed = np.zeros((n, 1), np.uint64)
+        self.tests = 0
+        self.failing = 0  # tests in which outputs failed that do not at x
         self.sizes: list[int] = []
         self.shares: list[float] = []  # the share of the inputs in one test of each round
         self.counts = np.empty((0, n), np.int32)
         # log of the share of columns that no test has ruled out, by row
         self.left = np.zeros(n)
 
-    def add(self, groups: Index, answers: Mask, valid: Mask) -> None:
-        k, first = len(answers), len(self.valid)
+    def add(self, groups: Index, answers: Mask, failed: Mask) -> None:
+        k, first = len(answers), self.tests
         words = (first + k + 63) // 64
         if words > self.moved.shape[1]:
-            grown = np.zeros((self.n, words), np.uint64)
-            grown[:, : self.moved.shape[1]] = self.moved
-            self.moved = grown
+            more = np.zeros((self.n, words - self.moved.shape[1]), np.uint64)
+            self.moved = np.concatenate([self.moved, more], axis=1)
+            self.failed = np.concatenate([self.failed, more], axis=1)
         kernels.record(answers, first, self.moved)
+        kernels.record(failed, first, self.failed)
         row = np.where(groups >= 0, groups + first, -1).astype(INDEX)
         self.test_of = np.concatenate([self.test_of, row[:, None]], axis=1)
-        self.valid = np.concatenate([self.valid, valid])
+        self.tests += k
+        self.failing += int(failed[:, self.known].any(1).sum())
         sizes = np.bincount(groups[groups >= 0], minlength=k) / max(1, int(self.movable.sum()))
         self.sizes.append(k)
         self.shares.append(float(sizes.mean()))
@@ -76,7 +81,7 @@ class Rounds:
         packed = np.packbits(self.movable, bitorder="little")
         movable[: len(packed)] = packed
         columns = movable.view("<u8").astype(np.uint64)
-        outside = np.full((len(self.valid), words), ~np.uint64(0))
+        outside = np.full((self.tests, words), ~np.uint64(0))
         kernels.outside(self.test_of, outside)
         counts = np.zeros(len(rows), np.int64)
         room = int(2 * np.minimum(self.false()[rows] + 8, most).sum()) + most + 1
@@ -104,8 +109,8 @@ class Rounds:
         """Which entries were seen alone, and answers of each row that none of them explains."""
         seen, unexplained = np.empty(pattern.nnz, bool), np.zeros(self.n, np.intp)
         kernels.review(
-            self.moved, pattern.indptr, pattern.indices, self.test_of, self.valid,
-            np.zeros(len(self.valid), np.int32), seen, unexplained,
+            self.moved, pattern.indptr, pattern.indices, self.test_of, self.failed,
+            np.zeros(self.tests, np.int32), seen, unexplained,
         )  # fmt: skip
         return seen, unexplained
 
@@ -113,8 +118,8 @@ class Rounds:
         """The probability of each entry of a pattern to be one."""
         entries, chance = self.density(np.arange(self.n)), np.empty(pattern.nnz)
         kernels.chances(
-            self.moved, pattern.indptr, pattern.indices, self.test_of, self.valid, entries,
-            np.zeros(len(self.valid), np.int32), np.empty(len(self.valid)), chance,
+            self.moved, pattern.indptr, pattern.indices, self.test_of, self.failed, entries,
+            np.zeros(self.tests, np.int32), np.empty(self.tests), chance,
         )  # fmt: skip
         return chance
 
@@ -135,8 +140,8 @@ class Rounds:
         """The pattern with entries that explain more answers than there are tests against them."""
         out = np.empty((len(rows), ADDED), INDEX)
         kernels.explain(
-            self.moved, rows, pattern.indptr, pattern.indices, self.test_of, self.valid,
-            np.empty(len(self.valid), bool), out.shape[1], out,
+            self.moved, rows, pattern.indptr, pattern.indices, self.test_of, self.failed,
+            np.empty(self.tests, bool), out.shape[1], out,
         )  # fmt: skip
         a, k = np.nonzero(out >= 0)
         own = np.repeat(np.arange(self.n), pattern.row_counts)
