@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import compress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from gradiator_np._differentiable.inputs import name_of
 from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._differentiable.second import bend, curvature
 from gradiator_np.adapters.torch._hints import hint_at_batches
+from gradiator_np.adapters.torch._outputs import Output, Outputs, leaves_of, outputs_of, packed
+from gradiator_np.adapters.torch._rules import OF_X
 from gradiator_np.adapters.torch._tensors import (
     common_dtype,
     on_leading_axes,
@@ -33,33 +35,13 @@ RECENT = 4
 KNOWN = 1024
 UNKNOWN = (
     "the shape of the output is not known where there are no numbers to run fun at (torch.compile, "
-    "export, meta tensors): give gradiator(..., out=a tensor of that shape), or call the function "
-    "once with tensors of these shapes"
+    "export, meta tensors, vmap over no points): give gradiator(..., out=a tensor of that shape), "
+    "or call the function once with tensors of these shapes"
 )
 
 #: What operators in graphs know of a simulator: a name.
 SITES: weakref.WeakValueDictionary[str, Site] = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count()
-
-
-class Output(NamedTuple):
-    """One output: its shape, without the axes of a batch, and whether it is complex."""
-
-    shape: tuple[int, ...]
-    complex: bool
-
-
-class Outputs(NamedTuple):
-    """The structure of what a simulator returns: None for one array, else nested keys."""
-
-    structure: Any
-    leaves: tuple[Output, ...]
-
-    @property
-    def words(self) -> Any:
-        """Shapes in their structure, for messages."""
-        named = [f"{leaf.shape}{' complex' if leaf.complex else ''}" for leaf in self.leaves]
-        return packed(self.structure, iter(named))
 
 
 class Family:
@@ -206,6 +188,22 @@ class Site:
             raise RuntimeError(UNKNOWN)
         return known
 
+    def unfilled(
+        self, kind: str, xs: tuple[Any, ...], leads: Any = (), wanted: Iterable[bool] = ()
+    ) -> list[Any]:
+        """Tensors like the values, or the results of a product, without their numbers."""
+        if kind in OF_X:
+            return [x.new_empty((*leads, *x.shape)) for x, want in zip(xs, wanted) if want]
+        batch = xs[0].shape[: self.owner.batch_dims]
+        return [
+            xs[0].new_empty((*leads, *batch, *out.shape), dtype=self.dtype(xs, out))
+            for out in self.outputs(xs).leaves
+        ]
+
+    def idle(self, xs: tuple[Any, ...]) -> bool:
+        """Whether xs are no points at all, of a function that is run point by point."""
+        return self.owner.single is not None and 0 in xs[0].shape[: self.owner.batch_dims]
+
     def dtype(self, xs: Iterable[Any], output: Output) -> torch.dtype:
         """The dtype of an output."""
         return common_dtype(xs, complex_too=output.complex)
@@ -260,6 +258,8 @@ class Call:
 
     def value(self, xs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The run, or what it left."""
+        if self.site.idle(xs):
+            return tuple(self.site.unfilled("value", xs))
         value = self.at(xs).value
         out = outputs_of(value, self.site.owner.batch_dims)
         said = self.site.family.out
@@ -277,9 +277,11 @@ class Call:
         directions: tuple[Any, ...],
     ) -> tuple[Any, ...]:
         """A product with derivatives at xs; see ``_rules``."""
+        if self.site.idle(xs):
+            return tuple(self.site.unfilled(kind, xs, directions[0].shape[:lead], wanted))
         point = self.at(xs)
         arrays = tuple(map(to_numpy, directions))
-        if kind in ("vjp", "curvature"):
+        if kind in OF_X:
             y = len(leaves_of(point.value))
             # torch's cotangents are conjugate to those of v^T J
             arrays = (*(a.conj() if a.dtype.kind == "c" else a for a in arrays[:y]), *arrays[y:])
@@ -305,7 +307,7 @@ class Call:
     ) -> tuple[Any, ...]:
         """Arrays as tensors, of the dtypes of the outputs or of the inputs wanted."""
         device = xs[0].device
-        if kind in ("vjp", "curvature"):
+        if kind in OF_X:
             assert wanted is not None
             these = [x for x, want in zip(xs, wanted, strict=True) if want]
             return tuple(
@@ -413,37 +415,3 @@ class Call:
             point.x_layout.size * point.y_layout.size * max(1, int(np.prod(point.x_layout.batch)))
         )
         return size <= KEPT and not point._large()
-
-
-def outputs_of(value: Any, batch_dims: int) -> Outputs:
-    """The structure of what a run returned."""
-    leaves = leaves_of(value)
-    described = tuple(Output(np.shape(a)[batch_dims:], np.iscomplexobj(a)) for a in leaves)
-    return Outputs(structure_of(value), described)
-
-
-def structure_of(value: Any) -> Any:
-    """None for an array, keys and structures for a dict, structures for a tuple."""
-    if isinstance(value, Mapping):
-        return ("dict", tuple(value), tuple(map(structure_of, value.values())))
-    if isinstance(value, tuple):
-        return ("tuple", (), tuple(map(structure_of, value)))
-    return None
-
-
-def leaves_of(value: Any) -> tuple[Any, ...]:
-    """The arrays of an output."""
-    if isinstance(value, Mapping):
-        return tuple(leaf for item in value.values() for leaf in leaves_of(item))
-    if isinstance(value, tuple):
-        return tuple(leaf for item in value for leaf in leaves_of(item))
-    return (value,)
-
-
-def packed(structure: Any, leaves: Any) -> Any:
-    """Leaves in the structure of an output: the inverse of ``leaves_of``."""
-    if structure is None:
-        return next(leaves)
-    kind, keys, children = structure
-    items = tuple([packed(child, leaves) for child in children])
-    return dict(zip(keys, items, strict=True)) if kind == "dict" else items

@@ -23,11 +23,9 @@ from gradiator_np.adapters.torch._call import (
     UNKNOWN,
     Call,
     Family,
-    Outputs,
     Site,
-    outputs_of,
-    packed,
 )
+from gradiator_np.adapters.torch._outputs import Outputs, outputs_of, packed
 from gradiator_np.adapters.torch._structures import (
     LEAF,
     Arranged,
