@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
 from gradiator_np._differentiable.function import Gradiator
-from gradiator_np._differentiable.inputs import name_of, own, same_inputs
+from gradiator_np._differentiable.inputs import name_of, own, plus, same_inputs, tree
 from gradiator_np._differentiable.point import DifferentiablePoint
+from gradiator_np._operators import PointOperator
 from gradiator_np._options import GradiatorOptions, takes
 from gradiator_np._structure import Layout
-from gradiator_np._typing import Array
 
 
 class Node(NamedTuple):
@@ -226,8 +227,11 @@ class Graph:
         return {name: own(given[name]) for name in self.inputs}
 
 
-class LinearizedGraph:
+class LinearizedGraph(PointOperator):
     """A graph at one point: ``value, pushforward, pullback``.
+
+    SciPy takes it for a linear operator, over all inputs in their order; Jacobians of nodes that
+    one product had to estimate serve the next ones.
 
     Attributes
     ----------
@@ -236,6 +240,8 @@ class LinearizedGraph:
         The inputs by name.
     results : dict
         The inputs, and what each node returned.
+    x_layout, y_layout : Layout
+        How the inputs lie in a flat vector of m numbers, and the output in one of n.
 
     Examples
     --------
@@ -264,18 +270,14 @@ class LinearizedGraph:
     def __repr__(self) -> str:
         return f"LinearizedGraph({', '.join(self.graph.inputs)} -> {self.graph.output})"
 
-    def __iter__(self) -> Iterator[Any]:
-        yield self.value
-        yield self.pushforward
-        yield self.pullback
-
     @property
     def value(self) -> Any:
         """The output here."""
         return self.results[self.graph.output]
 
     def pullback(self, v: Any, wanted: str | Sequence[str] | None = None) -> Any:
-        """v^T J by the inputs ``wanted``, all of them by default; see `Graph.vjp`."""
+        """v^T J by the inputs ``wanted``, all of them by default, for one v or several on a
+        leading axis; see `Graph.vjp`."""
         graph = self.graph
         names = graph.inputs if wanted is None else wanted
         names = (names,) if isinstance(names, str) else tuple(names)
@@ -283,30 +285,26 @@ class LinearizedGraph:
         if other:
             raise ValueError(f"{other} are no inputs; inputs are {', '.join(graph.inputs)}")
         moving = self._moving(names)
-        layout = self._runs[graph.output].y_layout
-        flat, lead = checks.direction(v, layout, "v")
-        if lead:
-            raise ValueError(f"v has an axis too many for the output {graph.output!r}; give one v")
-        cotangents: dict[str, Array] = {graph.output: flat}
+        flat, lead = checks.direction(v, self.y_layout, "v")
+        cotangents = {graph.output: self.y_layout.unflatten(flat)}
         for name in reversed(graph.nodes):
             args = graph.nodes[name].args
             where = tuple(i for i, arg in enumerate(args) if arg in moving)
             if name not in cotangents or not where:
                 continue
             point = self._point(name, where)
-            pulled_back = point.pullback(point.y_layout.unflatten(cotangents.pop(name)))
-            parts = pulled_back if isinstance(point.where, tuple) else (pulled_back,)
-            for i, part in zip(where, parts):
-                pulled = Layout.of(part).flatten(part)
-                if args[i] in cotangents:
-                    pulled = cotangents[args[i]] + pulled
-                cotangents[args[i]] = pulled
-        found = tuple(self._cotangent(name, cotangents) for name in names)
+            pulled = point.pullback(cotangents.pop(name))
+            for i, part in zip(where, pulled if isinstance(point.where, tuple) else (pulled,)):
+                arg = args[i]
+                cotangents[arg] = plus(cotangents[arg], part) if arg in cotangents else part
+        none = flat.shape[:lead]
+        found = tuple(cotangents.get(name, self._nothing(name, none)) for name in names)
         alone = isinstance(wanted, str) or (wanted is None and len(names) == 1)
         return found[0] if alone else found
 
     def pushforward(self, u: Any) -> Any:
-        """J u for tangents by name, or in the order of the inputs; those left out stay."""
+        """J u for tangents by name, or in the order of the inputs; those left out stay. All of them
+        may have an axis more in front, for several at once."""
         graph = self.graph
         given = u if isinstance(u, Mapping) and u.keys() <= set(graph.inputs) else None
         if given is None:
@@ -346,9 +344,40 @@ class LinearizedGraph:
             self._points[key] = self._runs[name].again(0 if alone else where, keep=True)
         return self._points[key]
 
-    def _cotangent(self, name: str, cotangents: Mapping[str, Array]) -> Any:
-        layout = Layout.of(self.inputs[name])
-        return layout.unflatten(cotangents.get(name, np.zeros(layout.size)))
+    def _nothing(self, name: str, lead: tuple[int, ...]) -> Any:
+        """The cotangent of an input that the output does not depend on."""
+        layout = Layout.of(tree(self.inputs[name]), self._batch_dims)
+        return layout.unflatten(np.zeros((*lead, *layout.batch, layout.size)))
+
+    # -- SciPy's operator --------------------------------------------------------------------------
+
+    @property
+    def _batch_dims(self) -> int:
+        return self._runs[self.graph.output].owner.batch_dims
+
+    @property
+    def x_layout(self) -> Layout:
+        """How the inputs lie in a flat vector of m numbers."""
+        return Layout.of({name: tree(x) for name, x in self.inputs.items()}, self._batch_dims)
+
+    @property
+    def y_layout(self) -> Layout:
+        """How the output lies in a flat vector of n numbers."""
+        return self._runs[self.graph.output].y_layout
+
+    def _layouts(self) -> tuple[Layout, Layout]:
+        return self.y_layout, self.x_layout
+
+    def _is_complex(self) -> bool:
+        return any(point._is_complex() for point in self._runs.values())
+
+    def _jvp_rows(self, tangents: NDArray[Any]) -> NDArray[Any]:
+        return self.y_layout.flatten(self.pushforward(self.x_layout.unflatten(tangents)), 1)
+
+    def _vjp_rows(self, cotangents: NDArray[Any]) -> NDArray[Any]:
+        names = self.graph.inputs
+        found = self.pullback(self.y_layout.unflatten(cotangents), names)
+        return self.x_layout.flatten(dict(zip(names, map(tree, found))), 1)
 
 
 def _node(name: str, node: Any, options: Mapping[str, Any]) -> Node:

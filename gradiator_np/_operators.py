@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,33 @@ class LazyOperator(ABC):
             return np.asarray(product(rows).T)
         real, imaginary = np.split(product(np.concatenate([rows.real, rows.imag])), 2)
         return np.asarray((real + 1j * imaginary).T)
+
+
+class PointOperator(LazyOperator):
+    """A lazy operator that unpacks to ``value, pushforward, pullback``."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.value
+        yield self.pushforward
+        yield self.pullback
+
+    @property
+    @abstractmethod
+    def value(self) -> Any:
+        """The value at the point."""
+
+    @property
+    @abstractmethod
+    def y_layout(self) -> Layout:
+        """How the outputs lie in a flat vector of n numbers."""
+
+    @abstractmethod
+    def pushforward(self, u: Any) -> Any:
+        """J u for u of the shape of x, or several on a leading axis."""
+
+    @abstractmethod
+    def pullback(self, v: Any) -> Any:
+        """v^T J for v of the shape of y (no conjugate), or several on a leading axis."""
 
 
 def _one_column(product: Any, value: Any) -> NDArray[Any]:

@@ -278,6 +278,20 @@ class GradiatorOptions(DesignOptions, WorkerOptions, total=False):
     """What ``gradiator`` takes for what it has to estimate, at points that are its own affair."""
 
 
+class DerivativeOptions(TypedDict, total=False):
+    """What ``gradiator`` takes beside ``fun``, ``grad_fun`` and what is for estimates."""
+
+    jvp_fun: Annotated[Callable[..., Any] | None, None]
+    jac_fun: Annotated[Callable[..., Any] | None, None]
+    argnums: Annotated[int | tuple[int, ...] | None, None]
+    context: Annotated[bool, False]
+    reuse: Annotated[Any, False]
+
+
+class AdapterOptions(DerivativeOptions, GradiatorOptions, total=False):
+    """What ``gradiator`` of a framework takes beside its own."""
+
+
 class ProbeOptions(RunOptions, total=False):
     """What functions that look at noise and steps take beside their own."""
 

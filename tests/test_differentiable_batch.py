@@ -88,6 +88,24 @@ def test_the_unit_of_a_batch():
         assert scale_in_batch(np.array(few), Layout((2,), (len(few),))) is None
 
 
+@pytest.mark.parametrize("method", ["auto", "2-point", "3-point"])
+@pytest.mark.parametrize("rest", [[[1.0, 0.6]], [[1.0, 0.6], [0.7, 0.3]]], ids=["two", "three"])
+@pytest.mark.parametrize("tiny", [1e-12, -1e-20])
+def test_a_point_whose_steps_drown_is_told(tiny, rest, method):
+    """Steps of 1e-12 change 1 + x by some 1e4 roundings times the step's share of x: no slope."""
+
+    def fun(z):
+        return np.sin(3 * z) + np.exp(z).sum(axis=-1, keepdims=True)
+
+    x = np.array([[tiny, 0.5], *rest])
+    f = gradiator(fun, batch_dims=1, method=method)
+    with pytest.warns(match="unresolved"):
+        f.vjp(x, np.ones(x.shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # where the points are alike there is nothing to tell
+        f.vjp(np.abs(x) + 0.1, np.ones(x.shape))
+
+
 def test_zeros_get_the_unit_of_their_input():
     x = np.array([[0.0, 5.0, 0.0], [1e-14, 5.0, 0.0], [2e-14, 6.0, 0.0]])
     unit = scale_in_batch(x, Layout((3,), (3,)))

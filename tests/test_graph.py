@@ -153,6 +153,33 @@ def test_dicts_travel_between_nodes_and_tuples_are_told():
     np.testing.assert_allclose(graph.vjp(x, np.ones(2)), 2 * x + 3 * x**2, rtol=1e-7)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+def test_batches_of_points_are_those_points(several):
+    """Through two nodes, with an input beside; and several cotangents and tangents at once."""
+
+    def bend(x):
+        return np.sin(x)[..., :2] * x[..., 1:]
+
+    rng = np.random.default_rng(0)
+    nodes = {"h": (bend, "x"), "y": (np.multiply, "h", "w")}
+    x, w = rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
+    lead = (5,) if several else ()
+    v, u = rng.normal(size=(*lead, 4, 2)), rng.normal(size=(*lead, 4, 3))
+    together = Graph(nodes, method="3-point", batch_dims=1).linearize(x, w)
+    alone = [Graph(nodes, method="3-point").linearize(*row) for row in zip(x, w)]
+    # Central differences of the same numbers; steps of a batch may be longer than |x| at a point.
+    near = {"rtol": 0, "atol": 1e-7}
+    for got, want in zip(
+        together.pullback(v),
+        zip(*(p.pullback(v[..., i, :]) for i, p in enumerate(alone))),
+    ):
+        np.testing.assert_allclose(got, np.stack(want, axis=-2), **near)
+    pushed = [p.pushforward({"x": u[..., i, :]}) for i, p in enumerate(alone)]
+    np.testing.assert_allclose(together.pushforward({"x": u}), np.stack(pushed, -2), **near)
+    with pytest.raises(ValueError, match="take one of the batch"):
+        _ = together.shape
+
+
 def test_as_gradiator_has_both_products():
     x, w1, w2, v = point()
     f = two_layers().as_gradiator()

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, gmres, lsmr, svds
 
-from gradiator_np import Chain, gradiator, jacobian, linearize
+from gradiator_np import Chain, Graph, gradiator, jacobian, linearize
 
 RNG = np.random.default_rng(0)
 # Well conditioned: singular values of about 2 to 4, and iterations of all solvers within m.
@@ -33,6 +33,10 @@ ROUTES = {
         jvp_fun=lambda x, u: (np.cos(a @ x) + 1) * (a @ u),
     ).linearize(X),
     "chain": lambda a: Chain(a, lambda z: np.sin(z) + z, method="3-point").linearize(X),
+    "graph": lambda a: Graph(
+        {"z": (lambda x: a @ x, "x"), "s": (np.sin, "z"), "y": (np.add, "s", "z")},
+        method="3-point",
+    ).linearize(X),
     "estimate": lambda a: jacobian(bent(a), X, method="3-point").as_linear_operator(),
     "as_linear_operator": lambda a: linearize(bent(a), X, method="3-point")[1].as_linear_operator(),
 }
@@ -153,6 +157,34 @@ def test_flat_vectors_of_dicts_tuples_and_shapes():
     assert_allclose(g.matmat(np.eye(5)), jac, **TIGHT)
     assert_allclose(g.rmatmat(np.eye(5)), jac.T, **TIGHT)
     assert lin.matmat(np.zeros((5, 0))).shape == (5, 0)
+
+
+def test_a_graph_is_one_over_all_its_inputs():
+    """Its columns are those of the inputs in their order, a dict and a scalar among them."""
+    graph = Graph(
+        {
+            "h": (lambda x, k: k * x["a"] * x["b"].sum(), "x", "k"),
+            "y": (lambda h, w: w @ h, "h", "w"),
+        },
+        method="3-point",
+    )
+    values = {"x": {"a": X[:3], "b": X[3:]}, "k": 2.0, "w": A[:2, :3]}
+    j = graph.linearize(**values)
+    assert j.shape == (2, 5 + 1 + 6)
+    a, b, (k, w) = X[:3], X[3:], (2.0, A[:2, :3])
+    h = k * a * b.sum()
+    want = np.hstack([
+        w * k * b.sum(), np.outer(w @ (k * a), np.ones(2)), (w @ h / k)[:, None],
+        np.kron(np.eye(2), h),
+    ])  # fmt: skip
+    assert_allclose(j.matmat(np.eye(12)), want, **TIGHT)
+    runs = graph.nfev
+    assert_allclose(j.rmatmat(np.eye(2)), want.T, **TIGHT)
+    # both nodes by all of their arguments, twice as many runs; kept for what follows
+    assert graph.nfev == runs + 2 * (5 + 1) + 2 * (3 + 6)
+    assert_allclose(j.rmatvec([1.0, 2.0]), [1.0, 2.0] @ want, **TIGHT)
+    assert graph.nfev == runs + 30
+    assert "LinearOperator" in type(j.as_linear_operator()).__name__
 
 
 def test_bad_vectors_and_batches():

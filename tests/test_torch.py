@@ -385,3 +385,15 @@ def test_masked_outputs_are_nan():
     x = torch.tensor([1.0, 2.0])
     y = adapter.gradiator(lambda x: np.ma.masked_array(x, [True, False]))(x)
     np.testing.assert_array_equal(y.numpy(), [np.nan, 2.0])
+
+
+def test_samples_of_earlier_steps_serve_the_next():
+    """``reuse``, as in the core: after the first point one run a step, that of the value."""
+    g = adapter.gradiator(lambda x: np.array([x[0] * x[1], np.sin(x[1])]), reuse=True)
+    for k in range(4):
+        at = torch.tensor([1 + k / 100, 2.0], dtype=torch.float64, requires_grad=True)
+        before = g.function.nfev
+        g(at).sum().backward()
+        want = [2.0, 1 + k / 100 + np.cos(2.0)]
+        np.testing.assert_allclose(at.grad, want, atol=0.05 * np.hypot(*want))  # its tolerance
+        assert k == 0 or g.function.nfev == before + 1

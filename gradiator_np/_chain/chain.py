@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
@@ -15,7 +15,7 @@ from gradiator_np._chain.stages import Stage, StageCosts, as_stage, product_cost
 from gradiator_np._differentiable.function import Gradiator
 from gradiator_np._differentiable.inputs import name_of, own
 from gradiator_np._differentiable.point import DifferentiablePoint
-from gradiator_np._operators import LazyOperator
+from gradiator_np._operators import PointOperator
 from gradiator_np._options import GradiatorOptions, takes
 from gradiator_np._structure import Layout, blocks
 
@@ -174,7 +174,7 @@ class Chain:
         return self.linearize(x).plan(product)
 
 
-class LinearizedChain(LazyOperator):
+class LinearizedChain(PointOperator):
     """A chain at one point: ``value, pushforward, pullback``.
 
     Jacobians of stages that one product had to form serve the next ones. SciPy takes it for a
@@ -216,11 +216,6 @@ class LinearizedChain(LazyOperator):
             f"LinearizedChain({len(self.points)} stages, x of shape {self.x_layout.shapes}, "
             f"y of shape {self.y_layout.shapes})"
         )
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self.value
-        yield self.pushforward
-        yield self.pullback
 
     def again(self) -> LinearizedChain:
         """The same point and values, without the Jacobians made from them."""

@@ -107,6 +107,15 @@ def zeros_like(value: Any) -> Any:
     return np.zeros(np.shape(value))
 
 
+def plus(a: Any, b: Any) -> Any:
+    """The sum of two values of one structure."""
+    if isinstance(a, Mapping):
+        return {key: plus(item, b[key]) for key, item in a.items()}
+    if isinstance(a, tuple):
+        return tuple(map(plus, a, b))
+    return a + b
+
+
 def own(value: Any) -> Any:
     """A copy that later changes of the caller's array do not reach, nor a buffer used again."""
     if type(value) is tuple:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from gradiator_np._differentiable.owner import Argnums, ForwardRun, Owner
 from gradiator_np._differentiable.reuse import Memory
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import CornerError, jvp, vjp
-from gradiator_np._operators import LazyOperator
+from gradiator_np._operators import PointOperator
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import SampleError
 from gradiator_np._status import Status
@@ -44,7 +44,7 @@ from gradiator_np._typing import Array
 SMALL, SMALL_AUTO = 1024, 2**20
 
 
-class DifferentiablePoint(LazyOperator):
+class DifferentiablePoint(PointOperator):
     """A differentiable function at one point: ``value, pushforward, pullback``.
 
     SciPy takes it for a linear operator, by ``pushforward`` and ``pullback``.
@@ -105,11 +105,6 @@ class DifferentiablePoint(LazyOperator):
         y = f"y of shape {self.y_layout.shapes}" if self._forward else "not run yet"
         name, x = name_of(self.owner.fun), self.x_layout.shapes
         return f"DifferentiablePoint({name}, x of shape {x}, {y})"
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self.value
-        yield self.pushforward
-        yield self.pullback
 
     # -- the forward run -----------------------------------------------------------------------
 

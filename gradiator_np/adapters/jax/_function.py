@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradiator_np._differentiable import function as core
 from gradiator_np._differentiable.function import Gradiator
-from gradiator_np._differentiable.owner import Argnums
-from gradiator_np._options import GradiatorOptions, takes
+from gradiator_np._options import AdapterOptions, takes
 from gradiator_np.adapters.jax._host import Host
 from gradiator_np.adapters.jax._primitive import value
 from gradiator_np.adapters.jax._structure import Arguments, half, inexact
@@ -23,23 +23,19 @@ from gradiator_np.adapters.jax._structure import Arguments, half, inexact
 REMEMBERED = 1024
 
 
-@takes(GradiatorOptions)
+@takes(AdapterOptions)
 def gradiator(
     fun: Callable[..., Any],
     grad_fun: Callable[..., Any] | None = None,
     *,
-    jvp_fun: Callable[..., Any] | None = None,
-    jac_fun: Callable[..., Any] | None = None,
-    argnums: Argnums = None,
-    context: bool = False,
     out: Any = None,
-    **estimation_options: Unpack[GradiatorOptions],
+    **options: Unpack[AdapterOptions],
 ) -> JaxFunction:
     """A function of NumPy arrays as a differentiable function of JAX arrays.
 
     Parameters
     ----------
-    fun, grad_fun, jvp_fun, jac_fun, argnums, **estimation_options
+    fun, grad_fun, jvp_fun, jac_fun, argnums, **options
         As in ``gradiator_np.gradiator``: all of them take and return NumPy arrays (read-only
         ones come in), in any pytree: dicts, tuples, lists of arrays, registered classes. What a
         derivative returns has the structure of x, or of y. Keyword arguments are passed to all.
@@ -88,16 +84,7 @@ def gradiator(
     >>> jax.grad(lambda x: square(x).sum())(jax.numpy.array([1.0, 2.0])).tolist()
     [2.0, 4.0]
     """
-    function = Gradiator(
-        fun,
-        grad_fun,
-        jvp_fun=jvp_fun,
-        jac_fun=jac_fun,
-        argnums=argnums,
-        context=context,
-        options=estimation_options,
-    )
-    return JaxFunction(function, out)
+    return JaxFunction(core.gradiator(fun, grad_fun, **options), out)
 
 
 class JaxFunction:

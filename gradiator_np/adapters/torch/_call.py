@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import compress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from gradiator_np._differentiable.inputs import name_of
 from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._differentiable.second import bend, curvature
 from gradiator_np.adapters.torch._hints import hint_at_batches
+from gradiator_np.adapters.torch._outputs import Output, Outputs, leaves_of, outputs_of, packed
+from gradiator_np.adapters.torch._rules import OF_X
 from gradiator_np.adapters.torch._tensors import (
     common_dtype,
     on_leading_axes,
@@ -33,33 +35,13 @@ RECENT = 4
 KNOWN = 1024
 UNKNOWN = (
     "the shape of the output is not known where there are no numbers to run fun at (torch.compile, "
-    "export, meta tensors): give gradiator(..., out=a tensor of that shape), or call the function "
-    "once with tensors of these shapes"
+    "export, meta tensors, vmap over no points): give gradiator(..., out=a tensor of that shape), "
+    "or call the function once with tensors of these shapes"
 )
 
 #: What operators in graphs know of a simulator: a name.
 SITES: weakref.WeakValueDictionary[str, Site] = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count()
-
-
-class Output(NamedTuple):
-    """One output: its shape, without the axes of a batch, and whether it is complex."""
-
-    shape: tuple[int, ...]
-    complex: bool
-
-
-class Outputs(NamedTuple):
-    """The structure of what a simulator returns: None for one array, else nested keys."""
-
-    structure: Any
-    leaves: tuple[Output, ...]
-
-    @property
-    def words(self) -> Any:
-        """Shapes in their structure, for messages."""
-        named = [f"{leaf.shape}{' complex' if leaf.complex else ''}" for leaf in self.leaves]
-        return packed(self.structure, iter(named))
 
 
 class Family:
@@ -153,12 +135,12 @@ class Site:
 
     def recent(self, tensors: tuple[Any, ...]) -> Call:
         """The latest call at these tensors; a new one where there is none."""
-        arrays = [to_numpy(t) for t in tensors]
+        stamp = _stamp(map(to_numpy, tensors))
         for call in reversed(self._recent):
-            if all(map(np.array_equal, call.stamp, arrays)):
+            if call.stamp == stamp:
                 return call
         call = self.call(tensors)
-        call.stamp = [a.copy() for a in arrays]
+        call.stamp = stamp
         self._recent.append(call)
         return call
 
@@ -206,6 +188,22 @@ class Site:
             raise RuntimeError(UNKNOWN)
         return known
 
+    def unfilled(
+        self, kind: str, xs: tuple[Any, ...], leads: Any = (), wanted: Iterable[bool] = ()
+    ) -> list[Any]:
+        """Tensors like the values, or the results of a product, without their numbers."""
+        if kind in OF_X:
+            return [x.new_empty((*leads, *x.shape)) for x, want in zip(xs, wanted) if want]
+        batch = xs[0].shape[: self.owner.batch_dims]
+        return [
+            xs[0].new_empty((*leads, *batch, *out.shape), dtype=self.dtype(xs, out))
+            for out in self.outputs(xs).leaves
+        ]
+
+    def idle(self, xs: tuple[Any, ...]) -> bool:
+        """Whether xs are no points at all, of a function that is run point by point."""
+        return self.owner.single is not None and 0 in xs[0].shape[: self.owner.batch_dims]
+
     def dtype(self, xs: Iterable[Any], output: Output) -> torch.dtype:
         """The dtype of an output."""
         return common_dtype(xs, complex_too=output.complex)
@@ -216,16 +214,17 @@ class Call:
 
     Attributes
     ----------
-    stamp : list of array
-        The tensors of a call of an operator.
+    stamp : tuple
+        The tensors of a call of an operator, to the bit.
     """
 
     def __init__(self, site: Site, rest: dict[int, Any]) -> None:
         self.site, self.rest = site, rest
-        self.stamp: list[Any] = []
+        self.stamp: tuple[Any, ...] = ()
+        self._seen: Outputs | None = None
         self._inner: Call | None = None
         self._points: dict[tuple[bool, ...] | None, DifferentiablePoint] = {}
-        self._last: tuple[Any, list[Any], tuple[Any, ...]] | None = None
+        self._last: tuple[Any, tuple[Any, ...]] | None = None
 
     def batched(self) -> Call:
         """The call for all points of a leading axis."""
@@ -254,14 +253,22 @@ class Call:
         ran = self if None in self._points else self._inner
         if ran is None or None not in ran._points:
             return self.site.outputs(xs)
-        return outputs_of(ran._points[None].value, ran.site.owner.batch_dims)
+        return ran._returned()
+
+    def _returned(self) -> Outputs:
+        """What the run of this call returned."""
+        if self._seen is None:
+            self._seen = outputs_of(self._points[None].value, self.site.owner.batch_dims)
+        return self._seen
 
     # -- tensors in and out ------------------------------------------------------------------
 
     def value(self, xs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The run, or what it left."""
+        if self.site.idle(xs):
+            return tuple(self.site.unfilled("value", xs))
         value = self.at(xs).value
-        out = outputs_of(value, self.site.owner.batch_dims)
+        out = self._returned()
         said = self.site.family.out
         if said is not None and said != out:
             raise ValueError(f"fun returned {out.words}, but out= says {said.words}")
@@ -277,22 +284,22 @@ class Call:
         directions: tuple[Any, ...],
     ) -> tuple[Any, ...]:
         """A product with derivatives at xs; see ``_rules``."""
+        if self.site.idle(xs):
+            return tuple(self.site.unfilled(kind, xs, directions[0].shape[:lead], wanted))
         point = self.at(xs)
         arrays = tuple(map(to_numpy, directions))
-        if kind in ("vjp", "curvature"):
+        if kind in OF_X:
             y = len(leaves_of(point.value))
             # torch's cotangents are conjugate to those of v^T J
             arrays = (*(a.conj() if a.dtype.kind == "c" else a for a in arrays[:y]), *arrays[y:])
-        key = (kind, lead, wanted)
-        last = self._last
-        if last and last[0] == key and all(map(np.array_equal, last[1], arrays)):
-            return tuple(t.clone() for t in last[2])
+        key = (kind, lead, wanted, _stamp(arrays))
+        if self._last is not None and self._last[0] == key:
+            return tuple(t.clone() for t in self._last[1])
         run = getattr(self, f"_{kind}")
         found = run(point, lead, wanted, arrays)
-        outputs = outputs_of(point.value, point.owner.batch_dims)
-        out = self._results(xs, outputs, found, wanted, kind)
+        out = self._results(xs, self._returned(), found, wanted, kind)
         if kind == "vjp" and not self._kept(point):
-            self._last = (key, [a.copy() for a in arrays], tuple(t.clone() for t in out))
+            self._last = (key, tuple(t.clone() for t in out))
         return out
 
     def _results(
@@ -305,7 +312,7 @@ class Call:
     ) -> tuple[Any, ...]:
         """Arrays as tensors, of the dtypes of the outputs or of the inputs wanted."""
         device = xs[0].device
-        if kind in ("vjp", "curvature"):
+        if kind in OF_X:
             assert wanted is not None
             these = [x for x, want in zip(xs, wanted, strict=True) if want]
             return tuple(
@@ -330,7 +337,7 @@ class Call:
         point, works = self._among(point, wanted)
         some = not all(works)
         point.keep = point.keep or self._kept(point)
-        pack = self._packer(point)
+        pack = self._packer()
         needed = None if some else wanted
 
         def product(v: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -358,7 +365,7 @@ class Call:
         asked = (want or bool(w.any()) for want, w in zip(wanted, ws, strict=True))
         point, works = self._among(point, asked)
         ws = tuple(compress(ws, works))
-        pack, y = self._packer(point), len(vs)
+        pack, y = self._packer(), len(vs)
 
         def product(row: tuple[Any, ...]) -> tuple[Any, ...]:
             found = curvature(point, pack(row[:y]), self._as_x(point, row[y:]))
@@ -395,8 +402,8 @@ class Call:
             self._points[these] = point.again(tuple(compress(self.site.moved, these)))
         return self._points[these], these
 
-    def _packer(self, point: DifferentiablePoint) -> Callable[[tuple[Any, ...]], Any]:
-        structure = outputs_of(point.value, point.owner.batch_dims).structure
+    def _packer(self) -> Callable[[tuple[Any, ...]], Any]:
+        structure = self._returned().structure
         return lambda leaves: packed(structure, iter(leaves))
 
     @staticmethod
@@ -415,35 +422,6 @@ class Call:
         return size <= KEPT and not point._large()
 
 
-def outputs_of(value: Any, batch_dims: int) -> Outputs:
-    """The structure of what a run returned."""
-    leaves = leaves_of(value)
-    described = tuple(Output(np.shape(a)[batch_dims:], np.iscomplexobj(a)) for a in leaves)
-    return Outputs(structure_of(value), described)
-
-
-def structure_of(value: Any) -> Any:
-    """None for an array, keys and structures for a dict, structures for a tuple."""
-    if isinstance(value, Mapping):
-        return ("dict", tuple(value), tuple(map(structure_of, value.values())))
-    if isinstance(value, tuple):
-        return ("tuple", (), tuple(map(structure_of, value)))
-    return None
-
-
-def leaves_of(value: Any) -> tuple[Any, ...]:
-    """The arrays of an output."""
-    if isinstance(value, Mapping):
-        return tuple(leaf for item in value.values() for leaf in leaves_of(item))
-    if isinstance(value, tuple):
-        return tuple(leaf for item in value for leaf in leaves_of(item))
-    return (value,)
-
-
-def packed(structure: Any, leaves: Any) -> Any:
-    """Leaves in the structure of an output: the inverse of ``leaves_of``."""
-    if structure is None:
-        return next(leaves)
-    kind, keys, children = structure
-    items = tuple([packed(child, leaves) for child in children])
-    return dict(zip(keys, items, strict=True)) if kind == "dict" else items
+def _stamp(arrays: Iterable[Any]) -> tuple[Any, ...]:
+    """Arrays to the bit, to be compared: NumPy takes ten times as long over small ones."""
+    return tuple([(a.shape, a.dtype.char, a.tobytes()) for a in arrays])

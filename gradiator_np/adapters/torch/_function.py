@@ -14,20 +14,18 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
+from gradiator_np._differentiable import function as core
 from gradiator_np._differentiable.function import Gradiator
-from gradiator_np._differentiable.owner import Argnums
-from gradiator_np._options import GradiatorOptions, takes
+from gradiator_np._options import AdapterOptions, takes
 from gradiator_np.adapters.torch._autograd import Run
 from gradiator_np.adapters.torch._call import (
     SITES,
     UNKNOWN,
     Call,
     Family,
-    Outputs,
     Site,
-    outputs_of,
-    packed,
 )
+from gradiator_np.adapters.torch._outputs import Outputs, outputs_of, packed
 from gradiator_np.adapters.torch._structures import (
     LEAF,
     Arranged,
@@ -46,23 +44,19 @@ _OUTSIDE: list[Callable[..., Any]] = []
 FUNCTIONS: weakref.WeakValueDictionary[str, TorchFunction] = weakref.WeakValueDictionary()
 
 
-@takes(GradiatorOptions)
+@takes(AdapterOptions)
 def gradiator(
     fun: Callable[..., Any],
     grad_fun: Callable[..., Any] | None = None,
     *,
-    jvp_fun: Callable[..., Any] | None = None,
-    jac_fun: Callable[..., Any] | None = None,
-    argnums: Argnums = None,
-    context: bool = False,
     out: Any = None,
-    **estimation_options: Unpack[GradiatorOptions],
+    **options: Unpack[AdapterOptions],
 ) -> TorchFunction:
     """A function of NumPy arrays as a differentiable function of tensors.
 
     Parameters
     ----------
-    fun, grad_fun, jvp_fun, jac_fun, argnums, context, **estimation_options
+    fun, grad_fun, jvp_fun, jac_fun, argnums, context, **options
         As in ``gradiator_np.gradiator``: all of them take and return NumPy arrays. Give
         ``batch_dims=1`` where the first axis of x and y holds independent points: a gradient then
         costs the runs of one point, each of the whole batch.
@@ -107,18 +101,7 @@ def gradiator(
     >>> x.grad
     tensor([2., 4.])
     """
-    return TorchFunction(
-        Gradiator(
-            fun,
-            grad_fun,
-            jvp_fun=jvp_fun,
-            jac_fun=jac_fun,
-            argnums=argnums,
-            context=context,
-            options=estimation_options,
-        ),
-        out,
-    )
+    return TorchFunction(core.gradiator(fun, grad_fun, **options), out)
 
 
 class TorchFunction:

@@ -72,7 +72,7 @@ product: Any = torch.library.custom_op(
 @value.register_fake
 def _(site: str, inputs: list[Any]) -> list[Any]:
     here = _site(site)
-    return _like_outputs(here, _moved(here, inputs), ())
+    return here.unfilled("value", _moved(here, inputs))
 
 
 @product.register_fake
@@ -80,18 +80,7 @@ def _(
     site: str, kind: str, lead: int, wanted: list[bool], inputs: list[Any], directions: list[Any]
 ) -> list[Any]:
     here = _site(site)
-    xs, leads = _moved(here, inputs), directions[0].shape[:lead]
-    if kind in rules.OF_X:
-        return [x.new_empty((*leads, *x.shape)) for x, want in zip(xs, wanted) if want]
-    return _like_outputs(here, xs, leads)
-
-
-def _like_outputs(site: Site, xs: tuple[Any, ...], leads: Any) -> list[Any]:
-    batch = xs[0].shape[: site.owner.batch_dims]
-    return [
-        xs[0].new_empty((*leads, *batch, *out.shape), dtype=site.dtype(xs, out))
-        for out in site.outputs(xs).leaves
-    ]
+    return here.unfilled(kind, _moved(here, inputs), directions[0].shape[:lead], wanted)
 
 
 # -- derivatives ---------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ def flatten(value: Any, leaves: list[Any]) -> Skeleton:
     """The skeleton of an input; its leaves are appended to ``leaves``."""
     if isinstance(value, torch.Tensor):
         if value.is_complex():
-            leaves.append(torch.view_as_real(value.resolve_conj()))
+            # not view_as_real, whose backward pass refuses tensors without numbers
+            leaves.append(torch.stack([value.real, value.imag], -1))
             return COMPLEX
         leaves.append(value)
         return LEAF

@@ -221,12 +221,20 @@ def _is_wide(
     outputs that change by no more than rounding do not count."""
     if profile.noisy or context.tolerance:
         return np.zeros(context.problem.x.shape[-1], bool)
+    # What an input and an output are like, all points of a batch tell together: steps of 1e-12
+    # among others of 1 are an accident, and an output that is 0 at one point is no small one.
+    scale = context.log.scale
+    batch, rows = len(scale), len(coef) // len(scale)
+    unit = np.repeat(scale.max(axis=0) / scale, rows, axis=0)
+    coef, error = coef * unit, np.sqrt(np.nan_to_num(variance)) * unit
     largest = np.abs(coef).max(axis=1, keepdims=True) + 1e-300
     row = largest * np.sqrt(np.square(coef / largest).sum(axis=1, keepdims=True))
-    values = np.nan_to_num(context.log.values())
-    size = np.maximum(row, HARDLY * np.abs(values).max(axis=0, initial=0.0)[:, None])
-    share = np.minimum(np.sqrt(np.nan_to_num(variance)) / (size + 1e-300), 1.0)
-    return np.asarray(np.sqrt(np.square(share).mean(axis=0)) > NO_ANSWER)
+    values = np.abs(np.nan_to_num(context.log.values())).max(axis=0, initial=0.0)
+    typical = np.tile(values.reshape(batch, rows).max(axis=0), batch)
+    size = np.maximum(row, HARDLY * typical[:, None])
+    share = np.minimum(error / (size + 1e-300), 1.0)
+    of_points = np.square(share).reshape(batch, rows, -1).mean(axis=1)
+    return np.asarray(np.sqrt(of_points.max(axis=0)) > NO_ANSWER)
 
 
 def _roughness(
