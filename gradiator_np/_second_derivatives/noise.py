@@ -184,7 +184,8 @@ def _fit(t: Array, v: Array, columns: list[NDArray[Any]], shape: str) -> Fit:
 
 def printed(runs: Runs, wide: Array, level: Level) -> Level:
     """The same, where values at full steps (k, n) show that outputs are printed or rounded."""
-    at_x = runs.value(CENTRE)
+    # Digits are those of values as they are: units are powers of two.
+    at_x, wide = runs.value(CENTRE) * runs.unit, wide * runs.unit
     wide = wide[np.isfinite(wide).all(1)]
     if not len(wide):
         return level
@@ -193,7 +194,7 @@ def printed(runs: Runs, wide: Array, level: Level) -> Level:
         single = (wide.astype(np.float32) == wide) | np.isnan(wide)
     short = single.all(0) & (at_x.astype(np.float32) == at_x) & (wide != at_x).any(0)
     of_single = np.spacing(np.abs(at_x).astype(np.float32)).astype(float)
-    spacing = np.where((spacing == 0) & short, of_single, spacing)
+    spacing = np.where((spacing == 0) & short, of_single, spacing) / runs.unit
     noise = np.maximum(level.noise, spacing / np.sqrt(12))
     found = spacing > 0
     return level._replace(
