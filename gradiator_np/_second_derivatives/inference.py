@@ -28,11 +28,13 @@ Parts = Sequence[list[tuple[Index, Contrasts]]]
 
 
 class Block(NamedTuple):
-    """Second differences (E, K, n) of one rule at some levels, in units of y."""
+    """Second differences (E, K, n) of one rule at some levels, in units of y; each along two
+    directions, which may be the same."""
 
     rule: Rule
     levels: Sequence[int]
     values: Array
+    along: Sequence[tuple[int, int]]
 
 
 class Limits(NamedTuple):
@@ -92,9 +94,16 @@ def _parts(blocks: Sequence[Block], o: int, level: Level, top: int) -> tuple[Par
     told = np.concatenate([s[s > 0] for s, b in zip(size, blocks) if not b.rule.centred])
     typical = float(np.median(told)) if told.size else 0.0
     typical = max(typical, LEAST)
+    single = {
+        a: own for block, sizes in zip(blocks, size)
+        for (a, b), own in zip(block.along, sizes) if a == b
+    }  # fmt: skip
     out = []
     for block, v, own in zip(blocks, scaled, size):
-        own = np.full(len(v), typical) if block.rule.centred else np.maximum(own, typical)
+        # What two inputs have together may cancel at some step; what each has alone does not.
+        both = np.sqrt([single.get(a, 0.0) * single.get(b, 0.0) for a, b in block.along])
+        own = np.maximum(np.maximum(own, both), typical)
+        own = np.full(len(v), typical) if block.rule.centred else own
         out.append(_rows(block, v, own, level.centre[o], top))
     return out, typical
 

@@ -21,7 +21,7 @@ from gradiator_np._second_derivatives.forms import (
     Form,
     evaluate,
 )
-from gradiator_np._second_derivatives.inference import Block, Limits, infer
+from gradiator_np._second_derivatives.inference import Limits, infer
 from gradiator_np._second_derivatives.noise import Level
 from gradiator_np._second_derivatives.runs import CENTRE, Runs
 from gradiator_np._second_derivatives.search import Ladder, blocks_of
@@ -406,9 +406,9 @@ class Plan:
             lost = np.full((len(every), n), np.inf)
             return Found(every, np.zeros((len(every), n)), lost, lost, level, noisy, nan, [], [])
         levels = [at for at, some in zip(levels, seen) if some]
-        blocks = [Block(b.rule, levels, b.values[:, seen]) for b in blocks]
+        blocks = [b._replace(levels=levels, values=b.values[:, seen]) for b in blocks]
         odd = [Form(f.a, f.b, ODD) for f in forms if f.rule is PAIR] if noisy else []
-        told = [Block(*b) for b in blocks_of(self.runs, odd, self.start, levels)] if odd else []
+        told = blocks_of(self.runs, odd, self.start, levels)
         limits = infer([*blocks, *told], level, ladder.rate)[: len(blocks)]
         order = np.argsort(np.concatenate(search.rows_of(every)))
         joined = Limits(*(np.concatenate(part)[order] for part in zip(*limits)))

@@ -250,7 +250,8 @@ def _unit(at_x: Array) -> Array:
     """Squares of squares of values would overflow from 1e77 on: of what is made of units, later."""
     with np.errstate(divide="ignore", invalid="ignore"):
         exponent = np.floor(np.log2(np.abs(at_x)))
-    return np.exp2(np.where(np.isfinite(exponent), np.clip(exponent, -UNITS, UNITS), 0.0))
+    known = np.where(np.isfinite(exponent), np.clip(exponent, -UNITS, UNITS), 0.0)
+    return np.asarray(np.exp2(known), np.float64)
 
 
 def _given(samples: Any, layout: Layout) -> Samples | None:

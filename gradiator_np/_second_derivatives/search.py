@@ -128,7 +128,8 @@ def blocks_of(
     out = []
     for rows in rows_of(forms):
         some = [forms[i] for i in rows]
-        out.append(Block(some[0].rule, levels, evaluate(runs, some, start, levels)))
+        along = [(form.a, form.b) for form in some]
+        out.append(Block(some[0].rule, levels, evaluate(runs, some, start, levels), along))
     return out
 
 
