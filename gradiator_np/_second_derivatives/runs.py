@@ -123,7 +123,7 @@ class Runs:
     def _spacing(self, offset: Array) -> Array:
         """Spacing (m,) of floating-point numbers up to ``offset`` from x."""
         reach = np.abs(self.flat) + np.abs(offset).astype(self.flat.dtype)
-        return np.spacing(reach).astype(np.float64)
+        return np.asarray(np.spacing(reach), np.float64)
 
     def on_grid(self, offset: Array) -> Array:
         """A displacement (m,) that x + offset and x - offset make exactly."""
@@ -243,7 +243,7 @@ def _parts(values: NDArray[Any]) -> Array:
     """Real numbers (k, n); of complex ones (k, 2 n) real and imaginary parts."""
     if values.dtype.kind == "c":
         return np.concatenate([values.real, values.imag], axis=1)
-    return values.astype(np.float64, copy=False)
+    return np.asarray(values, np.float64)
 
 
 def _unit(at_x: Array) -> Array:
