@@ -47,7 +47,8 @@ def test_hessian_of_a_smooth_function():
     assert (found.hess == found.hess.T).all()
     # Bars hold: each error is below five of them (1e-6 a piece by chance), and they are of use.
     assert (np.abs(found.hess - EXACT) <= 5 * found.stderr).all()
-    assert found.stderr.max() < TOL
+    # Rounding is told by 5 degrees of freedom: twice too large (chi squared of 20) 1 time in 1000.
+    assert found.stderr.max() < 2 * TOL
 
 
 def test_products_and_diagonals_are_those_of_the_hessian():
@@ -434,8 +435,11 @@ def test_solvers_are_taken_as_they_are():
         assert np.abs(found - exact).max() < error * np.abs(exact).max()
 
 
-def test_steps_that_leave_where_the_function_is_finite_are_told():
-    """cosh 1e8 scales from 0 is infinite a step of 1e-3 of x away: once a LinAlgError."""
-    estimate = gr.hessian(lambda p: np.cosh((p[0] - 1e6) / 1e-2) + 0.5 * p[1] ** 2, [1e6, 0.3])
-    assert not estimate.success
-    assert "runs failed" in estimate.message
+def test_a_scale_far_smaller_than_x_is_found():
+    """cosh 1e8 scales from 0 is infinite a step of 1e-3 of x away: once a LinAlgError, then failed
+    runs. A pair 256 times closer to x than another one shows that it is smooth."""
+    found = gr.hessian(lambda p: np.cosh((p[0] - 1e6) / 1e-2) + 0.5 * p[1] ** 2, [1e6, 0.3])
+    assert found.success
+    exact = np.diag([1e4, 1.0])
+    assert (np.abs(found.hess - exact) <= 5 * found.stderr).all()
+    assert found.stderr[0, 0] < 1e-5  # one digit of x is 1e-8 of the scale

@@ -221,6 +221,7 @@ def _with_noise(known: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
         noise = checks.noise(noise, runs.y_layout)
         if runs.y.dtype.kind == "c":  # of the complex number; half of its variance in each part
             noise = np.tile(noise / np.sqrt(2), 2)
+        noise = noise / runs.unit
     return {**known, "noise": noise}
 
 
@@ -249,8 +250,10 @@ def _assembled(
     if missing and status.success:
         status, message = _lost(error, layout)
     step = found.step[:m] if kind != "quadratic" else np.abs(u) * found.step[0]  # type: ignore[arg-type]
+    with np.errstate(over="ignore"):
+        coef, error = (part * runs.unit.reshape(-1, *[1] * len(shape)) for part in (coef, error))
+        noise, dof = found.level.noise * runs.unit, found.level.dof
     kept: NDArray[Any] = coef
-    noise, dof = found.level.noise, found.level.dof
     if runs.y.dtype.kind == "c":
         half = n // 2
         kept = coef[:half] + 1j * coef[half:]

@@ -16,6 +16,10 @@ from gradiator_np._typing import Array, Index
 #: Sizes that differ by less than e^(1 / BINS) share one guess of their amplitude; the least guess,
 #: in units of noise.
 BINS, LEAST = 2.0, 1e-3
+#: Least noise, as a share of the largest second difference.
+LEAST_NOISE = 1e-60
+#: Standard deviations by which a second difference exceeds its noise, to tell a size.
+ABOVE = 5.0
 #: Longest steps of each entry that are used: of more, the rounding of the short ones is all that
 #: is added, and their divided differences cannot be told apart in double precision.
 SIZES = 5
@@ -24,11 +28,13 @@ Parts = Sequence[list[tuple[Index, Contrasts]]]
 
 
 class Block(NamedTuple):
-    """Second differences (E, K, n) of one rule at some levels, in units of y."""
+    """Second differences (E, K, n) of one rule at some levels, in units of y; each along two
+    directions, which may be the same."""
 
     rule: Rule
     levels: Sequence[int]
     values: Array
+    along: Sequence[tuple[int, int]]
 
 
 class Limits(NamedTuple):
@@ -55,6 +61,7 @@ def infer(blocks: Sequence[Block], level: Level, rate: float) -> list[Limits]:
         A guess of the square of step over scale, at level 0.
     """
     top = min(min(block.levels) for block in blocks)
+    level = _in_reach(blocks, level)
     n = len(level.noise)
     out = [
         Limits(np.zeros((len(b.values), n)), *(np.full((len(b.values), n), np.inf) for _ in "vn"))
@@ -70,19 +77,44 @@ def infer(blocks: Sequence[Block], level: Level, rate: float) -> list[Limits]:
     return out
 
 
+def _in_reach(blocks: Sequence[Block], level: Level) -> Level:
+    """The noise, of a share of the second differences at least whose fourth power is a number."""
+    largest = np.zeros(len(level.noise))
+    for block in blocks:
+        size = np.where(np.isfinite(block.values), np.abs(block.values), 0.0)
+        largest = np.maximum(largest, size.max((0, 1), initial=0.0))
+    return level._replace(noise=np.maximum(level.noise, LEAST_NOISE * largest))
+
+
 def _parts(blocks: Sequence[Block], o: int, level: Level, top: int) -> tuple[Parts, float]:
     """Of each block the rows that have the same levels and are of one size, in units of noise and
     of the largest step; and the typical size."""
     scaled = [block.values[:, :, o] / level.noise[o] * 2.0**-top for block in blocks]
-    size = [np.nanmax(np.abs(v), axis=1, initial=0.0, where=np.isfinite(v)) for v in scaled]
+    size = [_size(block, v, top) for block, v in zip(blocks, scaled)]
     told = np.concatenate([s[s > 0] for s, b in zip(size, blocks) if not b.rule.centred])
     typical = float(np.median(told)) if told.size else 0.0
     typical = max(typical, LEAST)
+    single = {
+        a: own for block, sizes in zip(blocks, size)
+        for (a, b), own in zip(block.along, sizes) if a == b
+    }  # fmt: skip
     out = []
     for block, v, own in zip(blocks, scaled, size):
-        own = np.full(len(v), typical) if block.rule.centred else np.maximum(own, typical)
+        # What two inputs have together may cancel at some step; what each has alone does not.
+        both = np.sqrt([single.get(a, 0.0) * single.get(b, 0.0) for a, b in block.along])
+        own = np.maximum(np.maximum(own, both), typical)
+        own = np.full(len(v), typical) if block.rule.centred else own
         out.append(_rows(block, v, own, level.centre[o], top))
     return out, typical
+
+
+def _size(block: Block, v: Array, top: int) -> Array:
+    """The size (E,) of rows of second differences (E, K) in units of noise: the largest of those
+    that exceed it, and the one that has the least of it."""
+    size = np.where(np.isfinite(v), np.abs(v), 0.0)
+    sd = np.sqrt(block.rule.weight) * 2.0 ** (np.array(block.levels) - top)
+    least = np.cumsum(np.isfinite(v), axis=1) == 1
+    return np.asarray(np.where(least | (size > ABOVE * sd), size, 0.0).max(1, initial=0.0))
 
 
 def _rows(
@@ -134,6 +166,7 @@ def forecast(
     """Expected log variance (rules, levels, n) of one second difference at each level, in units of
     noise^2 and of the steps at level 0, by what blocks tell of the function."""
     top = min(min(block.levels) for block in blocks)
+    level = _in_reach(blocks, level)
     n = len(level.noise)
     out = np.empty((len(rules), len(levels), n))
     size = 2.0 ** (-(levels - top) / 2)

@@ -35,6 +35,8 @@ VOICES = 6
 LARGEST_RATE = 0.9
 #: Intervals that error bars are made from; so many degrees of freedom are as good as infinite.
 LEVEL, NORMAL, HALVINGS = 0.95, 1e6, 14
+#: Noise has at least this part of a variance.
+TINY_PART = 1e-3
 #: Of many sizes the errors of high divided differences are as good as one: what keeps them apart.
 JITTER = 1e-12
 #: Components of less probability are left out of intervals.
@@ -209,7 +211,8 @@ class Amplitudes:
         d = of.values @ table.back.T
         each = d[:, :1] - d[:, 1:] @ table.weights.T
         mean = (share * each).sum(1)
-        half = _interval(mean, each, np.sqrt(table.variance), share, dof)
+        part = np.clip(table.noise / table.variance, TINY_PART, 1.0)
+        half = _interval(mean, each, np.sqrt(table.variance), share, dof, part)
         return mean, half**2, share @ table.noise
 
     def log_variance(
@@ -235,17 +238,20 @@ def _blur(log: Array, spread: float) -> Array:
     return np.asarray(kernel / kernel.sum(1, keepdims=True))
 
 
-def _interval(mean: Array, each: Array, sd: Array, share: Array, dof: float) -> Array:
+def _interval(
+    mean: Array, each: Array, sd: Array, share: Array, dof: float, part: Array
+) -> Array:  # fmt: skip
     """Half widths (E,) of 95 % intervals about means of mixtures, over the quantile of Student's
-    law: of components (E, C) at ``each`` with standard deviations (C,)."""
+    law: of components (E, C) at ``each`` with standard deviations (C,), of whose variance noise has
+    a part (C,). The rest is known: degrees of freedom are dof / part^2 (Satterthwaite)."""
     some = (share > NEGLIGIBLE).any(0)
-    each, sd, share = each[:, some], sd[some], share[:, some]
+    each, sd, share, part = each[:, some], sd[some], share[:, some], part[some]
     dof = min(dof, NORMAL)
     quantile = float(stdtrit(dof, 0.5 + LEVEL / 2))
     off = np.abs(each - mean[:, None])
-    low = quantile * sd.min() * np.ones(len(mean))
+    low = float(stdtrit(NORMAL, 0.5 + LEVEL / 2)) * sd.min() * np.ones(len(mean))
     high = quantile * sd.max() + off.max(1)
-    law = ndtr if dof == NORMAL else partial(stdtr, dof)
+    law = ndtr if dof == NORMAL else partial(stdtr, np.minimum(dof / part**2, NORMAL))
     for _ in range(HALVINGS):
         half = np.sqrt(low * high)
         outside = law((off - half[:, None]) / sd) + law((-off - half[:, None]) / sd)

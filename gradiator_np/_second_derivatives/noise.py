@@ -22,6 +22,10 @@ SEEN = 1e-11
 #: Where values next to x are on a curve, closer ones are run: so many times at most, each time by
 #: this factor, down to so many spacings of floating-point numbers.
 CLOSER, CLOSE, FINEST = 4, 64.0, 8.0
+#: Pairs of the line are so many times as far from x each. White noise is the same at all distances;
+#: where the values of all but the outermost pair agree so many times better with each other than
+#: with it, f lives on a scale smaller than the line (of noise alone 1 in 10^5).
+APART, AGREE = 16.0, 50.0
 #: Residuals up to this many machine epsilons of the values are rounding.
 ROUNDING = 100.0
 
@@ -85,15 +89,18 @@ def look(runs: Runs, along: Array, eps: float, count: int) -> Level:
     Values so close lie on a straight line but for their noise: count - 1 degrees of freedom. A
     curve, kink or jump that leaves next to nothing of the residuals is none of the noise.
     """
-    half = np.arange(1, count // 2 + 1)
-    t = np.concatenate([-half[::-1], half]) / half[-1]
     spacing = reach(eps)
+    finest = np.spacing(np.abs(runs.flat)).astype(float) / np.maximum(np.abs(along), 1e-300)
+    least = FINEST * float(finest[along != 0].max(initial=0.0))
     extent = np.inf
     for _ in range(CLOSER):
+        apart = APART ** -np.arange(count // 2, dtype=float)[::-1]
+        if spacing * apart[0] < least:
+            apart = np.arange(1, count // 2 + 1) / (count // 2)
+        t = np.concatenate([-apart[::-1], apart])
         level, times, shift = _next_to(runs, t, spacing, along, eps)
         extent = min(extent, spacing * times if times else np.inf)
-        finest = np.spacing(np.abs(runs.flat)).astype(float) / np.maximum(np.abs(along), 1e-300)
-        if not times or spacing / CLOSE < FINEST * finest[along != 0].max():
+        if not times or spacing / CLOSE < least:
             break
         spacing /= CLOSE
     # Rounding is no white noise: its mean over neighbours is no better than one value.
@@ -166,7 +173,17 @@ def _best(t: Array, v: Array, small: float, spacing: float) -> Fit:
         seen = shape == "bent" or straight.noise > SEEN * straight.slope / spacing
         if seen and fit.noise < NOTHING[len(columns) - 1] * straight.noise:
             return fit
-    return straight
+    return _within(t, v) or straight
+
+
+def _within(t: Array, v: Array) -> Fit | None:
+    """What the pairs but the outermost say, where they see nothing of what that one does."""
+    inner = np.abs(t) <= np.abs(t).max() / APART
+    if inner.sum() < 4 or np.unique(v[inner]).size < inner.sum():
+        return None  # rounded or printed values are the same where they are close
+    fit = _fit(t[inner], v[inner], [], "")
+    bend = float(np.abs(v[~inner].mean() - v[inner].mean()))
+    return fit._replace(shape="bent", bend=bend) if bend > AGREE * fit.noise else None
 
 
 def _fit(t: Array, v: Array, columns: list[NDArray[Any]], shape: str) -> Fit:
@@ -184,7 +201,8 @@ def _fit(t: Array, v: Array, columns: list[NDArray[Any]], shape: str) -> Fit:
 
 def printed(runs: Runs, wide: Array, level: Level) -> Level:
     """The same, where values at full steps (k, n) show that outputs are printed or rounded."""
-    at_x = runs.value(CENTRE)
+    # Digits are those of values as they are: units are powers of two.
+    at_x, wide = runs.value(CENTRE) * runs.unit, wide * runs.unit
     wide = wide[np.isfinite(wide).all(1)]
     if not len(wide):
         return level
@@ -193,7 +211,7 @@ def printed(runs: Runs, wide: Array, level: Level) -> Level:
         single = (wide.astype(np.float32) == wide) | np.isnan(wide)
     short = single.all(0) & (at_x.astype(np.float32) == at_x) & (wide != at_x).any(0)
     of_single = np.spacing(np.abs(at_x).astype(np.float32)).astype(float)
-    spacing = np.where((spacing == 0) & short, of_single, spacing)
+    spacing = np.where((spacing == 0) & short, of_single, spacing) / runs.unit
     noise = np.maximum(level.noise, spacing / np.sqrt(12))
     found = spacing > 0
     return level._replace(

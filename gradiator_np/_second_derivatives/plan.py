@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,22 +21,19 @@ from gradiator_np._second_derivatives.forms import (
     Form,
     evaluate,
 )
-from gradiator_np._second_derivatives.inference import Block, Limits, infer
+from gradiator_np._second_derivatives.inference import Limits, infer
 from gradiator_np._second_derivatives.noise import Level
 from gradiator_np._second_derivatives.runs import CENTRE, Runs
 from gradiator_np._second_derivatives.search import Ladder, blocks_of
+from gradiator_np._second_derivatives.seven import QUIET, Seven
 from gradiator_np._typing import Array, Index
 
-#: Runs next to x that tell the noise; of one product u' H u.
-NEXT_TO_X, NEXT_TO_X_FEW = 6, 2
+#: Runs next to x that tell the noise.
+NEXT_TO_X = 6
 #: Evaluations with noise: so many times those of the least design, and so many more.
 TIMES, MORE = 1.2, 10
 #: Evaluations of u' H u.
 FEW = 7
-#: First step of u' H u without noise, for two sizes: error 1e-10 of the radius of convergence.
-FEW_STEP = 0.006
-#: Noise above this share of the values is too much for extrapolation from several sizes.
-QUIET = 1e-7
 #: Room on one side of x that counts as none, in units of the first step.
 NO_ROOM = 1e-2
 #: Scouts cost two runs each, and so many of those left are spent on them.
@@ -46,6 +43,8 @@ SCOUTS, SCOUT_SHARE = 3, 6
 NEAR, LOOKS = 20.0, 3
 #: Values that change by their size over this share of the scale: f lives on a smaller one.
 SMALL = 0.1
+#: Limits of several sizes have so many times the error of one.
+BLURRED = 3.0
 #: Shorter steps that are tried where all runs of a second difference failed.
 REPLACED = 4
 #: Levels that make second differences with noise: from the scouts' longest on.
@@ -207,6 +206,8 @@ class Plan:
 
     def run(self) -> Found:
         """Run what is needed."""
+        if self.kind == "quadratic" and self.most is None and self.known is None:
+            return self._seven()
         for _ in range(LOOKS):
             level = self._level()
             self.directions *= level.extent if level.extent < SMALL else 1.0
@@ -230,7 +231,7 @@ class Plan:
     def _at(self, level: Level) -> Found:
         """Second derivatives with noise that is known."""
         if self._share(level) <= QUIET and self._sizes() > 1:
-            ladder = self._ladder(FEW_STEP if self._few else search.SMOOTH_STEP)
+            ladder = self._ladder(search.SMOOTH_STEP)
             few = [0] if level.still.any() and ladder.forms else None  # printed, or constant?
             for which in [few, None] if few else [None]:
                 ladder.ask(self.runs, range(self._sizes()), which)
@@ -253,25 +254,17 @@ class Plan:
         at_x = self.runs.value(CENTRE)
         if self.known is not None:
             return noise_of.given(self.known, np.abs(at_x), self.eps)
-        count = NEXT_TO_X_FEW if self._few else NEXT_TO_X
         signs = self.rng.choice([-1.0, 1.0], len(self.scale))
         along = signs * np.abs(self.directions[: len(signs)]).max(0)
         if self.kind == "quadratic":
             along = self.directions[0]
         room = np.minimum(self.runs.up, self.runs.down) >= noise_of.reach(self.eps) * np.abs(along)
-        return noise_of.look(self.runs, np.where(room, along, 0.0), self.eps, count)
-
-    @property
-    def _few(self) -> bool:
-        """Whether u' H u is to be had from the fewest runs."""
-        return self.kind == "quadratic" and self.most is None
+        return noise_of.look(self.runs, np.where(room, along, 0.0), self.eps, NEXT_TO_X)
 
     def _sizes(self) -> int:
         """Sizes of each second difference that the runs allow; 1 where these are too few."""
-        if self._few:
-            return (FEW - 1 - NEXT_TO_X_FEW) // 2
         if self.most is None:
-            return search.SMOOTH_SIZES
+            return (FEW - 1) // 2 if self.kind == "quadratic" else search.SMOOTH_SIZES
         p = len(self.scale)
         each = {"hessian": p * (p + 1), "diagonal": 2 * p, "product": 4 * p, "quadratic": 2}
         before = 1 + (0 if self.known is not None else NEXT_TO_X)
@@ -282,17 +275,35 @@ class Plan:
         p = len(ladder.forms)
         mixed = p * (p - 1) if self.kind == "hessian" else 0
         ladder.most = np.inf if self.most is None else self.most - mixed * self._sizes()
-        passes = 1 if self._few or level.broken.all() else search.PASSES
+        few = self.kind == "quadratic" and self.most is None
+        passes = 1 if few or level.broken.all() else search.PASSES
         level = search.without_noise(ladder, self.runs, level, self._sizes(), self.eps, passes)
         forms = self._mixed(ladder, len(self.scale) ** 2)
         self._ask(forms, ladder)
         levels = self._replaced([*ladder.forms, *forms], ladder.levels)
         return self._result(ladder, forms, levels, level, False)
 
+    def _seven(self) -> Found:
+        """u' H u from the fewest runs."""
+        along = self.directions[0]
+        stretch = float((np.abs(self.runs.x) / self.scale)[along != 0].max())
+        seven = Seven(self.runs, along, stretch, self.eps)
+        ladder = self._ladder(seven.first_step)
+        if not ladder.forms:
+            return self._result(ladder, [], [0], seven.level, False)
+        levels = seven.run(ladder)
+        level = search.with_rounding(ladder, self.runs, levels[-1], seven.level, self.eps)
+        levels = self._replaced([*ladder.forms], levels)
+        found = self._result(ladder, [], levels, level, bool(level.loud.any()))
+        unit = self._unit**2
+        value, apart = seven.against(found.value[0] * unit, found.stderr[0] * unit)
+        reach = np.maximum(found.stderr, apart / unit)
+        wiggling = [0] if apart.any() else []
+        return replace(found, value=value[None] / unit, stderr=reach, wiggling=wiggling)
+
     def _noisy(self, level: Level) -> Found:
         """With noise: one size, two of a few forms, and as many pairs as the runs allow."""
-        clipped = np.clip(self._share(level), self.eps, 1e-2)
-        ladder = self._ladder(search.NOISY_STEP * (clipped / search.NOISY_LEVEL) ** 0.25)
+        ladder = self._ladder(search.noisy_step(max(self._share(level), self.eps)))
         p = len(ladder.forms)
         corners = p * (p - 1) // 2 if self.kind == "hessian" else 0
         least = 1 + corners + sum(len(form.rule.nodes) for form in ladder.forms)
@@ -395,9 +406,9 @@ class Plan:
             lost = np.full((len(every), n), np.inf)
             return Found(every, np.zeros((len(every), n)), lost, lost, level, noisy, nan, [], [])
         levels = [at for at, some in zip(levels, seen) if some]
-        blocks = [Block(b.rule, levels, b.values[:, seen]) for b in blocks]
+        blocks = [b._replace(levels=levels, values=b.values[:, seen]) for b in blocks]
         odd = [Form(f.a, f.b, ODD) for f in forms if f.rule is PAIR] if noisy else []
-        told = [Block(*b) for b in blocks_of(self.runs, odd, self.start, levels)] if odd else []
+        told = blocks_of(self.runs, odd, self.start, levels)
         limits = infer([*blocks, *told], level, ladder.rate)[: len(blocks)]
         order = np.argsort(np.concatenate(search.rows_of(every)))
         joined = Limits(*(np.concatenate(part)[order] for part in zip(*limits)))
@@ -405,9 +416,25 @@ class Plan:
         made = np.einsum("pm,pm->p", self.runs.directions, self.basis) / square
         made = made * 2.0 ** (-self.start / 2)
         unit = np.array([made[f.a] * made[f.b] for f in every])[:, None]
+        turned = np.array([self._turned(form, levels[-1]) for form in every])[:, None]
+        bar = np.hypot(joined.stderr, BLURRED * turned * np.abs(joined.value))
         return Found(
-            every, joined.value / unit, joined.stderr / np.abs(unit),
+            every, joined.value / unit, bar / np.abs(unit),
             joined.noise / np.abs(unit), level, noisy, np.abs(made),
             search.diverging(ladder, self.runs, level) if noisy else [],
             search.wiggling(ladder, joined),
         )  # fmt: skip
+
+    def _turned(self, form: Form, level: int) -> float:
+        """By which share of it a second derivative changes since rounding of points turns its
+        directions; a component that is lost counts as its share of the direction."""
+        total = 0.0
+        for direction in (form.a, form.b):
+            at = int(self.start[direction]) + level
+            wanted = self.runs.directions[direction]
+            made = self.runs.step(direction, at) / self.runs.share(direction, at)
+            moved = wanted != 0
+            off = np.abs(made - wanted)[moved] / np.abs(wanted[moved])
+            part = np.abs(wanted[moved]) / self.scale[moved]
+            total += float(np.linalg.norm(np.minimum(off, part / part.max())))
+        return total

@@ -24,6 +24,8 @@ CENTRE: Node = ()
 PART_BYTES = 2**26
 #: Two points are one where they differ by less than this share of the step.
 SAME = 1e-9
+#: Units of values are 2 to the power of so much at most, and one over that at least.
+UNITS = 1000
 
 
 class Runs:
@@ -42,6 +44,8 @@ class Runs:
     up, down : array, shape (m,)
         Room to the bounds.
     nfev, n_failed : int
+    unit : array, shape (n,)
+        The power of two that has the size of each output at x; values here are in units of it.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Runs:
             self.nfev += 1
         else:
             known = self.evaluate.learn(checks.like_output(f0))
+        self.unit = _unit(_parts(known[None])[0])
         self._keep(self.flat[None], known[None], {})
         if not np.isfinite(known).any():
             raise EvaluationError(
@@ -100,12 +105,9 @@ class Runs:
             np.concatenate(self._points), np.concatenate(self._outputs), dict(self._errors)
         )
 
-    @staticmethod
-    def real(values: NDArray[Any]) -> Array:
-        """Values (k, n) as real numbers; complex ones as (k, 2 n), real and imaginary parts."""
-        if values.dtype.kind == "c":
-            return np.concatenate([values.real, values.imag], axis=1)
-        return values.astype(np.float64, copy=False)
+    def real(self, values: NDArray[Any]) -> Array:
+        """Values (k, n) as real numbers in units of ``unit``; complex ones as (k, 2 n)."""
+        return np.asarray(_parts(values) / self.unit)
 
     def use(self, directions: Array) -> None:
         """Take the directions (p, m) of nodes: the displacement of level 0 each, in units of x.
@@ -116,10 +118,17 @@ class Runs:
         self._values = {CENTRE: self._values[CENTRE]}
         # Displacements on the grid of floating-point numbers around x: x + h and x - h are exact,
         # and so are sums of two steps.
-        reach = np.abs(self.flat) + 4 * np.abs(directions).max(0, initial=0.0).astype(
-            self.flat.dtype
-        )
-        self._ulp = np.spacing(reach).astype(np.float64)
+        self._ulp = self._spacing(4 * np.abs(directions).max(0, initial=0.0))
+
+    def _spacing(self, offset: Array) -> Array:
+        """Spacing (m,) of floating-point numbers up to ``offset`` from x."""
+        reach = np.abs(self.flat) + np.abs(offset).astype(self.flat.dtype)
+        return np.asarray(np.spacing(reach), np.float64)
+
+    def on_grid(self, offset: Array) -> Array:
+        """A displacement (m,) that x + offset and x - offset make exactly."""
+        spacing = self._spacing(offset)
+        return np.asarray(np.round(offset / spacing) * spacing)
 
     def step(self, direction: int, level: int) -> Array:
         """The displacement (m,) that is made along one direction at a level."""
@@ -228,6 +237,21 @@ class Runs:
             if both.size:
                 out[i] = np.unique(both)
         return out
+
+
+def _parts(values: NDArray[Any]) -> Array:
+    """Real numbers (k, n); of complex ones (k, 2 n) real and imaginary parts."""
+    if values.dtype.kind == "c":
+        return np.concatenate([values.real, values.imag], axis=1)
+    return np.asarray(values, np.float64)
+
+
+def _unit(at_x: Array) -> Array:
+    """Squares of squares of values would overflow from 1e77 on: of what is made of units, later."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponent = np.floor(np.log2(np.abs(at_x)))
+    known = np.where(np.isfinite(exponent), np.clip(exponent, -UNITS, UNITS), 0.0)
+    return np.asarray(np.exp2(known), np.float64)
 
 
 def _given(samples: Any, layout: Layout) -> Samples | None:

@@ -18,6 +18,8 @@ from gradiator_np._typing import Array, Index, Mask
 SMOOTH_STEP, SMOOTH_SIZES = 0.07, 4
 #: The same with noise of 1e-4 of y; it goes with the fourth root of the noise.
 NOISY_STEP, NOISY_LEVEL = 0.14, 1e-4
+#: More noise than this share of y makes steps no longer.
+MOST_NOISE = 1e-2
 #: Half octaves between the two sizes that are run with noise; what may be chosen beyond them.
 APART, BEYOND = 3, 3
 #: Passes of the search for steps, half octaves of one pass at most.
@@ -126,8 +128,14 @@ def blocks_of(
     out = []
     for rows in rows_of(forms):
         some = [forms[i] for i in rows]
-        out.append(Block(some[0].rule, levels, evaluate(runs, some, start, levels)))
+        along = [(form.a, form.b) for form in some]
+        out.append(Block(some[0].rule, levels, evaluate(runs, some, start, levels), along))
     return out
+
+
+def noisy_step(share: float) -> float:
+    """The first step, in units of the scale, where noise is this share of the values."""
+    return float(NOISY_STEP * (min(share, MOST_NOISE) / NOISY_LEVEL) ** 0.25)
 
 
 def without_noise(
@@ -141,7 +149,7 @@ def without_noise(
     high = ladder.shortest - sizes + 1
     for last in reversed(range(passes)):
         ladder.ask(runs, ladder.levels)
-        there = _with_rounding(ladder, runs, level, eps)
+        there = with_rounding(ladder, runs, ladder.levels[-1], level, eps)
         if last == 0:
             break
         found = ladder.limits(runs, there, ladder.levels)
@@ -169,11 +177,11 @@ def _rise(ladder: Ladder, runs: Runs, level: Level) -> Array:
     return out
 
 
-def _with_rounding(ladder: Ladder, runs: Runs, level: Level, eps: float) -> Level:
-    """The level of noise, at least that of rounding at the shortest steps of a window."""
+def with_rounding(ladder: Ladder, runs: Runs, at: int, level: Level, eps: float) -> Level:
+    """The level of noise, at least that of rounding at the steps of one level."""
     size = np.zeros(len(level.noise))
     for form in ladder.forms:
-        nodes = form.nodes(ladder.start, ladder.levels[-1])
+        nodes = form.nodes(ladder.start, at)
         values = np.abs([runs.value(node) for node, _ in nodes])
         size = np.fmax(size, np.where(np.isfinite(values), values, 0.0).mean(0))
     return level._replace(noise=np.maximum(level.noise, rounding(size, eps)))
