@@ -89,7 +89,7 @@ class Coloring:
 
     @property
     def lower_bound(self) -> int:
-        """No colouring of this kind has fewer colours: the entries of the densest row, and more.
+        """No colouring of this kind has fewer colours: the entries of the densest row.
 
         Of rows: of the densest column. Of both: of the rows that are found by columns, and 1 where
         some are found by rows; another choice of rows might do with less.
