@@ -241,6 +241,18 @@ class SecondDerivativeOptions(TypedDict, total=False):
     rng: Annotated[Any, None]
 
 
+class SparsityOptions(TypedDict, total=False):
+    """The option of functions of which each output reads few inputs.
+
+    sparsity : pattern or sparsity.Coloring, optional
+        Which outputs read which inputs, shape (n, m) of flat y and x, as in ``jacobian``: a VJP
+        then takes as many evaluations as the pattern has colours. Several inputs, or outputs, lie
+        one after the other in the flat ones.
+    """
+
+    sparsity: Annotated[Any, None]
+
+
 class SeedOptions(TypedDict, total=False):
     """The option of random simulators.
 
@@ -258,7 +270,7 @@ class SeedOptions(TypedDict, total=False):
 #: The pieces, in the order in which they are shown.
 PIECES = (
     DesignOptions, SecondDerivativeOptions, PriorOptions, FitOptions, ArgumentOptions,
-    WorkerOptions, SeedOptions,
+    WorkerOptions, SeedOptions, SparsityOptions,
 )  # fmt: skip
 
 
@@ -274,7 +286,7 @@ class Options(EstimatorOptions, RunOptions, SeedOptions, total=False):
     """What ``jacobian`` takes beside fun and x."""
 
 
-class GradiatorOptions(DesignOptions, WorkerOptions, total=False):
+class GradiatorOptions(DesignOptions, WorkerOptions, SparsityOptions, total=False):
     """What ``gradiator`` takes for what it has to estimate, at points that are its own affair."""
 
 

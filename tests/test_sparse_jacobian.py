@@ -1,5 +1,7 @@
 """Sparse Jacobians: inputs of one colour move together, and what the pattern claims is checked."""
 
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,9 @@ from gradiator_np import (
     EvaluationError,
     GradiatorWarning,
     JacobianEstimator,
+    SampleError,
     Status,
+    gradiator,
     jacobian,
     prepare,
     vjp,
@@ -453,3 +457,49 @@ def test_ask_and_tell_refuses_what_it_cannot_use():
         estimator.tell([ring(x)[:5] for x in points], ids)
     with pytest.raises(ValueError, match="leave points out"):
         estimator.tell([ring(x) for x in points], ids, points=points)
+
+
+# -- backward passes ----------------------------------------------------------------------------
+
+
+def test_a_differentiable_function_pays_for_colours():
+    f = gradiator(ring, sparsity=RING, method="3-point")
+    v = np.arange(1.0, 7.0)
+    np.testing.assert_allclose(f.vjp(RING_X, v), v @ RING_J, atol=1e-8)
+    before = f.nfev
+    np.testing.assert_allclose(f.vjp(2 * RING_X, v), v @ (RING_J + np.diag(2 * RING_X)), atol=1e-8)
+    assert f.nfev - before == 1 + 2 * 2
+    np.testing.assert_allclose(f.jacobian(RING_X), RING_J, atol=1e-8)
+    point = f.linearize(RING_X)
+    np.testing.assert_allclose(point.pullback(np.eye(6)), RING_J, atol=1e-8)
+    np.testing.assert_allclose(point.rmatvec(v), v @ RING_J, atol=1e-8)
+    assert point.estimate().coloring.n_colors == 2
+
+
+def test_a_differentiable_function_that_lost_entries_says_so():
+    def dead(x):
+        y = ring(x)
+        y[2] = np.nan if (x[1:3] != RING_X[1:3]).any() else y[2]
+        return y
+
+    f = gradiator(dead, sparsity=RING, method="2-point")
+    with pytest.warns(GradiatorWarning), pytest.raises(SampleError, match=r"x\[1\], x\[2\]"):
+        f.vjp(RING_X, np.ones(6))
+    with pytest.raises(ValueError, match="leave one of the two out"):
+        gradiator(ring, sparsity=RING, reuse=True)
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_frameworks_take_patterns(framework):
+    package = pytest.importorskip(framework)
+    adapter = importlib.import_module(f"gradiator_np.adapters.{framework}")
+    f = adapter.gradiator(ring, sparsity=RING, method="3-point")
+    exact = 2 * RING_X - 1  # columns sum up
+    if framework == "torch":
+        x = package.tensor(RING_X, requires_grad=True)
+        f(x).sum().backward()
+        grad = x.grad
+    else:
+        with package.enable_x64(True):
+            grad = package.grad(lambda x: f(x).sum())(package.numpy.asarray(RING_X))
+    np.testing.assert_allclose(np.asarray(grad), exact, atol=1e-8)

@@ -102,6 +102,14 @@ class SparseJacobianEstimate:
         """One standard error of each entry of ``jac``, in the same places."""
         return self._matrices(self.data_stderr)
 
+    def toarray(self) -> NDArray[Any]:
+        """The Jacobian with its zeros, batch + (n, m)."""
+        pattern = self.coloring.pattern
+        out = np.zeros((*self.frame.x_layout.batch, *pattern.shape), self.data.dtype)
+        rows = np.repeat(np.arange(pattern.shape[0]), pattern.row_counts)
+        out[..., rows, pattern.indices] = self.data
+        return out
+
     @cached_property
     def data(self) -> NDArray[Any]:
         """The entries of the pattern, row by row: batch + (nnz,)."""

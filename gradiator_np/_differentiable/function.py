@@ -17,7 +17,6 @@ from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._differentiable.reuse import Memory, PreparedFunctions, Reuse
 from gradiator_np._differentiable.second import curvature
 from gradiator_np._options import GradiatorOptions, takes
-from gradiator_np._results import JacobianEstimate
 from gradiator_np._samples import Samples
 from gradiator_np._signatures import complete
 from gradiator_np._structure import blocks
@@ -169,6 +168,11 @@ class Gradiator:
         self.context: bool = context
         self.options: dict[str, Any] = all_options
         complete(self.options, GradiatorOptions)  # names that are none are told at once
+        if reuse and self.options.get("sparsity") is not None:
+            raise ValueError(
+                "reuse fits whole rows to samples, and with sparsity a Jacobian takes few runs: "
+                "leave one of the two out"
+            )
         self.selective = _takes(self.grad_fun, "needs_input_grad")
         self.batch_dims = int(self.options.get("batch_dims", 0))
         self.counts = Counts()
@@ -297,8 +301,13 @@ class Gradiator:
             )
         return np.ones_like(value, dtype=np.float64)[()]
 
-    def estimate(self, *x: Any) -> JacobianEstimate:
-        """The Jacobian estimated at x, with its error bars, whatever derivatives are given."""
+    def estimate(self, *x: Any) -> Any:
+        """The Jacobian estimated at x, with its error bars, whatever derivatives are given.
+
+        Returns
+        -------
+        JacobianEstimate, or SparseJacobianEstimate with ``sparsity``
+        """
         return self._at(x).estimate()
 
     def check(

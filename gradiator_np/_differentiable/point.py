@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ from gradiator_np._samples import SampleError
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout, blocks
 from gradiator_np._typing import Array
+
+if TYPE_CHECKING:
+    from gradiator_np._compressed import SparseJacobianEstimate
 
 # Entries of a Jacobian that is stored for a single VJP: at 10 x 10 and "2-point" that took 108
 # microseconds, its contraction on arrival 148. The noise-aware default stores larger ones too:
@@ -95,7 +98,7 @@ class DifferentiablePoint(PointOperator):
             raise ValueError(f"argnums={argnums}, but only {len(args)} inputs were given") from None
         self.x_layout = Layout.of(tree(z), owner.batch_dims)
         self._forward = forward
-        self._estimate: JacobianEstimate | None = None
+        self._estimate: Any = None
         self._matrix: NDArray[Any] | None = None
         self._hessian: NDArray[Any] | None = None  # (n, m, m), once it was estimated
         self._spent = 0  # runs of second derivatives before that
@@ -168,6 +171,8 @@ class DifferentiablePoint(PointOperator):
         if owner.grad_fun is not None:
             grad = functools.partial(self._grad, wanted=wanted)
             return self._several(grad, v, self._known_y_layout(), "v")
+        if self._sparse is not None and not self._empty:
+            return self._as_x(self._sparse_estimate().vjp(tree(v)))
         estimated = self._matrix is None and not self.exact and not self.keep
         if estimated and self._large() and not self._empty:
             return self._estimated_vjp(v)
@@ -223,7 +228,7 @@ class DifferentiablePoint(PointOperator):
         if self._empty:
             return np.zeros((*self.x_layout.batch, self.y_layout.size, self.x_layout.size))
         if self._matrix is None:
-            out = self._own_matrix() if self.exact else self._trusted(self.estimate())
+            out = self._own_matrix() if self.exact else self._estimated_matrix()
             if not self.keep:
                 return out
             self._matrix = out
@@ -310,8 +315,36 @@ class DifferentiablePoint(PointOperator):
 
     # -- estimates -----------------------------------------------------------------------------
 
-    def estimate(self) -> JacobianEstimate:
-        """The Jacobian estimated here, with its error bars; kept where ``keep`` is set."""
+    @property
+    def _sparse(self) -> Any:
+        """The pattern of a Jacobian that has to be estimated; None where there is none."""
+        return None if self.exact else self.owner.options.get("sparsity")
+
+    def _sparse_estimate(self) -> SparseJacobianEstimate:
+        """The sparse Jacobian, or an error where something of it is unknown."""
+        found: SparseJacobianEstimate = self.estimate()
+        if found.status in (Status.UNDETERMINED, Status.FAILED_RUNS):
+            lost = np.isinf(found.data_stderr)
+            columns = found.coloring.pattern.indices
+            free = self._free()
+            if free is not None:
+                lost = lost & free[..., columns]
+            if lost.any():
+                raise self._unknown(columns[lost.reshape(-1, len(columns)).any(0)], found)
+        return found
+
+    def _estimated_matrix(self) -> NDArray[Any]:
+        if self._sparse is None:
+            return self._trusted(self.estimate())
+        return self._sparse_estimate().toarray()
+
+    def estimate(self) -> Any:
+        """The Jacobian estimated here, with its error bars; kept where ``keep`` is set.
+
+        Returns
+        -------
+        JacobianEstimate, or SparseJacobianEstimate with ``sparsity``
+        """
         if self._estimate is not None:
             return self._estimate
         if self.owner._memory is not None:
@@ -319,9 +352,9 @@ class DifferentiablePoint(PointOperator):
         else:
             fun, z, options = self._problem()
             if "workers" in options:  # nobody would end the processes that a prepared one keeps
-                out = jacobian(fun, z, **options)
+                out = jacobian(fun, z, sparsity=self._sparse, **options)
             else:
-                out = self.owner._prepared.jacobian(fun, z, self.x_layout, options)
+                out = self.owner._prepared.jacobian(fun, z, self.x_layout, options, self._sparse)
             self.owner.counts.fun += out.nfev
         if self.keep:
             self._estimate = out
@@ -366,23 +399,37 @@ class DifferentiablePoint(PointOperator):
         suspect = found.n_failed or "bounds" in self.owner.options or self.owner._memory is not None
         if suspect and found.solution.status in (Status.UNDETERMINED, Status.FAILED_RUNS):
             lost = np.isinf(found.solution.cov.stderr())
-            if "bounds" in self.owner.options and not along:
-                flat = self.x_layout.flatten(tree(self._moved()))
-                low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
-                lost = lost & (low != high)[..., None, :]
+            free = None if along else self._free()
+            if free is not None:
+                lost = lost & free[..., None, :]
             if lost.any():
-                names = found.frame.x_layout.listed("x", np.unique(np.argwhere(lost)[:, -1]))
-                raise SampleError(
-                    f"no run determines the derivative by {names}: "
-                    f"{found.message}. estimate(x).jac has the least-norm value there",
-                    found.samples,
-                )
+                raise self._unknown(np.argwhere(lost)[:, -1], found, found.frame.x_layout)
         return found.solution.coef
+
+    def _free(self) -> NDArray[np.bool_] | None:
+        """Inputs that bounds leave room to move; None without bounds."""
+        if "bounds" not in self.owner.options:
+            return None
+        flat = self.x_layout.flatten(tree(self._moved()))
+        low, high = checks.bounds(self.owner.options["bounds"], flat, self.x_layout)
+        return np.asarray(low != high)
+
+    def _unknown(
+        self, inputs: NDArray[Any], found: Any, layout: Layout | None = None
+    ) -> SampleError:
+        """The error for derivatives by some inputs, or tangents, that no run determines."""
+        names = (layout or self.x_layout).listed("x", np.unique(inputs))
+        return SampleError(
+            f"no run determines the derivative by {names}: {found.message}. estimate(x).jac has "
+            "the least-norm value there",
+            found.samples,
+        )
 
     def _problem(self) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
         """What the estimators take: a function of the inputs to move, those, and the options."""
         owner, value = self.owner, self.value
         options = {**owner.options, "f0": tree(value)}
+        options.pop("sparsity", None)
         if owner.batch_dims and options.get("x_scale") is None:
             options["x_scale"] = scale_in_batch(self._flat_x(), self.x_layout)
         whole = self.where == 0 and len(self.args) == 1

@@ -83,7 +83,7 @@ class PreparedFunctions:
     """Jacobians with what was learned of noise and steps before, for each shape of the inputs."""
 
     def __init__(self) -> None:
-        self._kept: dict[Any, tuple[Callable[..., Any], Prepared[JacobianEstimate]]] = {}
+        self._kept: dict[Any, tuple[Callable[..., Any], Prepared[Any]]] = {}
         self._told: dict[Any, Any] = {}
 
     @property
@@ -98,8 +98,13 @@ class PreparedFunctions:
         self._kept.clear()
 
     def jacobian(
-        self, fun: Callable[..., Any], z: Any, layout: Layout, options: dict[str, Any]
-    ) -> JacobianEstimate:
+        self,
+        fun: Callable[..., Any],
+        z: Any,
+        layout: Layout,
+        options: dict[str, Any],
+        sparsity: Any = None,
+    ) -> Any:
         """The Jacobian of ``fun`` at z; ``options`` hold ``f0``, its value there.
 
         Beside that and ``x_scale`` they are those of every call.
@@ -110,7 +115,7 @@ class PreparedFunctions:
         # Taken out while in use: another thread makes one of its own.
         kept = self._kept.pop(key, None)
         if kept is None:
-            kept = fun, Prepared(fun, z, options)  # type: ignore[arg-type]
+            kept = fun, Prepared(fun, z, options, sparsity)  # type: ignore[arg-type]
             kept[1].learned = self._told.get(key)
         own, prepared = kept
         if isinstance(own, PartialFunction) and isinstance(fun, PartialFunction):

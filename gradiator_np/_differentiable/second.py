@@ -13,7 +13,7 @@ from gradiator_np._differentiable.point import DifferentiablePoint
 from gradiator_np._second_derivatives.gradients import along
 
 #: Options that speak of fun, not of its derivatives.
-OF_FUN = {"noise", "atol", "vectorized"}
+OF_FUN = {"noise", "atol", "vectorized", "sparsity"}
 
 
 def curvature(point: DifferentiablePoint, v: Any, w: Any) -> Any:

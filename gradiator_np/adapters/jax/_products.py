@@ -22,7 +22,9 @@ from gradiator_np.adapters.jax._flat import FlatDerivatives, FlatFunction, optio
 from gradiator_np.adapters.jax._structure import pack, unpack
 
 #: Options that speak of y, or of how ``fun`` is called: not those of a derivative of it.
-OF_FUN = ("noise", "atol", "rtol", "max_nfev", "solver", "vectorized", "workers", "run")
+OF_FUN = (
+    "noise", "atol", "rtol", "max_nfev", "solver", "vectorized", "workers", "run", "sparsity",
+)  # fmt: skip
 
 Array = NDArray[Any]
 Directions = dict[int, Array]
