@@ -21,7 +21,7 @@ from gradiator_np._samples import Samples
 from gradiator_np._status import Status
 from gradiator_np._text import extent, largest, verdict
 from gradiator_np._typing import Array
-from gradiator_np.sparsity import Coloring
+from gradiator_np.sparsity import Coloring, SparsityPattern
 
 
 class Results(NamedTuple):
@@ -85,6 +85,12 @@ class SparseJacobianEstimate:
         """Whether the runs agree with the pattern; None where nothing can tell: before there is a
         value at x, and where J is doubtful for another reason."""
         return self._found.check
+
+    @property
+    def amended(self) -> SparsityPattern:
+        """The pattern, with the entries that the runs showed to be missing from it."""
+        pattern = self.coloring.pattern
+        return pattern if self.check is None else self.check.amended(pattern)
 
     @property
     def _compression(self) -> Compression:

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from gradiator_np._checks import EPS
 from gradiator_np._compressed.compression import Compression
 from gradiator_np._results import Frame, JacobianEstimate
+from gradiator_np._structure import enumerated
 from gradiator_np._typing import Array, Index
 from gradiator_np.solvers._solution import student_quantile
+from gradiator_np.sparsity import SparsityPattern
 
 #: A false alarm of noise in so many Jacobians, over all outputs together.
 FALSE_ALARM = 1e-4
@@ -34,6 +36,9 @@ QUIET = 1e-3
 SHORTEST, LONGEST = 2.0**-16, 0.25
 
 
+_NONE = np.zeros(0, np.intp), np.zeros(0, np.intp)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PatternCheck:
     """What runs say of a pattern.
@@ -46,23 +51,40 @@ class PatternCheck:
         What the pattern does not account for: change of the output per step of all inputs.
     nfev : int
         Evaluations made for the check alone.
+    missing : pair of array of int
+        Rows and columns of entries that account for it; of rows that lack many there are none.
     """
 
     outputs: Index
     excess: Array
     nfev: int = 0
+    missing: tuple[Index, Index] = _NONE
+
+    def amended(self, pattern: SparsityPattern) -> SparsityPattern:
+        """The pattern with the entries that were found to be missing."""
+        rows = np.repeat(np.arange(pattern.shape[0]), pattern.row_counts)
+        return SparsityPattern.of(
+            (np.append(rows, self.missing[0]), np.append(pattern.indices, self.missing[1])),
+            pattern.shape,
+        )
 
     def message(self, frame: Frame) -> str:
         """Words for a pattern that does not hold; "" for one that does."""
         if not len(self.outputs):
             return ""
         which = self.outputs[np.argsort(-self.excess, kind="stable")]
-        named = frame.y_layout.listed("y", which.tolist())
-        return (
-            f"{len(which)} of {frame.y_layout.size} outputs ({named}) answer to inputs that "
-            "sparsity says they do not read, and their rows of J may be wrong: add what is missing "
-            "(detect_sparsity finds it), or leave sparsity out"
+        y, x = frame.y_layout, frame.x_layout
+        text = (
+            f"{len(which)} of {y.size} outputs ({y.listed('y', which.tolist())}) answer to inputs "
+            "that sparsity says they do not read, and their rows of J may be wrong: "
         )
+        rows, columns = self.missing
+        if not len(rows):
+            return text + "add what is missing (detect_sparsity finds it), or leave sparsity out"
+        y_names, x_names = y.names, x.names
+        told = enumerated([f"y{y_names[i]} by x{x_names[j]}" for i, j in zip(rows, columns)])
+        some = "" if set(which.tolist()) <= set(rows.tolist()) else ", for some of them,"
+        return f"{text}what is missing is{some} {told}, and .amended has it"
 
 
 class Probe(NamedTuple):
@@ -109,7 +131,10 @@ def direction(
 def _distance(found: JacobianEstimate) -> Array:
     """Where noise and truncation balance for a pair, in units of the seeds, (*batch,)."""
     solution = found.solution
-    noise, slope = np.nan_to_num(solution.cov.scale, nan=0.0), np.abs(solution.coef).sum(-1)
+    noise, slope = (
+        np.nan_to_num(solution.cov.scale, nan=0.0, posinf=np.inf),
+        np.abs(solution.coef).sum(-1),
+    )
     share = np.divide(noise, slope, out=np.zeros(noise.shape), where=slope > 0)
     return np.asarray(np.clip(np.cbrt(np.median(share, axis=-1)), SHORTEST, LONGEST))
 
@@ -129,9 +154,10 @@ def compare(
     assert y is not None
     n = solution.coef.shape[-2]
     z = _quantile(found, 1 - FALSE_ALARM / (2 * n))
-    excess = _unaccounted(compression, found, z)
-    if probes:
-        excess = np.maximum(excess, _disagreement(compression, found, probes, z))
+    with np.errstate(all="ignore"):  # outputs that failed are nan, and disagree with nothing
+        excess = _unaccounted(compression, found, z)
+        if probes:
+            excess = np.maximum(excess, _disagreement(compression, found, probes, z))
     excess = excess.reshape(-1, n).max(0)
     outputs = np.flatnonzero(excess)
     return PatternCheck(outputs, excess[outputs], nfev)
@@ -160,7 +186,9 @@ def _unaccounted(compression: Compression, found: JacobianEstimate, z: Array) ->
     coef = np.abs(solution.coef)
     empty = np.ones(coef.shape[-2:], bool)
     empty[compression.cells] = False
-    error = np.nan_to_num(np.broadcast_to(solution.cov.stderr(), coef.shape), nan=0.0)
+    error = np.nan_to_num(
+        np.broadcast_to(solution.cov.stderr(), coef.shape), nan=0.0, posinf=np.inf
+    )
     step = np.where(step > SHORTEST, step, SHORTEST)[..., None, :]  # those of "cs" do not round
     floor = z[..., None] * error + ULPS * EPS * np.abs(y)[..., None] / step
     floor += NEGLIGIBLE * coef.sum(-1, keepdims=True)
@@ -175,8 +203,10 @@ def _disagreement(
     assert y is not None
     tangents = compression.tangents(probes[0].u * compression.seeds)
     terms = tangents * solution.coef
-    error = np.nan_to_num(solution.cov.jvp_stderr(tangents, each_output=True), nan=0.0)
-    lines = [_line(probe, y) for probe in probes]
+    error = np.nan_to_num(
+        solution.cov.jvp_stderr(tangents, each_output=True), nan=0.0, posinf=np.inf
+    )
+    lines = [line_of(probe, y) for probe in probes]
     slopes, bends, weights = zip(*lines)
     noise = solution.cov.scale
     unknown = np.isnan(noise)
@@ -201,7 +231,7 @@ def _disagreement(
     return np.asarray(np.where(excess > floor, excess, 0.0))
 
 
-def _line(probe: Probe, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Array]:
+def line_of(probe: Probe, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Array]:
     """Slope and second divided difference at 0 of the parabola through pairs and y (*batch, n),
     and the standard error of the slope at unit noise."""
     a, b = probe.t[..., None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
 from gradiator_np._compressed.estimate import Results, SparseJacobianEstimate
+from gradiator_np._compressed.missing import DIRECTIONS, missing_entries
 from gradiator_np._compressed.pattern_check import PatternCheck, Probe, compare, direction
 from gradiator_np._drive import (
     TRIES,
@@ -118,13 +120,20 @@ class SparseRuns:
             return None
         if not probe:
             return compare(compression, found, ())
-        u, t = direction(compression, found, checks.generator(0))
-        probes = [self._probe(compression, u, t, 1)]
-        check = compare(compression, found, probes, 2)
-        if not len(check.outputs) or not (found.solution.cov.scale > 0).any():
+        rng = checks.generator(0)
+        u, t = direction(compression, found, rng)
+        probes, spent = [self._probe(compression, u, t, 1)], 2
+        check = compare(compression, found, probes, spent)
+        if len(check.outputs) and (found.solution.cov.scale > 0).any():
+            probes.append(self._probe(compression, u, t / 2, CONFIRMING))
+            spent += 2 * CONFIRMING
+            check = compare(compression, found, probes, spent)
+        if not len(check.outputs) or compression.layout.batch:
             return check
-        probes.append(self._probe(compression, u, t / 2, CONFIRMING))
-        return compare(compression, found, probes, 2 + 2 * CONFIRMING)
+        others = [direction(compression, found, rng) for _ in range(DIRECTIONS)]
+        probes[1:] = [self._probe(compression, *other, 1) for other in others]
+        missing = missing_entries(compression, found, probes, check.outputs)
+        return replace(check, nfev=spent + 2 * DIRECTIONS, missing=missing)
 
     def _probe(self, compression: Compression, u: Array, t: Array, pairs: int) -> Probe:
         """Pairs of runs along u."""
