@@ -336,12 +336,17 @@ def test_chance_costs_runs_and_not_the_answer(share, level, single):
     """Of 16 calls: entries off by more than five bars in at most 1 % of calls, of which two of 16
     are exceeded in one seed of 2000; bars of a tenth of the row in 5 %, of which five are; more
     runs that came back than the default's evaluations in 2 %, of which three are. Where six of ten
-    outputs fail bars are wide in 10 %, and seven are exceeded in one of 2000.
+    outputs fail bars are wide in 10 %, and seven are exceeded in one of 2000; the first eight
+    runs, one on the other side and more at x fail all in 2.5 %, and three do in one of 1500.
     """
-    wrong = wide = beyond = 0
+    wrong = wide = beyond = raised = 0
     for seed in range(16):
         fun, came_back = by_chance(seed, share, level, single)
-        estimate = jacobian(fun, X, rng=seed)
+        try:
+            estimate = jacobian(fun, X, rng=seed)
+        except EvaluationError:
+            raised += 1
+            continue
         error = np.abs(estimate.jac - JAC4)
         wrong += not (error <= 5 * estimate.stderr + 1e-9).all()
         row = np.sqrt(np.square(JAC4).sum(axis=1, keepdims=True))
@@ -350,6 +355,7 @@ def test_chance_costs_runs_and_not_the_answer(share, level, single):
     assert wrong <= 2
     assert wide <= (7 if share == 0.6 else 5)
     assert beyond <= 3
+    assert raised <= (3 if share == 0.6 else 0)
 
 
 @pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
