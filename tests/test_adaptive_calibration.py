@@ -163,7 +163,7 @@ def test_budgets_of_few_inputs(m, disturb):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = jacobian(disturb(fun, x, rng, *options), x, rng=seed)
-            assert found.nfev <= 5 * m + 10
+            assert found.nfev <= (7 if found.status == "two_scales" else 5) * m + 10
             assert found.status != "budget"
 
 
