@@ -49,7 +49,9 @@ class Limits(NamedTuple):
     noise: Array
 
 
-def infer(blocks: Sequence[Block], level: Level, rate: float) -> list[Limits]:
+def infer(
+    blocks: Sequence[Block], level: Level, rate: float, least: Array | float = 0.0
+) -> list[Limits]:
     """The limits of each block.
 
     Parameters
@@ -59,6 +61,8 @@ def infer(blocks: Sequence[Block], level: Level, rate: float) -> list[Limits]:
     level : Level
     rate : float
         A guess of the square of step over scale, at level 0.
+    least : float or array, shape (n,)
+        Truncation is that of second differences of this size at least, at level 0.
     """
     top = min(min(block.levels) for block in blocks)
     level = _in_reach(blocks, level)
@@ -69,7 +73,7 @@ def infer(blocks: Sequence[Block], level: Level, rate: float) -> list[Limits]:
     ]
     with checks.underflow_is_zero():
         for o in range(n):
-            parts, _ = _parts(blocks, o, level, top)
+            parts, _ = _parts(blocks, o, level, top, float(np.broadcast_to(least, n)[o]))
             _infer_output(parts, out, o, rate * 2.0**-top, float(level.dof[o]))
     for limits in out:
         for scaled in limits:
@@ -86,14 +90,16 @@ def _in_reach(blocks: Sequence[Block], level: Level) -> Level:
     return level._replace(noise=np.maximum(level.noise, LEAST_NOISE * largest))
 
 
-def _parts(blocks: Sequence[Block], o: int, level: Level, top: int) -> tuple[Parts, float]:
+def _parts(
+    blocks: Sequence[Block], o: int, level: Level, top: int, least: float = 0.0
+) -> tuple[Parts, float]:
     """Of each block the rows that have the same levels and are of one size, in units of noise and
     of the largest step; and the typical size."""
     scaled = [block.values[:, :, o] / level.noise[o] * 2.0**-top for block in blocks]
     size = [_size(block, v, top) for block, v in zip(blocks, scaled)]
     told = np.concatenate([s[s > 0] for s, b in zip(size, blocks) if not b.rule.centred])
     typical = float(np.median(told)) if told.size else 0.0
-    typical = max(typical, LEAST)
+    typical = max(typical, LEAST, least / level.noise[o] * 2.0**-top)
     single = {
         a: own for block, sizes in zip(blocks, size)
         for (a, b), own in zip(block.along, sizes) if a == b

@@ -294,7 +294,8 @@ class Plan:
         levels = seven.run(ladder)
         level = search.with_rounding(ladder, self.runs, levels[-1], seven.level, self.eps)
         levels = self._replaced([*ladder.forms], levels)
-        found = self._result(ladder, [], levels, level, bool(level.loud.any()))
+        noisy = bool(level.loud.any())
+        found = self._result(ladder, [], levels, level, noisy, seven.least(ladder))
         unit = self._unit**2
         value, apart = seven.against(found.value[0] * unit, found.stderr[0] * unit)
         reach = np.maximum(found.stderr, apart / unit)
@@ -392,8 +393,9 @@ class Plan:
     # -- the result --------------------------------------------------------------------------
 
     def _result(
-        self, ladder: Ladder, forms: list[Form], levels: list[int], level: Level, noisy: bool
-    ) -> Found:
+        self, ladder: Ladder, forms: list[Form], levels: list[int], level: Level, noisy: bool,
+        least: Array | float = 0.0,
+    ) -> Found:  # fmt: skip
         every = [*ladder.forms, *forms]
         n = len(level.noise)
         nan = np.full(len(self.start), np.nan)
@@ -409,7 +411,7 @@ class Plan:
         blocks = [b._replace(levels=levels, values=b.values[:, seen]) for b in blocks]
         odd = [Form(f.a, f.b, ODD) for f in forms if f.rule is PAIR] if noisy else []
         told = blocks_of(self.runs, odd, self.start, levels)
-        limits = infer([*blocks, *told], level, ladder.rate)[: len(blocks)]
+        limits = infer([*blocks, *told], level, ladder.rate, least)[: len(blocks)]
         order = np.argsort(np.concatenate(search.rows_of(every)))
         joined = Limits(*(np.concatenate(part)[order] for part in zip(*limits)))
         square = np.einsum("pm,pm->p", self.basis, self.basis)

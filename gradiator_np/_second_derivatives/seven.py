@@ -280,6 +280,16 @@ class Seven:
         told |= _like(ratio * (small.step / wide.step) ** 2, 1.0, SAME)
         self.unlike = told & ~self.level.broken
 
+    def least(self, ladder: Ladder) -> Array:
+        """The second difference (n,) that the slope leads to expect at level 0, as it is of the
+        scale over which slopes change: where u' H u is 0, or nearly, truncation is not."""
+        if not self.pairs:
+            return np.zeros(len(self.near.centre))
+        wide = self.pairs[0]
+        step = self._step(self.runs.step(0, int(ladder.start[0])))
+        of_slope = np.nan_to_num(np.abs(wide.up - wide.down)) / 2 * (step / wide.step)
+        return np.asarray(np.sqrt(ladder.rate) * of_slope)
+
     def against(self, value: Array, stderr: Array) -> tuple[Array, Array]:
         """Second derivatives (n,) in units of the scale, and how far the farthest second difference
         is from them where they differ by more than noise: those next to x there, and 0 elsewhere.

@@ -21,6 +21,9 @@ WIDE = 0.5
 #: the scale of the inputs curvature changes no slope by more. A linear function has no larger ones,
 #: and its bars say how well 0 is known.
 FLAT = 0.05
+#: And where over that scale they change no value by more than this share of it (by the value
+#: itself, where there is noise).
+VALUE = 1e-6
 #: A second derivative shows above the noise where its interval of this level leaves out 0.
 SHOWS = 0.95
 
@@ -89,7 +92,7 @@ def judge(
             errors = list(runs.samples.errors.values())
             why = f"runs failed ({last_line(errors[0]) if errors else 'nan or inf'})"
         return Verdict(Status.UNDETERMINED, f"second derivatives {text} are undetermined: {why}")
-    return _of_bars(found, runs, scale, axes)
+    return _of_bars(found, runs, scale, names, axes)
 
 
 def of_gradients(status: Status, message: str, bar: Array, gradient: Array) -> Verdict:
@@ -114,17 +117,54 @@ def of_gradients(status: Status, message: str, bar: Array, gradient: Array) -> V
 
 
 def _slopes(runs: Runs, axes: Array) -> Array:
-    """How steep each output is along the axes together, by least squares over all runs."""
+    """How steep each output is along each axis (p, n), by least squares over all runs."""
     samples = runs.samples
     moved = (samples.points - runs.flat) @ axes
     values = runs.real(samples.outputs)
     values = values - values[0]
     seen = np.isfinite(values).all(1)
     slopes, *_ = np.linalg.lstsq(moved[seen], values[seen], rcond=None)
-    return np.asarray(np.linalg.norm(slopes, axis=0))
+    return np.asarray(np.abs(slopes))
 
 
-def _of_bars(found: Found, runs: Runs, scale: Callable[[int], float], axes: Array) -> Verdict:
+def _sizes(runs: Runs) -> Array:
+    """The size (m, n) of values at x and of their changes where one input alone was moved."""
+    samples = runs.samples
+    values = runs.real(samples.outputs)
+    moved = samples.points != runs.flat
+    alone = moved.sum(1) == 1
+    change = np.abs(values - values[0])
+    change[~np.isfinite(change)] = 0.0
+    own = [change[alone & moved[:, i]].max(0, initial=0.0) for i in range(moved.shape[1])]
+    return np.asarray(np.maximum(own, np.abs(runs.value(()))))
+
+
+def _say_nothing(found: Found, runs: Runs, weight: Array, axes: Array) -> list[int]:
+    """Forms along inputs whose bars are too wide for them, whatever others are.
+
+    The unit of an entry is the larger of itself and of what both inputs have alone; but curvature
+    that changes no slope of either input, and no value, by a share that matters is as good as 0.
+    """
+    single = {
+        form.a: np.abs(found.value[e]) for e, form in enumerate(found.forms) if form.a == form.b
+    }
+    if not len(single) == axes.shape[1] == axes.shape[0]:
+        return []
+    slopes = _slopes(runs, axes)
+    size = _sizes(runs) * (1.0 if found.noisy else VALUE)
+    out = []
+    for e, form in enumerate(found.forms):
+        own = np.maximum(np.abs(found.value[e]), np.sqrt(single[form.a] * single[form.b]))
+        matters = np.maximum(FLAT * slopes, size)[[form.a, form.b]].min(0)
+        bar = found.stderr[e]
+        if ((bar > WIDE * own) & (bar * weight[e] > matters)).any():
+            out.append(e)
+    return out
+
+
+def _of_bars(
+    found: Found, runs: Runs, scale: Callable[[int], float], names: list[str], axes: Array
+) -> Verdict:
     """The status that the width of bars gives."""
     weight = np.array([scale(e) for e in range(len(found.forms))])[:, None]
     size = np.linalg.norm(found.value * weight, axis=0)
@@ -135,7 +175,7 @@ def _of_bars(found: Found, runs: Runs, scale: Callable[[int], float], axes: Arra
     useless = bar > WIDE * size
     hidden = ~(np.abs(found.value) > shows * found.stderr).any(0) & found.noisy
     if (useless | hidden).any():
-        bent = bar > FLAT * _slopes(runs, axes)
+        bent = bar > FLAT * np.linalg.norm(_slopes(runs, axes), axis=0)
         useless, hidden = useless & bent, hidden & bent
     y_names = runs.y_layout.names * 2
     truncated = useless & (noise**2 < bar**2 / 2)
@@ -155,6 +195,13 @@ def _of_bars(found: Found, runs: Runs, scale: Callable[[int], float], axes: Arra
             Status.NO_SIGNAL, f"noise hides the curvature of {text}: no entry exceeds "
             f"{shows[hidden].max():.2g} standard errors; give a larger x_scale, more runs "
             "(max_nfev), or less noise",
+        )  # fmt: skip
+    nothing = _say_nothing(found, runs, weight, axes)
+    if nothing:
+        return Verdict(
+            Status.UNRESOLVED, f"bars of {enumerated([names[e] for e in nothing])} say nothing: "
+            "they are wider than half of what these inputs have, though others are known; give "
+            "x_scale, the distance over which each input changes something",
         )  # fmt: skip
     if runs.n_failed:
         return Verdict(
