@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize._numdiff import group_columns
+from scipy.optimize._numdiff import approx_derivative, group_columns
 from scipy.spatial import Delaunay
 
 from benchmarks import _common
-from gradiator_np import GradiatorWarning, detect_sparsity
+from gradiator_np import GradiatorWarning, detect_sparsity, prepare
 from gradiator_np.sparsity import SparsityPattern, banded_pattern, color, grid_pattern
 
 SEEDS, SEARCHES = 10, 4
@@ -167,6 +167,43 @@ def detection(size: int, seeds: int) -> list[list[Any]]:
     return rows
 
 
+def jacobians(side: int, repeats: int) -> list[Any]:
+    """The whole J of a nonlinear grid, one point after the other, in times of its runs alone."""
+    m = side * side
+
+    def heat(u: np.ndarray) -> np.ndarray:
+        g = np.pad(u.reshape(side, side), 1)
+        near = g[2:, 1:-1] + g[:-2, 1:-1] + g[1:-1, 2:] + g[1:-1, :-2]
+        return (near - 4 * g[1:-1, 1:-1] + 0.1 * np.exp(g[1:-1, 1:-1])).ravel()
+
+    pattern = grid_pattern((side, side), 5)
+    structure = pattern.to_csr().astype(float).tocsc()
+    groups = group_columns(structure)
+    x = np.random.default_rng(1).normal(size=m)
+    spent = {"bare": [], "ours": [], "scipy": []}
+    with prepare(heat, x, sparsity=pattern, method="2-point") as prepared:
+        prepared(x)
+        for k in range(repeats):
+            z = x * (1 + 0.01 * k)
+            started = time.perf_counter()
+            heat(z)
+            spent["bare"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            found = prepared(z)
+            jac, runs = found.jac, found.nfev
+            spent["ours"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            theirs = approx_derivative(heat, z, "2-point", sparsity=(structure, groups))
+            spent["scipy"].append(time.perf_counter() - started)
+    assert abs(jac - theirs).max() < 1e-5
+    bare, ours, scipy = (float(np.median(times)) for times in spent.values())
+    their_runs = int(groups.max()) + 2
+    return [
+        m, runs, their_runs, f"{ours / (runs * bare):.1f}", f"{scipy / (their_runs * bare):.1f}",
+        f"{scipy / ours:.1f}",
+    ]  # fmt: skip
+
+
 def large(size: int) -> list[Any]:
     """One large pattern: evaluations, errors, processor time, and memory of the whole process."""
     pattern = random_pattern(size, size, 5, 3)
@@ -188,6 +225,16 @@ def main() -> None:
     times = speed(30 if quick else 1000, 1 if quick else 3)
     heads = ["pattern", "m", "colours", "scipy", "saturation / scipy", "auto / scipy"]
     print("\n" + _common.table(heads, times))
+    whole = [jacobians(side, 5) for side in ((20, 40) if quick else (100, 300, 1000))]
+    heads = [
+        "5-point grid, m",
+        "runs",
+        "scipy",
+        "time / runs",
+        "scipy's / its runs",
+        "scipy / ours",
+    ]
+    print("\n" + _common.table(heads, whole))
     patterns_found = detection(size, 2 if quick else SEARCHES)
     heads = ["detection", "m", "evaluations, most", "precision", "recall", "exact", "of"]
     print("\n" + _common.table(heads, patterns_found))
@@ -196,7 +243,13 @@ def main() -> None:
     print("\n" + _common.table(heads, [one]))
     _common.write(
         "sparsity",
-        {"colours": by_pattern, "times": times, "detection": patterns_found, "large": one},
+        {
+            "colours": by_pattern,
+            "times": times,
+            "jacobians": whole,
+            "detection": patterns_found,
+            "large": one,
+        },
     )
 
 

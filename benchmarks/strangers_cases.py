@@ -165,6 +165,25 @@ def plain(f: Smooth, x: np.ndarray, **fields: Any) -> Case:
     return Case(f.value, x, [f.jacobian(x)], **fields)
 
 
+def cancelling(draw: Draw) -> Case:
+    """Outputs of few inputs each, of many, that are differences of terms far larger than they."""
+    inputs = draw.integer(4, 16)
+    f, x = smooth(draw, inputs, draw.integer(8, 24))
+
+    def few(term: Term) -> Term:
+        keep = {draw.integer(0, inputs - 1) for _ in range(2)}
+        weight = np.array([draw.uniform(0.3, 1) if j in keep else 0.0 for j in range(inputs)])
+        return replace(term, weight=weight)
+
+    sparse = replace(
+        f,
+        terms=tuple((few(ts[0]),) for ts in f.terms),
+        products=tuple(None for _ in f.products),
+    )
+    large = sparse.size * draw.decade(1e1, 1e6)
+    return Case(lambda z: (large + sparse.value(z)) - large, x, [sparse.jacobian(x)])
+
+
 def narrow(draw: Draw, f: Smooth, x: np.ndarray, width: float, inputs: Sequence[int],
            shapes: Sequence[str]) -> Smooth:  # fmt: skip
     """Add features of that width, relative to x, along some inputs."""
@@ -530,6 +549,7 @@ CELLS: dict[str, Callable[[Draw], Case]] = {
     "far origin, one input": lambda d: far(d, False),
     "far origin, all inputs": lambda d: far(d, True),
     "inputs at 0": zeros,
+    "differences of large terms": cancelling,
     "minimum, 1e-4 .. 1e-1 away": lambda d: minimum(d, d.decade(1e-4, 1e-1), False),
     "minimum, 1e-8 .. 1e-4 away": lambda d: minimum(d, d.decade(1e-8, 1e-4), False),
     "minimum and a constant": lambda d: minimum(d, d.decade(1e-4, 1e-1), True),
