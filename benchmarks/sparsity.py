@@ -177,7 +177,7 @@ def jacobians(side: int, repeats: int) -> list[Any]:
         return (near - 4 * g[1:-1, 1:-1] + 0.1 * np.exp(g[1:-1, 1:-1])).ravel()
 
     pattern = grid_pattern((side, side), 5)
-    structure = pattern.to_csr().astype(float).tocsc()
+    structure = pattern.astype(float).tocsc()
     groups = group_columns(structure)
     x = np.random.default_rng(1).normal(size=m)
     spent = {"bare": [], "ours": [], "scipy": []}
