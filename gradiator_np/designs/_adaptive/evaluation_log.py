@@ -339,6 +339,8 @@ class EvaluationLog:
 
     def failed(self) -> Index:
         """Rows in which an output failed that has a value at x."""
+        if not len(self.rows.done):  # nor is it known whether outputs are complex
+            return np.empty(0, np.intp)
         lost = ~np.isfinite(self.values()[:, np.isfinite(self.f0)]).all(axis=1)
         return np.flatnonzero(lost)
 
