@@ -45,8 +45,7 @@ class PairRequest:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Two runs on one line (one at x, or of a group of inputs): how far along it they went, in
-    units of t, and their rows."""
+    """Two runs on one line: how far along it they went, in units of t, and their rows."""
 
     line: int
     side: int
@@ -116,10 +115,9 @@ class EvaluationLog:
         self.repeats = Repeats()
         self._rows: Rows | None = None
         self._pairs: list[PairRequest] = []
-        #: The rows of both runs of each pair.
-        self._ends: list[tuple[int, int]] = []
+        self._ends: list[tuple[int, int]] = []  # rows of both runs of each pair
         self._excluded: set[int] = set()
-        #: Rows that serve a second pair, the first having lost its other run.
+        # rows that serve a second pair
         self._reused: set[int] = set()
         self._rescaled = self._aimed = 0
         #: The pairs of each line, in the order of their rows.
@@ -339,8 +337,10 @@ class EvaluationLog:
 
     def failed(self) -> Index:
         """Rows in which an output failed that has a value at x."""
-        lost = ~np.isfinite(self.values()[:, np.isfinite(self.f0)]).all(axis=1)
-        return np.flatnonzero(lost)
+        if not len(self.rows.done):  # nor is it known whether outputs are complex
+            return np.empty(0, np.intp)
+        worked = np.isfinite(self.values()[:, np.isfinite(self.f0)])
+        return np.flatnonzero(~worked.all(axis=1))
 
     def pairs(self, line: int | None = None) -> Iterator[Tried]:
         """All pairs so far, or those of a line; of the pilot, along its present direction."""

@@ -48,7 +48,8 @@ class Sequence:
     def run(self) -> Script:
         """Ask for the rows of each stage in turn, and once more for those that failed by chance."""
         log = self.context.log
-        yield from repeat_failed(self.context, self.outcome.budget, 0)
+        if not np.isfinite(log.f0).all():
+            yield from repeat_failed(self.context, self.outcome.budget, 0)
         for wanted in self._stages():
             first = log.n_rows - len(wanted)
             if len(wanted):
