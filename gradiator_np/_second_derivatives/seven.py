@@ -157,7 +157,8 @@ class Seven:
         self._look_for_breaks()
         if hidden:
             self._look_beyond_noise()
-        return sorted([0, second])
+        # Far smaller steps tell noise alone, and divided differences of both are ill conditioned.
+        return [second] if second < -2 * CHECK else sorted([0, second])
 
     def _look_for_digits(self) -> None:
         """Noise of printed outputs, of which values next to x are the same, or nearly."""
@@ -287,14 +288,14 @@ class Seven:
         self.unlike = told & ~self.level.broken
 
     def least(self, ladder: Ladder) -> Array:
-        """The second difference (n,) that the slope leads to expect at level 0, as it is of the
-        scale over which slopes change: where u' H u is 0, or nearly, truncation is not."""
+        """Half of the second difference (n,) at level 0 that the slope leads to expect, were it to
+        change over the guessed scale: where u' H u is 0, or nearly, truncation is not."""
         if not self.pairs:
             return np.zeros(len(self.near.centre))
         wide = self.pairs[0]
         step = self._step(self.runs.step(0, int(ladder.start[0])))
         of_slope = np.nan_to_num(np.abs(wide.up - wide.down)) / 2 * (step / wide.step)
-        return np.asarray(np.sqrt(ladder.rate) * of_slope)
+        return np.asarray(np.sqrt(ladder.rate) * of_slope / 2)
 
     def against(self, value: Array, stderr: Array) -> tuple[Array, Array]:
         """Second derivatives (n,) in units of the scale, and how far the farthest second difference
