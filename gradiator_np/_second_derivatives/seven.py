@@ -33,6 +33,8 @@ ROUGHLY, CLOSELY, LEFT = 0.3, 0.05, 0.1
 UNLIKE, BEYOND_NOISE, BEYOND_ONE, BEYOND_KINK = 1.0, 20.0, 250.0, 6.0
 #: Second differences that do not grow with the step but for this share: what is narrow is left.
 SAME = 1e-3
+#: The difference of both sides next to x is that of a jump on one side but for this share.
+ONE_SIDE = 2e-3
 #: Steps are so many times that of the pair next to x at least: noise tells itself from curvature.
 FARTHER = 30.0
 #: Standard deviations by which a second difference shows above noise.
@@ -96,6 +98,10 @@ class Seven:
             np.zeros(n, bool), size,
         )  # fmt: skip
         self._settle(seen, np.ones(n))
+        # Of a jump one side is that of x, of noise to this share 1 time in 1000.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            jump = _like(np.abs((up - down) / self.near.second), 1.0, ONE_SIDE) & self.level.loud
+        self.level = self.level._replace(broken=jump)
         self.pairs: list[Pair] = []
         self.unlike: Mask = np.zeros(n, bool)
 
@@ -117,7 +123,8 @@ class Seven:
     @property
     def share(self) -> float:
         """Noise as a share of the values, of the output where it is the largest."""
-        return float((self.level.noise / self.level.size)[self.level.loud].max(initial=0.0))
+        noisy = self.level.loud & ~self.level.broken
+        return float((self.level.noise / self.level.size)[noisy].max(initial=0.0))
 
     @property
     def first_step(self) -> float:
@@ -150,12 +157,12 @@ class Seven:
         self._look_for_breaks()
         if hidden:
             self._look_beyond_noise()
-        return sorted([0, second])
+        # Far smaller steps tell noise alone, and divided differences of both are ill conditioned.
+        return [second] if second < -2 * CHECK else sorted([0, second])
 
     def _look_for_digits(self) -> None:
         """Noise of printed outputs, of which values next to x are the same, or nearly."""
-        if not self.level.loud.all():
-            self.level = noise_of.printed(self.runs, self.runs.wide(), self.level)
+        self.level = noise_of.printed(self.runs, self.runs.wide(), self.level)
 
     def _pair(self, ladder: Ladder, level: int) -> Pair:
         form = ladder.forms[0]
@@ -252,7 +259,7 @@ class Seven:
             jump = _like(ratio, 1.0, CLOSELY) & _like(near.second / small.second, 1.0, CLOSELY)
             jump &= _like(np.abs(apart / near.second), 1.0, CLOSELY)
         loud = np.abs(near.second) > OF_PAIR * ROUNDING * self._floor()
-        self.level = self.level._replace(broken=loud & (kink | jump))
+        self.level = self.level._replace(broken=self.level.broken | (loud & (kink | jump)))
 
     def _left(self) -> tuple[Array, Array]:
         """What the wide pair leaves of the small second difference, in units of noise next to x
@@ -281,14 +288,14 @@ class Seven:
         self.unlike = told & ~self.level.broken
 
     def least(self, ladder: Ladder) -> Array:
-        """The second difference (n,) that the slope leads to expect at level 0, as it is of the
-        scale over which slopes change: where u' H u is 0, or nearly, truncation is not."""
+        """Half of the second difference (n,) at level 0 that the slope leads to expect, were it to
+        change over the guessed scale: where u' H u is 0, or nearly, truncation is not."""
         if not self.pairs:
             return np.zeros(len(self.near.centre))
         wide = self.pairs[0]
         step = self._step(self.runs.step(0, int(ladder.start[0])))
         of_slope = np.nan_to_num(np.abs(wide.up - wide.down)) / 2 * (step / wide.step)
-        return np.asarray(np.sqrt(ladder.rate) * of_slope)
+        return np.asarray(np.sqrt(ladder.rate) * of_slope / 2)
 
     def against(self, value: Array, stderr: Array) -> tuple[Array, Array]:
         """Second derivatives (n,) in units of the scale, and how far the farthest second difference
