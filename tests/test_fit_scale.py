@@ -5,13 +5,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gradiator_np import least_squares
+from gradiator_np import LeastSquares, least_squares
 from gradiator_np._calibration import output_basis
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.kriging import Kriging, TrendReflectors
 from gradiator_np._calibration.local_model import fit_rows
 from gradiator_np._calibration.output_basis import OutputBasis, Rows
 from gradiator_np._calibration.triangles import regular_inverse
+from gradiator_np._calibration.uncertainty import ExpectedLoss
 
 EPS = np.finfo(float).eps
 
@@ -194,3 +195,28 @@ def test_a_sample_that_alone_tells_of_a_direction_is_no_outlier(seed):
     assert (np.delete(kriging.shares(), 5) > 0).all()
     assert np.isfinite(kriging.leave_one_out())
     assert any(np.array_equal(u[5], kept) for kept in fit_rows(u, Rows.of(list(y))).samples)
+
+
+def test_runs_that_j_is_due_are_as_few_as_leave_a_bearable_loss():
+    each = np.random.default_rng(0).exponential(size=30)[::-1].cumsum()[::-1]
+    loss = ExpectedLoss(float(each.sum()), 0.0, np.eye(30), each)
+    for bearable in (0.0, 1e-3, 1.0, 0.5 * loss.jac, 2.0 * loss.jac):
+        due = loss.due(bearable)
+        assert 1 <= due <= 30
+        assert each[due:].sum() <= bearable * (1 + 30 * EPS)
+        assert due == 1 or each[due - 1 :].sum() > bearable * (1 - 30 * EPS)
+
+
+@pytest.mark.parametrize("m", [20, 21])
+def test_runs_go_at_once_where_models_cost_more_than_they_save(m):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(2 * m, m)) / np.sqrt(m)
+    target = np.tanh(a @ rng.normal(size=m)) + 0.1 * rng.normal(size=2 * m)
+    search, sizes = LeastSquares(np.zeros(m)), []
+    while len((asked := search.ask())[1]):
+        sizes.append(len(asked[1]))
+        search.tell([np.tanh(a @ x) - target for x in asked[0]])
+    # the first runs, single ones, pairs that confirm the end, J afresh
+    several = [size for size in sizes if size not in (1, 2, m, m + 1)]
+    assert bool(several) is (m > 20)
+    assert search.result().success

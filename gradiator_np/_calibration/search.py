@@ -78,6 +78,7 @@ class Search:
         self._stopping = StoppingTest(m)
         self._ended: Status | None = None
         self._proposal = Proposal(())
+        self._is_quiet = False  # noise hides nothing of what the latest model has to gain
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._last: LastPhase | None = None  # of a fit without noise
         self.lost: Mask = np.zeros(m, bool)
@@ -241,7 +242,8 @@ class Search:
 
     @property
     def _most_samples(self) -> int:
-        return MOST_SAMPLES if self._narrowing else default_samples(len(self.problem.x0))
+        most = default_samples(len(self.problem.x0), self._is_quiet)
+        return MOST_SAMPLES if self._narrowing else most
 
     def _is_narrow_enough(self) -> bool:
         """Whether the 95 % intervals of the answer are at most as wide as wanted."""
@@ -276,6 +278,7 @@ class Search:
         """The next points, at most so many; None where the search ends."""
         self.iterations += 1
         it = self._at(self._x)
+        self._is_quiet = not it.limited_by_noise
         if self._last is not None:
             return self._last_step(it)
         at_once = max(1, len(self._proposal.ids))
@@ -307,7 +310,8 @@ class Search:
         confirming = self._next_steps.confirming(it, self.region, share, left)
         wanted = widths.at(it.x) if self._narrowing and widths is not None else None
         count = max(0, most - len(confirming))
-        steps, trial = self._next_steps.steps(it, self.region, count, wanted)
+        room = left - len(confirming)
+        steps, trial = self._next_steps.steps(it, self.region, count, room, wanted)
         steps += confirming
         if not steps:  # bounds hold every parameter
             self._end(it.reason)
