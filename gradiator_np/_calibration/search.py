@@ -10,7 +10,7 @@ import numpy as np
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.geometry import NEXT_TO_CENTER, single_steps
-from gradiator_np._calibration.held import held_at, run_covariance
+from gradiator_np._calibration.held import run_errors
 from gradiator_np._calibration.iterate import Iterate
 from gradiator_np._calibration.local_model import LocalModel, default_samples
 from gradiator_np._calibration.models import LocalModels
@@ -22,11 +22,7 @@ from gradiator_np._calibration.refinement import LastPhase, begun, refining_step
 from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import BAD, TrustRegion
-from gradiator_np._calibration.uncertainty import (
-    determined_inverse,
-    parameter_errors,
-    weakly_determined,
-)
+from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
 from gradiator_np._calibration.units import Units
 from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
@@ -251,9 +247,7 @@ class Search:
         if widths is None:
             return True
         x, model, _ = self.answer()
-        told = determined_inverse(model, ~self.region.movable).inverse
-        held = held_at(self.problem, x, model, self.region.unit, self.log.unit, told)
-        cov, lost = run_covariance(model, held.free)
+        _, cov, lost = run_errors(self.problem, x, model, self.region, self.log.unit)
         errors = np.where(lost, np.inf, np.sqrt(np.diagonal(cov)))
         return bool((1.96 * errors * self.region.unit <= widths.at(x)).all())
 
