@@ -250,15 +250,17 @@ class Kriging:
         rounding : float
             Error of one value by rounding: slopes are known no better, be it ever so repeatable.
         kappa2 : float
-            Of a curvature that is not the likeliest one, at the same noise.
+            Of a curvature that is not the likeliest one, at the same noise. The coefficients stay
+            those of the likeliest, which are not the best by another.
         """
         kappa2 = self.kappa2 if kappa2 is None else kappa2
         ratio = ((self.ratio - self.floor) * (self.kappa2 / kappa2) + self.floor)[:, None]
-        inverse = 1.0 / (self._lam + ratio)
+        best = 1.0 / (self._lam + ratio)
+        told = best - np.square(self._inverse - best) / best
         back, null = self._trend.back, self._trend.null
         gram = back @ back.T
         spread = back @ self._within @ back.T + ratio[:, None] * gram
-        spread -= (self._gain * inverse[:, None]) @ self._gain.T
+        spread -= (self._gain * told[:, None]) @ self._gain.T
         least = ratio * np.diagonal(gram)
         each = np.arange(len(gram))
         spread[:, each, each] = np.maximum(spread[:, each, each], least)  # rounding
@@ -268,16 +270,20 @@ class Kriging:
         pull = self._gain * self._inverse[:, None]
         return np.asarray(kappa2 * spread + rounding**2 * (gram + pull @ pull.swapaxes(1, 2)))
 
-    def kappa2_of_few(self, bend: float) -> float:
+    def kappa2_of_few(self, bend: float, in_noise: float) -> float:
         """kappa^2 where contrasts are too few to tell it in all directions.
 
-        Each is of one direction; with fewer than two for each input, slopes may change by ``bend``
-        times their size over |u| = 1.
+        Each is of one direction, and tells what its kernel has beside the noise: runs in a cluster
+        tell of noise alone. With fewer than two for each input, slopes may change by ``bend`` times
+        their size over |u| = 1, by ``in_noise`` times where there are as many and noise hides them.
         """
         slopes = self.coefficients()[1:]
-        if self.dof >= 2 * len(slopes):
+        enough = 2 * len(slopes)
+        told = float((self._lam / (self._lam + self.ratio[:, None])).sum(1).max())
+        if told >= enough:
             return self.kappa2
-        return max(self.kappa2, bend**2 * float(_row_squares(slopes).sum()) / self._count)
+        change = bend if self.dof < enough else in_noise
+        return max(self.kappa2, change**2 * float(_row_squares(slopes).sum()) / self._count)
 
 
 def _row_squares(rows: Array) -> Array:
