@@ -5,13 +5,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gradiator_np import least_squares
-from gradiator_np._calibration import output_basis
+from gradiator_np import LeastSquares, least_squares
+from gradiator_np._calibration import kriging, output_basis
 from gradiator_np._calibration.fit_log import FitLog
-from gradiator_np._calibration.kriging import Kriging, TrendReflectors
+from gradiator_np._calibration.kriging import Kriging, TrendBasis
 from gradiator_np._calibration.local_model import fit_rows
 from gradiator_np._calibration.output_basis import OutputBasis, Rows
 from gradiator_np._calibration.triangles import regular_inverse
+from gradiator_np._calibration.uncertainty import ExpectedLoss
 
 EPS = np.finfo(float).eps
 
@@ -118,13 +119,16 @@ def test_memory_is_a_few_times_that_of_the_runs():
     assert peak < 8.0 * (3 * fit.nfev + 40) * t.size
 
 
+@pytest.mark.parametrize("formed", [0, 256])
 @pytest.mark.parametrize("rows, rank", [(12, 4), (3, 3), (12, 3)])
-def test_reflectors_are_an_orthogonal_basis(rows, rank):
+def test_the_trend_has_an_orthogonal_basis(rows, rank, formed, monkeypatch):
+    """Formed, and as reflectors."""
+    monkeypatch.setattr(kriging, "FORMED", formed)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, 4))
     if rank == 3 < rows:
         x[:, 3] = x[:, :3] @ [1.0, 2.0, 3.0]
-    trend = TrendReflectors(x)
+    trend = TrendBasis(x)
     assert trend.rank == rank
     q = trend.coordinates(np.eye(rows)).T
     np.testing.assert_allclose(q.T @ q, np.eye(rows), atol=20 * EPS)
@@ -194,3 +198,48 @@ def test_a_sample_that_alone_tells_of_a_direction_is_no_outlier(seed):
     assert (np.delete(kriging.shares(), 5) > 0).all()
     assert np.isfinite(kriging.leave_one_out())
     assert any(np.array_equal(u[5], kept) for kept in fit_rows(u, Rows.of(list(y))).samples)
+
+
+def test_runs_that_j_is_due_are_as_few_as_leave_a_bearable_loss():
+    each = np.random.default_rng(0).exponential(size=30)[::-1].cumsum()[::-1]
+    loss = ExpectedLoss(float(each.sum()), 0.0, np.eye(30), each)
+    for bearable in (0.0, 1e-3, 1.0, 0.5 * loss.jac, 2.0 * loss.jac):
+        due = loss.due(bearable)
+        assert 1 <= due <= 30
+        assert each[due:].sum() <= bearable * (1 + 30 * EPS)
+        assert due == 1 or each[due - 1 :].sum() > bearable * (1 - 30 * EPS)
+
+
+@pytest.mark.parametrize("m", [20, 21])
+def test_runs_go_at_once_where_models_cost_more_than_they_save(m):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(2 * m, m)) / np.sqrt(m)
+    target = np.tanh(a @ rng.normal(size=m)) + 0.1 * rng.normal(size=2 * m)
+    search, sizes = LeastSquares(np.zeros(m)), []
+    while len((asked := search.ask())[1]):
+        sizes.append(len(asked[1]))
+        search.tell([np.tanh(a @ x) - target for x in asked[0]])
+    # the first runs, single ones, pairs that confirm the end, J afresh
+    several = [size for size in sizes if size not in (1, 2, m, m + 1)]
+    assert bool(several) is (m > 20)
+    assert search.result().success
+
+
+@pytest.mark.slow
+def test_errors_of_j_hold_where_runs_are_noisy():
+    """Runs in a cluster tell of noise: counted as if they told of bends, 0.78 was held."""
+    held = []
+    for seed in range(60):
+        fun, jac, start = zero_residuals(seed)
+        runs = np.random.default_rng([seed, 1])
+        size = 10.0 ** -(2 + seed % 2) * np.sqrt(np.mean(fun(start) ** 2))
+        fit = least_squares(
+            lambda x, fun=fun, runs=runs, size=size: fun(x) + size * runs.normal(size=fun(x).size),
+            start,
+        )
+        told = ~fit.undetermined
+        if told.any():
+            inside = np.abs(fit.jac - jac(fit.x)) <= 1.96 * fit.jac_stderr
+            held.append(inside[:, told].mean())
+    # errors of one fit go together: a share of sd 0.2 at most, 0.026 in the mean of 60
+    assert np.mean(held) > 0.95 - 3.3 * 0.026

@@ -63,6 +63,23 @@ def test_what_does_not_leap_keeps_its_unit_after_one_run(power):
     assert runs == 1
 
 
+@pytest.mark.parametrize("answer", [np.inf, 50.0])
+def test_a_nearer_run_that_fails_or_is_off_tells_no_unit(answer):
+    """The first nearer run of what does not leap: the others say that it was chance."""
+    line = Line(0, 0, 3.0, 1.0, True)
+    found, runs = walk(
+        line,
+        lambda s: answer if abs(s) == 0.03 else abs(s) / 3.0,
+        shorter_distance,
+        size=1.0,
+        floor=1e-12,
+        resolution=0.0,
+    )
+    assert np.isnan(found.unit)
+    # 1e-4 of the displacement and a tenth of it; then one farther off, by the slope
+    assert runs <= 5
+
+
 @pytest.mark.parametrize("x", [0.0, 1.0, -1.0])
 def test_longer_distances_end_where_something_answers(x):
     rng = np.random.default_rng(1)

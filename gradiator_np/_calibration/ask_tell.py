@@ -93,7 +93,8 @@ class LeastSquares:
         Parameters
         ----------
         k : int
-            At most so many, where there is a choice: the first m + 1 go at once.
+            At most so many, where there is a choice: the first m + 1 go at once, and so do those
+            that make J afresh, or that J is due with more than 20 parameters.
 
         Returns
         -------

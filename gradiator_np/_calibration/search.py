@@ -10,7 +10,7 @@ import numpy as np
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.geometry import NEXT_TO_CENTER, single_steps
-from gradiator_np._calibration.held import held_at, run_covariance
+from gradiator_np._calibration.held import run_errors
 from gradiator_np._calibration.iterate import Iterate
 from gradiator_np._calibration.local_model import LocalModel, default_samples
 from gradiator_np._calibration.models import LocalModels
@@ -22,11 +22,7 @@ from gradiator_np._calibration.refinement import LastPhase, begun, refining_step
 from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import BAD, TrustRegion
-from gradiator_np._calibration.uncertainty import (
-    determined_inverse,
-    parameter_errors,
-    weakly_determined,
-)
+from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
 from gradiator_np._calibration.units import Units
 from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
@@ -78,6 +74,7 @@ class Search:
         self._stopping = StoppingTest(m)
         self._ended: Status | None = None
         self._proposal = Proposal(())
+        self._is_quiet = False  # noise hides nothing of what the latest model has to gain
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._last: LastPhase | None = None  # of a fit without noise
         self.lost: Mask = np.zeros(m, bool)
@@ -241,7 +238,8 @@ class Search:
 
     @property
     def _most_samples(self) -> int:
-        return MOST_SAMPLES if self._narrowing else default_samples(len(self.problem.x0))
+        most = default_samples(len(self.problem.x0), self._is_quiet)
+        return MOST_SAMPLES if self._narrowing else most
 
     def _is_narrow_enough(self) -> bool:
         """Whether the 95 % intervals of the answer are at most as wide as wanted."""
@@ -249,9 +247,7 @@ class Search:
         if widths is None:
             return True
         x, model, _ = self.answer()
-        told = determined_inverse(model, ~self.region.movable).inverse
-        held = held_at(self.problem, x, model, self.region.unit, self.log.unit, told)
-        cov, lost = run_covariance(model, held.free)
+        _, cov, lost = run_errors(self.problem, x, model, self.region, self.log.unit)
         errors = np.where(lost, np.inf, np.sqrt(np.diagonal(cov)))
         return bool((1.96 * errors * self.region.unit <= widths.at(x)).all())
 
@@ -276,6 +272,7 @@ class Search:
         """The next points, at most so many; None where the search ends."""
         self.iterations += 1
         it = self._at(self._x)
+        self._is_quiet = not it.limited_by_noise
         if self._last is not None:
             return self._last_step(it)
         at_once = max(1, len(self._proposal.ids))
@@ -307,7 +304,8 @@ class Search:
         confirming = self._next_steps.confirming(it, self.region, share, left)
         wanted = widths.at(it.x) if self._narrowing and widths is not None else None
         count = max(0, most - len(confirming))
-        steps, trial = self._next_steps.steps(it, self.region, count, wanted)
+        room = left - len(confirming)
+        steps, trial = self._next_steps.steps(it, self.region, count, room, wanted)
         steps += confirming
         if not steps:  # bounds hold every parameter
             self._end(it.reason)

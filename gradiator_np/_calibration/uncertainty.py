@@ -55,12 +55,20 @@ class ExpectedLoss:
     jac, value : float
         By errors of J, and of the residuals at the centre.
     directions : array, shape (q, m)
-        Unit vectors in u, the one along which errors of J cost most first.
+        Unit vectors in u, the one along which errors of J cost most first, and ...
+    each : array, shape (q,)
+        ... what they cost along it: ``jac`` in all.
     """
 
     jac: float
     value: float
     directions: Array
+    each: Array
+
+    def due(self, bearable: float) -> int:
+        """How many of the directions runs have to go along until the others cost no more."""
+        rest = self.jac - np.cumsum(self.each)
+        return 1 + int(np.count_nonzero(rest[:-1] > bearable))
 
 
 def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
@@ -69,7 +77,7 @@ def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     Over the free directions (m, f), which are orthonormal.
     """
     if not free.size:
-        return ExpectedLoss(0.0, 0.0, np.zeros((0, len(free))))
+        return ExpectedLoss(0.0, 0.0, np.zeros((0, len(free))), np.zeros(0))
     p = free.T @ model.summed_covariance(model.residuals**2)[1:, 1:] @ free
     jac = model.jac @ free
     lam = np.sqrt(max(float(np.linalg.eigvalsh(p)[-1]), 0.0))
@@ -79,7 +87,7 @@ def expected_loss(model: LocalModel, free: Array) -> ExpectedLoss:
     directions = (free @ half @ modes)[:, ::-1].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     value = float(model.total_covariance[0, 0]) / model.count
-    return ExpectedLoss(float(each.sum()), len(p) * value, directions)
+    return ExpectedLoss(float(each.sum()), len(p) * value, directions, each[::-1])
 
 
 def _inverse_root(matrix: Array) -> Array:
