@@ -28,7 +28,7 @@ def sure_and_wrong(found, exact):
 @pytest.mark.parametrize("kind", ["hessian", "diagonal", "along"])
 def test_far_origins_are_seldom_wrong_without_a_word(kind):
     """40 calls, x at 1e2 to 1e7 scales. Seen: 3 to 7 % of others, where u'Hu has half of them wrong
-    without the pair next to x; at 0.05 more than 6 of 40 have probability 3e-3, more than 8 1e-4."""
+    without the pair next to x; at 0.05 more than 8 of 40 have probability 1e-4."""
     wrong = 0
     for seed in range(40):
         fun, x, hess = far_away(seed, 2, 7)
@@ -40,7 +40,7 @@ def test_far_origins_are_seldom_wrong_without_a_word(kind):
         else:
             found, exact = gr.hessian_diagonal(fun, x), np.diag(hess)
         wrong += sure_and_wrong(found, exact)
-    assert wrong <= 6
+    assert wrong <= 8
 
 
 def test_kinks_and_jumps_at_x_are_told_by_seven_runs():
