@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,11 @@ from scipy.optimize import nnls
 
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_record import FitRecord, ModelFacts
-from gradiator_np._calibration.held import held_at, run_covariance
+from gradiator_np._calibration.held import run_errors
 from gradiator_np._calibration.labels import combination
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.parameter_covariance import data_errors
+from gradiator_np._calibration.restart import SHORTER_SCALE
 from gradiator_np._calibration.result import LeastSquaresResult
 from gradiator_np._calibration.search import Search
 from gradiator_np._calibration.trust_region import TrustRegion
@@ -37,8 +40,6 @@ MESSAGES = {
     "squares; make fun run there, or give bounds that leave it out",
     Status.INCOMPLETE: "runs are still wanted",
 }
-#: What is left of the unit of a parameter that a search lost, as the one to try.
-SHORTER_SCALE = 0.1
 
 
 def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
@@ -67,8 +68,7 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     full = model.of_residuals()
     data = data_errors(model, full, (wide, wide_unit / unit), y_unit, free, problem.absolute_sigma)
     coordinates, movable = problem.coordinates, problem.movable
-    held = held_at(problem, x, model, unit, y_unit, data.bread)
-    by_runs, undetermined = run_covariance(model, held.free)
+    held, by_runs, undetermined = run_errors(problem, x, model, search.region, y_unit, data.bread)
     undetermined = data.undetermined | undetermined | search.lost
     data = replace(data, undetermined=undetermined)
     record = FitRecord(
@@ -87,12 +87,9 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
     jac_variance = np.einsum("gij,ik,jk->gk", slopes, back, back)
     jac_stderr = np.sqrt(np.maximum(jac_variance, 0.0))[full.group[:n]] * sigma
     grad = model.jac.T @ model.residuals / unit
-    run_noise = full.noise[:n] * (sigma / slope)[:, 0]
     reason, samples = search.reason, log.samples
     like_x = problem.x_layout.unflatten
     like_y = np.asarray if y_layout is None else y_layout.unflatten
-    # one number where it is one for all residuals
-    same = np.ptp(run_noise) <= 1e-12 * run_noise.max()
     found = LeastSquaresResult()
     found.update(
         x=like_x(record.x),
@@ -113,12 +110,18 @@ def _result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:
         cov=record.covariance("gauss-newton"),
         jac_stderr=jac_stderr,
         undetermined=like_x(record.undetermined),
-        run_noise=float(run_noise[0]) if same else like_y(run_noise),
+        run_noise=_like_residuals(full.noise[:n] * (sigma / slope)[:, 0], like_y),
         rounds=search.rounds,
         samples=samples,
     )
     object.__setattr__(found, "_record", record)
     return found
+
+
+def _like_residuals(noise: Array, like_y: Callable[[Array], Any]) -> Any:
+    """One number where it is one for all residuals."""
+    same = np.ptp(noise) <= 1e-12 * noise.max()
+    return float(noise[0]) if same else like_y(noise)
 
 
 def _facts(search: Search, model: LocalModel) -> ModelFacts:

@@ -12,6 +12,7 @@ from scipy.special import erfcx
 from gradiator_np._calibration.constraints import Rows
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.problem import FitProblem
+from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import (
     LEAST_PART,
     determined_inverse,
@@ -208,7 +209,36 @@ def _gradient_covariance(model: LocalModel) -> Array:
     return np.asarray(by_jac + (model.jac.T * model.value_variances) @ model.jac)
 
 
-def run_covariance(model: LocalModel, free: Array) -> tuple[Array, Mask]:
+def run_errors(
+    problem: FitProblem,
+    x: Array,
+    model: LocalModel,
+    region: TrustRegion,
+    y_unit: float,
+    inverse: Array | None = None,
+) -> tuple[Held, Array, Mask]:
+    """What holds x, and what noise of the runs leaves open there.
+
+    Parameters
+    ----------
+    inverse : array, shape (k, k), optional
+        As in `held_at`; by default that of the model.
+
+    Returns
+    -------
+    held : Held
+    covariance : array, shape (k, k)
+        Of the minimiser, in radii.
+    lost : array of bool, shape (k,)
+        Parameters that the runs do not determine.
+    """
+    if inverse is None:
+        inverse = determined_inverse(model, ~region.movable).inverse
+    held = held_at(problem, x, model, region.unit, y_unit, inverse)
+    return held, *_run_covariance(model, held.free)
+
+
+def _run_covariance(model: LocalModel, free: Array) -> tuple[Array, Mask]:
     """Covariance of the minimiser by the noise of the runs, and parameters that it leaves open.
 
     Along the directions (m, f) that neither bounds nor half-spaces hold. What a Gauss-Newton step

@@ -10,7 +10,7 @@ restricted maximum likelihood: Patterson and Thompson, Biometrika 58 (1971) 545.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -324,6 +324,23 @@ def fit(u: Array, y: Array, noise: Array | None = None, *, robust: bool = False)
     return fit_rows(u, Rows.of(list(y)), noise, robust=robust)
 
 
+def _without_outliers(found: Kriging, kriging: Callable[[Array, Array], Kriging]) -> Kriging:
+    """Fewer samples, where that lets the leave-one-out residuals of the others collapse."""
+    trial = found
+    for dropped in range(MAX_OUTLIERS):
+        if trial.dof < 4:
+            break
+        share = trial.shares()
+        suspect = int(np.argmax(share))
+        others = share.sum() - share[suspect]
+        if not dropped and share[suspect] * (trial.dof - 1) <= SUSPECT_RATIO * others:
+            break
+        trial = kriging(np.delete(trial.u, suspect, 0), np.delete(trial.y, suspect, 0))
+        if trial.leave_one_out() < found.leave_one_out() / OUTLIER_DROP:
+            return trial
+    return found
+
+
 def fit_rows(
     u: Array,
     rows: Rows,
@@ -337,8 +354,7 @@ def fit_rows(
 
     With ``robust``, single residuals that the other runs contradict are replaced (`entry_outliers`;
     not where rows are coordinates): without, curvature at the poles of a rational function was
-    taken for them, and the search stopped there. A few samples are left out where that lets the
-    leave-one-out residuals of the others collapse.
+    taken for them, and the search stopped there. A few samples are left out as a whole.
 
     Parameters
     ----------
@@ -367,19 +383,7 @@ def fit_rows(
         )
     else:
         found = kriging(u, rows.values)
-    trial, filled = found, found.y
-    for dropped in range(MAX_OUTLIERS):
-        if trial.dof < 4:
-            break
-        share = trial.shares()
-        suspect = int(np.argmax(share))
-        others = share.sum() - share[suspect]
-        if not dropped and share[suspect] * (trial.dof - 1) <= SUSPECT_RATIO * others:
-            break
-        trial = kriging(np.delete(trial.u, suspect, 0), np.delete(trial.y, suspect, 0))
-        if trial.leave_one_out() < found.leave_one_out() / OUTLIER_DROP:
-            found = trial
-            break
+    filled, found = found.y, _without_outliers(found, kriging)
     beta = found.coefficients()
     replaced = {} if mask is None else {int(i): filled[i] for i in np.flatnonzero(mask.any(1))}
     return LocalModel(

@@ -35,6 +35,9 @@ MODEST = 0.3
 CHECK = 0.1
 #: ... and one below this share is not seen under noise.
 SLIGHT = 0.05
+#: A run that failed or is an outlier changes all so much nearer than the slope of the others says,
+#: and tells no unit.
+BY_CHANCE = 10.0
 #: Changes that tell a unit, as shares of the residuals.
 LEAST_ANSWER, MOST_ANSWER = 1e-3, 0.5
 #: A change that grew by less over a longer way has reached its end.
@@ -141,9 +144,12 @@ def shorter_distance(
         shorter = SHORTER * near
         return (line.result(), 0.0) if spent or shorter < resolution else (line, side * shorter)
     # where the slope over that distance reaches all that the displacement did
-    unit = min(far * whole / max(change, 1e-300), float(away[~modest].min()))
+    by_slope, nearest = far * whole / max(change, 1e-300), float(away[~modest].min())
+    unit = min(by_slope, nearest)
     if change < SLIGHT * whole and not spent and DISPLACEMENT * unit > 2.0 * far:
         return line, side * DISPLACEMENT * unit
+    if by_slope > BY_CHANCE * nearest:
+        return line.result(), 0.0
     return line.result(unit), 0.0
 
 
