@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.lsq_scales import KINDS, draw, solve
 from gradiator_np import LeastSquares, Status, least_squares
+from gradiator_np._calibration.restart import Restart
 from gradiator_np._calibration.scale_search import (
     MOST_LONGER,
     MOST_SHORTER,
@@ -155,14 +156,26 @@ def test_units_that_fit_cost_no_run():
         assert found.nfev == told.nfev
 
 
-def test_a_rate_too_fast_to_be_seen_is_no_success_and_an_inert_input_is_one():
+def test_a_rate_too_fast_to_be_seen_is_found_or_no_success_and_an_inert_input_is_one(monkeypatch):
+    """The search starts once more from where the residuals answer; the message without that."""
     data = 1 + 2 * np.exp(-T)
-    fast = least_squares(
-        lambda x: x[0] + x[1] * np.exp(-20 * T * x[2]) - data, [0.5, 0.5, 300.0], bounds=(0, 1e4)
-    )
-    assert fast.reason is Status.UNDETERMINED
-    assert fast.undetermined[2]
-    assert "The residuals do answer at x[2] = 3" in fast.message
+
+    def fast():
+        return least_squares(
+            lambda x: x[0] + x[1] * np.exp(-20 * T * x[2]) - data,
+            [0.5, 0.5, 300.0],
+            bounds=(0, 1e4),
+        )
+
+    found = fast()
+    assert found.success
+    # a root: the sum of squares is below 1e-16 of the first one, and J'J of a condition below 1e4
+    np.testing.assert_allclose(found.x, [1.0, 2.0, 0.05], rtol=1e-6)
+    monkeypatch.setattr(Restart, "after", lambda self, *args: None)
+    off = fast()
+    assert off.reason is Status.UNDETERMINED
+    assert off.undetermined[2]
+    assert "The residuals do answer at x[2] = 3" in off.message
     inert = least_squares(lambda x: x[0] + x[1] * T + 0 * x[2] - data, [0.5, 0.5, 300.0])
     assert inert.success
     assert list(inert.undetermined) == [False, False, True]

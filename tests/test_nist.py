@@ -19,7 +19,7 @@ def overflow_is_a_failed_run():
 
 
 def test_certified_digits():
-    """16 starts: 15 reach 6 digits, BoxBOD's first runs off and says so.
+    """16 starts: 15 or 16 reach 6 digits, BoxBOD's first may run off, and comes back.
 
     Rounding decides the last digits: a fit less is allowed, and one more without standard errors.
     """

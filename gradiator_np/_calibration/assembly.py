@@ -17,6 +17,7 @@ from gradiator_np._calibration.held import run_errors
 from gradiator_np._calibration.labels import combination
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.parameter_covariance import data_errors
+from gradiator_np._calibration.restart import SHORTER_SCALE
 from gradiator_np._calibration.result import LeastSquaresResult
 from gradiator_np._calibration.search import Search
 from gradiator_np._calibration.trust_region import TrustRegion
@@ -39,8 +40,6 @@ MESSAGES = {
     "squares; make fun run there, or give bounds that leave it out",
     Status.INCOMPLETE: "runs are still wanted",
 }
-#: What is left of the unit of a parameter that a search lost, as the one to try.
-SHORTER_SCALE = 0.1
 
 
 def result_of(search: Search, y_layout: Layout | None) -> LeastSquaresResult:

@@ -7,8 +7,9 @@ import numpy as np
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.geometry import InitialDesign
 from gradiator_np._calibration.problem import FitProblem
+from gradiator_np._calibration.selection import samples_about
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._samples import EvaluationError
+from gradiator_np._samples import EvaluationError, Samples
 from gradiator_np._typing import Array, Mask
 
 #: Change of the residuals, as a share of them, that a displacement is to make.
@@ -23,9 +24,21 @@ class Opening:
         self._design = InitialDesign(len(problem.x0))
         self._jac0 = problem.jac0
 
-    def end(self) -> None:
-        """Earlier runs tell what the displacements would."""
-        self._design.end()
+    def from_given(self, samples: Samples, log: FitLog, region: TrustRegion, most: int) -> int:
+        """Id of the best run given, -1 where none is within the bounds: then x0 is the start.
+
+        Parameters that those runs move need no displacement.
+        """
+        log.add_given(samples)
+        if not len(log.usable):
+            return -1
+        center = best_within(region, log)
+        base = log.points[center] if center >= 0 else self._problem.x0
+        rows = samples_about(base, log, region, most)
+        u = (np.array([log.points[i] for i in rows]) - base) / region.scale
+        if np.linalg.matrix_rank(u, tol=1e-6) == len(base):
+            self._design.end()
+        return center
 
     def points(self, center: int, log: FitLog, region: TrustRegion, left: int) -> list[Array]:
         """x0 and a displacement of each parameter, at most so many; none where that is done.
@@ -70,6 +83,12 @@ class Opening:
         if not found_before and log.residuals[0] is None:
             self._design.restart(~moved)
         self._design.moved(moved)
+
+
+def best_within(region: TrustRegion, log: FitLog) -> int:
+    """Id of the least sum of squares; -1 where there is none. Given runs may lie anywhere."""
+    inside = [i for i in log.usable.tolist() if region.contains(log.points[i])]
+    return min(inside, key=log.sum_of_squares, default=-1)
 
 
 def _factors(m: int, log: FitLog) -> Array:

@@ -15,11 +15,11 @@ from gradiator_np._calibration.iterate import Iterate
 from gradiator_np._calibration.local_model import LocalModel, default_samples
 from gradiator_np._calibration.models import LocalModels
 from gradiator_np._calibration.next_steps import NextSteps
-from gradiator_np._calibration.opening import Opening
+from gradiator_np._calibration.opening import Opening, best_within
 from gradiator_np._calibration.problem import FitProblem
 from gradiator_np._calibration.proposal import Proposal, TrialStep
 from gradiator_np._calibration.refinement import LastPhase, begun, refining_steps
-from gradiator_np._calibration.selection import samples_about
+from gradiator_np._calibration.restart import End, Restart
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import BAD, TrustRegion
 from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
@@ -61,10 +61,9 @@ class Search:
             None if problem.coordinates.trivial else problem.coordinates, reduces=True,
         )  # fmt: skip
         self._first_radius = RADIUS * float(np.sqrt(m))
-        half_spaces = (problem.rows, problem.limits) if len(problem.rows) else (None, None)
-        self.region = TrustRegion(
-            problem.scale, problem.low, problem.high, self._first_radius, 0.0, *half_spaces
-        )
+        limits = (problem.rows, problem.limits) if len(problem.rows) else (None, None)
+        box = problem.scale, problem.low, problem.high
+        self.region = TrustRegion(*box, self._first_radius, 0.0, *limits)
         self.center = -1
         self.rounds = self.iterations = 0
         self._next_steps = NextSteps(rng)
@@ -73,35 +72,14 @@ class Search:
         self.units = Units(m, problem.scale_is_a_guess)
         self._stopping = StoppingTest(m)
         self._ended: Status | None = None
+        self._restart = Restart(problem.scale_is_a_guess and problem.samples is None)
         self._proposal = Proposal(())
         self._is_quiet = False  # noise hides nothing of what the latest model has to gain
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._last: LastPhase | None = None  # of a fit without noise
         self.lost: Mask = np.zeros(m, bool)
-        if problem.samples is not None:
-            self._start_from_given()
-
-    def _start_from_given(self) -> None:
-        """Start from the best run given, or from x0 where none is within the bounds.
-
-        Parameters that those runs move need no displacement.
-        """
-        assert self.problem.samples is not None
-        self.log.add_given(self.problem.samples)
-        if not len(self.log.usable):
-            return
-        self.center = self._best_within_bounds
-        base = self._x if self.center >= 0 else self.problem.x0
-        rows = samples_about(base, self.log, self.region, self._most_samples)
-        u = (np.array([self.log.points[i] for i in rows]) - base) / self.region.scale
-        if np.linalg.matrix_rank(u, tol=1e-6) == len(base):
-            self._opening.end()
-
-    @property
-    def _best_within_bounds(self) -> int:
-        """Id of the least sum of squares; -1 where there is none. Given runs may lie anywhere."""
-        inside = [i for i in self.log.usable if self.region.contains(self.log.points[i])]
-        return min(inside, key=self.log.sum_of_squares, default=-1)
+        if (given := problem.samples) is not None:
+            self.center = self._opening.from_given(given, self.log, self.region, self._most_samples)
 
     # -- the caller's side -------------------------------------------------------------------
 
@@ -169,6 +147,8 @@ class Search:
             self._center_on_best()
         else:
             self._move(self._proposal)
+        if self.reason is Status.BUDGET:
+            self._take_lower_end()
 
     def _next(self, most: int, left: int) -> Proposal | None:
         """What to run next; None where the search ends."""
@@ -189,7 +169,7 @@ class Search:
         return None
 
     def _center_on_best(self) -> None:
-        best, found_before = self._best_within_bounds, self.center >= 0
+        found_before, best = self.center >= 0, best_within(self.region, self.log)
         if best >= 0:
             self.center = best
             self._opening.told(best, found_before, self.log)
@@ -217,7 +197,27 @@ class Search:
         if elsewhere.any():
             self._ended, self.lost = Status.UNDETERMINED, self.lost | elsewhere
         self.units.at_the_end(self.center, model, gone, self.region, self.log)
+        if self.units.running is None:
+            self._start_again()
+            return None
         return self._along_lines(left)
+
+    def _start_again(self) -> None:
+        """Where the search ran off; it happens once, and of two ends the lower one counts."""
+        assert self._ended is not None
+        end = End(self._ended, self.center, self.region, self._last, self.lost)
+        quiet = self._at(self._x).is_almost_quiet
+        again = self._restart.after(end, quiet, self.units.elsewhere, self.log)
+        if again is None:
+            self._take_lower_end()
+        else:
+            self._go_on_with(*again)
+
+    def _take_lower_end(self) -> None:
+        end = self._restart.lower_end(self.center, self.log)
+        if end is not None:
+            self._ended, self.center, self.region = end.status, end.center, end.region
+            self._last, self.lost = end.last, end.lost
 
     def _go_on_with(self, scale: Array, center: int) -> None:
         """New units: from the run at ``center``, or from where the search is."""
@@ -288,7 +288,7 @@ class Search:
             self._stopping = self._stopping.restarted(len(self.log.points))
             decision = Decision.CONTINUE
         if decision is Decision.REFINE:
-            self._stopping = replace(self._stopping, refined=True)
+            self._stopping = replace(self._stopping, refined=it.model.sum_of_squares)
             return self._refine(it)
         share = self._act(it, decision, most)
         if self._ended is not None:
@@ -319,8 +319,8 @@ class Search:
 
     def _together(self, it: Iterate, steps: list[Array]) -> Proposal:
         """Steps that improve the model, as many as the budget allows."""
-        left = self.problem.max_nfev - self.nfev
-        return Proposal(self._request([it.x + self.region.unit * u for u in steps[:left]]))
+        steps = steps[: self.problem.max_nfev - self.nfev]
+        return Proposal(self._request([it.x + self.region.unit * u for u in steps]))
 
     # -- the last phase of a fit without noise -----------------------------------------------
 
@@ -330,9 +330,7 @@ class Search:
         self.region, steps = refining_steps(it, self.region)
         first, start = len(self.log.points), it.model.sum_of_squares
         self._last = begun(self._last, self.center, first, len(steps), start, radius)
-        if not steps:
-            return self._last_step(it)
-        return self._together(it, steps)
+        return self._together(it, steps) if steps else self._last_step(it)
 
     def _last_step(self, it: Iterate) -> Proposal | None:
         """A Gauss-Newton step, or the end."""
@@ -343,12 +341,14 @@ class Search:
             return Proposal(self._request(again))
         last = self._last = self._last.after(it)
         if last.was_early(it, self.log) and not self.region.has_vanished:
-            self._last, self.region = None, self.region.with_radius(last.radius)
+            radius = max(last.radius, self.region.radius)
+            self._last, self.region = None, self.region.with_radius(radius)
             self._stopping = self._stopping.restarted(len(self.log.points))
             return self._iterate(1)
-        if last.has_ended(it, self.region, self.problem.tolerances):
-            if last.is_due_again(it):
-                return self._refine(it)
+        ended = last.has_ended(it, self.region, self.problem.tolerances)
+        if (ended or it.loss.jac > it.predicted_decrease) and last.is_due_again(it):
+            return self._refine(it)
+        if ended:
             self._end(it.reason)
             return None
         trial = TrialStep(it.predicted_decrease, it.length, 0.0)

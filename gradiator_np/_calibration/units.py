@@ -65,7 +65,8 @@ class Units:
         # of a displacement by the unit, as far as the model sees it
         change = DISPLACEMENT * np.linalg.norm(model.jac, axis=0) * region.scale / region.unit
         faint = max(floor, FAINT * float(np.sqrt(model.sum_of_squares)))
-        quiet = gone & (silent(model) | (change <= faint))
+        slight = max(floor, SILENT * float(np.sqrt(model.sum_of_squares)))
+        quiet = gone & (silent(model) | (change <= slight))
         for line in displaced(log, quiet, self._first, floor):
             # what clearly answered at the start has the right unit
             quiet[line.j] = line.change < SILENT * np.sqrt(log.reference)
