@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradiator_np._calibration.fit_log import FitLog
-from gradiator_np._calibration.iterate import ALMOST_QUIET
 from gradiator_np._calibration.local_model import LocalModel
 from gradiator_np._calibration.stopping import ZERO_SUM_OF_SQUARES
 from gradiator_np._calibration.triangles import triangle
@@ -27,8 +26,9 @@ LOST_IF_OPEN = 1e-2
 FAR = 1e3
 #: A decrease of this share of the sum of squares is one that a search misses.
 BLOCKED_SHARE = 1e-4
-#: ... and of this share where nothing failed.
-SHORT_SHARE = 1e-3
+#: ... and of this share where nothing failed, if noise is so little beside the residuals. (At ten
+#: times that, one of 77 fits at a noise of 1e-4 was no success at its minimum.)
+SHORT_SHARE, SHORT_NOISE = 1e-3, 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Ending:
         MGH17 of NIST's ended so at 1.4 to 5 times the least sum of squares, as successes.)
         """
         model = self.model
-        quiet = model.mean_square_noise * model.count < ALMOST_QUIET**2 * model.sum_of_squares
+        quiet = model.mean_square_noise * model.count < SHORT_NOISE**2 * model.sum_of_squares
         least = SHORT_SHARE * model.sum_of_squares + 4.0 * model.sum_of_squares_sd
         jac = model.jac @ self.free
         if not quiet or gauss_newton_decrease(model.residuals, jac) <= least:
