@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gradiator_np import LeastSquares, least_squares
-from gradiator_np._calibration import kriging, output_basis
+from gradiator_np._calibration import output_basis
 from gradiator_np._calibration.fit_log import FitLog
-from gradiator_np._calibration.kriging import Kriging, TrendBasis
+from gradiator_np._calibration.kriging import Kriging, TrendReflectors
 from gradiator_np._calibration.local_model import fit_rows
 from gradiator_np._calibration.output_basis import OutputBasis, Rows
 from gradiator_np._calibration.triangles import regular_inverse
@@ -119,16 +119,13 @@ def test_memory_is_a_few_times_that_of_the_runs():
     assert peak < 8.0 * (3 * fit.nfev + 40) * t.size
 
 
-@pytest.mark.parametrize("formed", [0, 256])
 @pytest.mark.parametrize("rows, rank", [(12, 4), (3, 3), (12, 3)])
-def test_the_trend_has_an_orthogonal_basis(rows, rank, formed, monkeypatch):
-    """Formed, and as reflectors."""
-    monkeypatch.setattr(kriging, "FORMED", formed)
+def test_reflectors_are_an_orthogonal_basis(rows, rank):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, 4))
     if rank == 3 < rows:
         x[:, 3] = x[:, :3] @ [1.0, 2.0, 3.0]
-    trend = TrendBasis(x)
+    trend = TrendReflectors(x)
     assert trend.rank == rank
     q = trend.coordinates(np.eye(rows)).T
     np.testing.assert_allclose(q.T @ q, np.eye(rows), atol=20 * EPS)

@@ -1,7 +1,7 @@
 r"""Universal kriging with the likeliest curvature and noise: contrasts of some samples.
 
 Restricted maximum likelihood: Patterson and Thompson, Biometrika 58 (1971) 545. Two-sided products
-with one QR decomposition serve trend, contrasts and gain alike.
+with the reflectors of one QR decomposition serve trend, contrasts and gain alike.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ PRIOR_SD = 1.5 * np.log(10.0)
 #: One less the leverage of a sample, of which nothing but rounding is left below this: its entries
 #: are 1e-16. (Taken for an outlier, and left out with what it alone told, it cost a fit its J.)
 ALONE = 1e-20
-#: Samples up to which Q is formed, at a work that grows as k^3. (Its products round otherwise than
-#: those by reflectors, with which NIST's fits took 5 % more runs: three sets of 54.)
-FORMED = 256
 #: Reflectors that are applied at once, and what LAPACK's ``dormqr`` keeps of them.
 BLOCKED, TRIANGLES = 64, 64 * 65
 #: Differences of nearest neighbours bound the noise: this quantile of them (the least one is low
@@ -42,11 +39,11 @@ def psi(t: Array) -> Array:
     return t * t * (0.5 + t / 6.0)
 
 
-class TrendBasis:
-    """QR decomposition of a linear trend, X = Q [R; 0], of k samples.
+class TrendReflectors:
+    """QR decomposition of a linear trend, X = Q [R; 0], with Q kept as Householder reflectors.
 
-    The first ``rank`` columns of Q span the trend, the others the contrasts that it does not reach.
-    Q is formed up to ``FORMED`` samples, and kept as Householder reflectors beyond.
+    Its first ``rank`` columns span the trend, the others the contrasts that it does not reach.
+    Q itself costs k^3 numbers' work to form and as much in each product (k samples).
 
     Attributes
     ----------
@@ -71,12 +68,9 @@ class TrendBasis:
             self._turn, s, vt = np.linalg.svd(top)
             self.rank = int((s > tol * s[0]).sum())
             self.back, self.null = vt[: self.rank].T / s[: self.rank], vt[self.rank :].T
-        self._q: Array | None = None
-        if k <= FORMED:
-            self._q = self._turned(self._product(np.eye(k), "N").T).T
 
     def _product(self, rows: Array, transposed: str) -> Array:
-        """M Q or M Q' of rows (n, k), by reflectors."""
+        """M Q or M Q' of rows (n, k)."""
         if not len(rows):
             return rows
         work = len(rows) * min(BLOCKED, len(self._tau)) + TRIANGLES
@@ -84,22 +78,15 @@ class TrendBasis:
             lapack.dormqr("R", transposed, self._reflectors, self._tau, rows, work)[0]
         )
 
-    def _turned(self, out: Array) -> Array:
-        """Q' M of reflectors (k, n) as that of the singular values of R."""
+    def coordinates(self, columns: Array) -> Array:
+        """Q' M of columns (k, n)."""
+        out = self._product(columns.T, "N").T
         if self._turn is not None:
             out[: len(self._turn)] = self._turn.T @ out[: len(self._turn)]
         return out
 
-    def coordinates(self, columns: Array) -> Array:
-        """Q' M of columns (k, n)."""
-        if self._q is not None:
-            return np.asarray(self._q.T @ columns)
-        return self._turned(self._product(columns.T, "N").T)
-
     def vectors(self, contrasts: Array) -> Array:
         """Q [0; V] of contrasts V (k - rank, n)."""
-        if self._q is not None:
-            return np.asarray(self._q[:, self.rank :] @ contrasts)
         out = np.zeros((len(self._reflectors), contrasts.shape[1]))
         out[self.rank :] = contrasts
         if self._turn is not None:
@@ -151,7 +138,7 @@ class Kriging:
     ) -> None:
         self.u, self.y = u, y
         columns = np.ones((len(u), 1)) if slopes_are_alike else np.hstack([np.ones((len(u), 1)), u])
-        self._trend = trend = TrendBasis(columns)
+        self._trend = trend = TrendReflectors(columns)
         rank = trend.rank
         inner = u @ u.T
         # K is symmetric: its products from the left are those from the right, transposed
