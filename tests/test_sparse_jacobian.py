@@ -1,6 +1,7 @@
 """Sparse Jacobians: inputs of one colour move together, and what the pattern claims is checked."""
 
-import importlib
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from gradiator_np import (
+    Chain,
     EvaluationError,
     GradiatorWarning,
     JacobianEstimator,
+    Recurrence,
     SampleError,
     Status,
     gradiator,
@@ -484,6 +487,22 @@ def test_a_differentiable_function_pays_for_colours():
     assert point.estimate().coloring.n_colors == 2
 
 
+def test_stages_of_chains_and_steps_of_recurrences():
+    def fifth(x):
+        return 0.2 * ring(x)
+
+    f, g = (gradiator(fifth, sparsity=RING, method="3-point") for _ in range(2))
+    v, x = np.ones(6), RING_X
+    exact = v @ (0.2 * (np.diag(2 * fifth(x)) - np.roll(np.eye(6), 1, axis=0))) @ (0.2 * RING_J)
+    chain = Chain(f, g)
+    np.testing.assert_allclose(chain.linearize(x).pullback(v), exact, atol=1e-7)
+    assert f.nfev == g.nfev == 1 + 2 * 2 + 2  # the pattern is checked once
+    both = np.hstack([RING, np.ones((6, 1))])  # the state, and a factor that all read
+    step = gradiator(lambda x, a, _: a * ring(x), sparsity=both, method="3-point")
+    by_state, _ = Recurrence(step, 2).vjp(x, np.array([0.2]), v)
+    np.testing.assert_allclose(by_state, exact, atol=1e-7)
+
+
 def test_a_differentiable_function_that_lost_entries_says_so():
     def dead(x):
         y = ring(x)
@@ -511,3 +530,18 @@ def test_frameworks_take_patterns(framework):
         with package.enable_x64(True):
             grad = package.grad(lambda x: f(x).sum())(package.numpy.asarray(RING_X))
     np.testing.assert_allclose(np.asarray(grad), exact, atol=1e-8)
+
+
+def test_the_example_of_solvers():
+    path = Path(__file__).parents[1] / "docs" / "examples" / "sparse_solvers.py"
+    spec = importlib.util.spec_from_file_location("sparse_solvers", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    plate, norms, runs = module.newton(12)
+    assert norms[-1] <= 1e-9 * norms[0]
+    assert runs == len(norms) * (1 + 5) + 2
+    np.testing.assert_allclose(plate, plate.T, atol=1e-6)  # the square's own symmetry
+    _, counts, apart = module.react(6, until=0.5)
+    assert counts["ours"] <= counts["SciPy"] + 2
+    # both step by the same rules; their Jacobians differ by rounding of 1e-8
+    assert apart < 1e-5

@@ -18,6 +18,9 @@ from gradiator_np.designs._finite_difference.stencil import RULES
 #: input of the Jacobian the same at most.
 RUNS = {"cs": 2} | {method: len(rule.points) for method, rule in RULES.items()}
 
+#: Colours of a pattern that nobody knows yet.
+UNKNOWN = 10
+
 
 class StageCosts(NamedTuple):
     """Seconds that a stage takes; None where they are to be measured or derived.
@@ -76,6 +79,10 @@ def product_costs(
     elif f.jvp_fun is None:
         tangent = RUNS.get(str(f.options.get("method")), 2) * one
         jacobian = m * tangent if f.grad_fun is None else np.inf
+        if f.grad_fun is None and f.options.get("sparsity") is not None:
+            # One sparse Jacobian serves all adjoints; written out it is one of many zeros.
+            adjoint = _colors(f.options["sparsity"], n, m) * tangent
+            jacobian = adjoint + multiply * n * m
         # At equal cost the Jacobian is better: it serves the next product, and has error bars.
         tangent *= 1 + 1e-6
     return (
@@ -83,6 +90,17 @@ def product_costs(
         adjoint if given.adjoint is None else given.adjoint,
         jacobian if given.jacobian is None else given.jacobian,
     )
+
+
+def _colors(sparsity: Any, n: int, m: int) -> int:
+    """About how many colours a pattern takes: the entries of its densest row, or what it has."""
+    from gradiator_np.sparsity import Coloring, SparsityPattern
+
+    if isinstance(sparsity, Coloring):
+        return sparsity.n_column_colors
+    if isinstance(sparsity, str):  # to be detected
+        return min(m, UNKNOWN)
+    return int(SparsityPattern.of(sparsity, (n, m)).row_counts.max(initial=1))
 
 
 def as_stage(stage: Any, options: Mapping[str, Any]) -> Stage:

@@ -52,6 +52,8 @@ class SparseJacobianEstimate:
         x and the value there as flat arrays, and how they lie in the user's shapes.
     coloring : Coloring
         Which inputs moved together, and the pattern.
+    nfev, n_failed : int
+        Evaluations of ``fun`` by this call, and those that failed.
 
     Examples
     --------
@@ -67,6 +69,8 @@ class SparseJacobianEstimate:
 
     frame: Frame
     coloring: Coloring
+    nfev: int
+    n_failed: int
     _results: Callable[[], Results]
     _data: NDArray[Any] | None = None
 
@@ -239,16 +243,6 @@ class SparseJacobianEstimate:
         """Every run behind the estimate but those of the check, failed ones included."""
         found = self.compressed.samples
         return None if found is None else self._compression.samples(found)
-
-    @property
-    def nfev(self) -> int:
-        """Evaluations of ``fun`` by this call."""
-        return self.compressed.nfev + (0 if self.check is None else self.check.nfev)
-
-    @property
-    def n_failed(self) -> int:
-        """Those that failed."""
-        return self.compressed.n_failed
 
     @property
     def status(self) -> Status:

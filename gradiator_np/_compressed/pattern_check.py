@@ -32,6 +32,8 @@ NEGLIGIBLE = 1e-4
 ULPS = 64
 #: Noise of less than this share of what a step changes leaves J as it is.
 QUIET = 1e-3
+#: Steps below this are those of the complex step, which do not move x.
+IMAGINARY = 2.0**-48
 #: Distances of a pair in units of the seeds: at the first truncation is 2e-10, rounding 1e-11.
 SHORTEST, LONGEST = 2.0**-16, 0.25
 
@@ -116,7 +118,7 @@ def direction(
     u = rng.uniform(0.5, 1.0, x.shape) * rng.choice([-1.0, 1.0], x.shape)
     t = _distance(found)
     if limits is None:
-        return u, np.stack([t, -t])
+        return _representable(x, seeds, u, t), np.stack([t, -t])
     # Every input goes where it has more room; all stay inside, on both sides of x or on one.
     size = np.abs(seeds * u)
     up, down = limits[1] - x, x - limits[0]
@@ -125,18 +127,39 @@ def direction(
         sides = [np.where(size > 0, room(up, down) / size, np.inf).min(-1)
                  for room in (np.maximum, np.minimum)]  # fmt: skip
     t = np.minimum(t, sides[0])
-    return u, np.stack([t, np.where(t <= sides[1], -t, t / 2)])
+    return _representable(x, seeds, u, t), np.stack([t, np.where(t <= sides[1], -t, t / 2)])
+
+
+def _representable(x: NDArray[Any], seeds: Array, u: Array, t: Array) -> Array:
+    """u as floating-point numbers allow it at a distance t: far from the origin they are coarse."""
+    step = t[..., None] * seeds
+    there = (x + step * u).astype(x.dtype)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        real = np.subtract(there, x, dtype=np.float64) / step
+    return np.asarray(np.where(step == 0, u, real))
 
 
 def _distance(found: JacobianEstimate) -> Array:
-    """Where noise and truncation balance for a pair, in units of the seeds, (*batch,)."""
-    solution = found.solution
-    noise, slope = (
-        np.nan_to_num(solution.cov.scale, nan=0.0, posinf=np.inf),
-        np.abs(solution.coef).sum(-1),
-    )
+    """Where noise and truncation balance for a pair, in units of the seeds, (*batch,); no farther
+    than the steps of J, beyond which a function that lives on a smaller scale says otherwise."""
+    step = found.frame.step
+    assert step is not None
+    balanced = np.clip(np.cbrt(_share_of_noise(found)), SHORTEST, LONGEST)
+    own = np.where(step > IMAGINARY, step, np.inf).min(-1)
+    return np.asarray(np.minimum(balanced, own))
+
+
+def is_loud(found: JacobianEstimate, t: Array) -> bool:
+    """Whether noise is seen in a slope over t, where a shorter pair would drown in it."""
+    return bool((_share_of_noise(found) > NEGLIGIBLE / 10 * t).any())
+
+
+def _share_of_noise(found: JacobianEstimate) -> Array:
+    """The noise of a typical output, in units of its change per seed, (*batch,)."""
+    noise = np.nan_to_num(found.solution.cov.scale, nan=0.0, posinf=np.inf)
+    slope = np.abs(found.solution.coef).sum(-1)
     share = np.divide(noise, slope, out=np.zeros(noise.shape), where=slope > 0)
-    return np.asarray(np.clip(np.cbrt(np.median(share, axis=-1)), SHORTEST, LONGEST))
+    return np.asarray(np.median(share, axis=-1))
 
 
 def compare(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 @njit(cache=True, nogil=True, error_model="numpy")
 def slopes(
     indptr: NDArray[Any], indices: NDArray[Any], colors: NDArray[Any], values: NDArray[Any],
-    y: NDArray[Any], weights: NDArray[Any], unit: NDArray[Any], out: NDArray[Any],
+    y: NDArray[Any], weights: NDArray[Any], per_unit: NDArray[Any], out: NDArray[Any],
 ) -> None:  # fmt: skip
-    """out[q] = sum_p weights[p, c] (values[p, c, i] - y[i]) / unit[j] for entry q = (i, j).
+    """out[q] = sum_p weights[p, c] (values[p, c, i] - y[i]) per_unit[j] for entry q = (i, j).
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def slopes(
         c of each column.
     values : array, shape (p, colours, n)
     weights : array, shape (p, colours)
-    unit : array, shape (m,)
+    per_unit : array, shape (m,)
     out : array, shape (nnz,)
     """
     for i in range(y.size):
@@ -33,4 +33,4 @@ def slopes(
             total = weights[0, c] * (values[0, c, i] - y[i])
             for p in range(1, values.shape[0]):
                 total += weights[p, c] * (values[p, c, i] - y[i])
-            out[q] = total / unit[j]
+            out[q] = total * per_unit[j]

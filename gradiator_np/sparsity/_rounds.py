@@ -71,7 +71,7 @@ class Rounds:
         likely = k @ loud + (np.array(self.sizes) - k) @ quiet
         always = k.sum(1) == sum(self.sizes)
         slack = np.where(always, 0.5, 1e-9)[:, None]
-        return s[np.argmax(likely >= likely.max(1, keepdims=True) - slack, axis=1)]
+        return np.asarray(s[np.argmax(likely >= likely.max(1, keepdims=True) - slack, axis=1)])
 
     def decode(self, rows: Index, most: int) -> tuple[SparsityPattern, Mask]:
         """The columns of some rows that nothing rules out (other rows are empty), and which rows

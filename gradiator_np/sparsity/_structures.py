@@ -118,7 +118,7 @@ def grid_pattern(
     if periodic:
         neighbours %= limits
     else:
-        inside = ((neighbours >= 0) & (neighbours < limits)).all(0)
+        inside &= ((neighbours >= 0) & (neighbours < limits)).all(axis=0)
     rows, which = np.nonzero(inside)
     cols = np.ravel_multi_index(tuple(neighbours[:, rows, which]), sides)
     grid = _of(rows, cols, (nodes.shape[1],) * 2)

@@ -59,7 +59,7 @@ class LatestPair:
 def latest_pair(log: EvaluationLog, line: int) -> LatestPair:
     """The latest pair of a line."""
     *_, pair = log.pairs(line)
-    ahead, behind = log.worked(pair.rows).all(axis=1)
+    ahead, behind = np.all(log.worked(pair.rows), axis=1)
     return LatestPair(abs(pair.places[0]), pair.side, int(ahead) - int(behind))
 
 
@@ -67,7 +67,7 @@ def side_at_work(log: EvaluationLog, line: int) -> int:
     """The side on which every run of a line worked that failed on the other (0: there is none)."""
     sides = set()
     for pair in log.pairs(line):
-        ahead, behind = log.worked(pair.rows).all(axis=1)
+        ahead, behind = np.all(log.worked(pair.rows), axis=1)
         if pair.side == 0 and not (ahead and behind):
             sides.add(int(ahead) - int(behind))
     return sides.pop() if len(sides) == 1 else 0
