@@ -170,8 +170,9 @@ class FitOptions(TypedDict, total=False):
         Runs that may be made; default 100 (m + 1).
     samples : Samples, optional
         Earlier runs: they are used and not paid again.
-    jac0 : array_like, shape (n, m), optional
-        An earlier Jacobian at x0, in residual per x: it takes the place of the first m runs.
+    jac0 : array_like or sparse array, shape (n, m), optional
+        An earlier Jacobian at x0, in residual per x: it takes the place of the first m runs. With
+        ``jacobian(fun, x0, sparsity=...).jac`` as many runs as its pattern has colours do.
     rng : None, int or numpy.random.Generator
         On which side of the centre the few runs next to it lie, which tell noise from curvature.
         None stands for seed 0, so that a call can be repeated.

@@ -19,10 +19,11 @@ from gradiator_np import (
     Status,
     gradiator,
     jacobian,
+    least_squares,
     prepare,
     vjp,
 )
-from gradiator_np.sparsity import color
+from gradiator_np.sparsity import banded_pattern, color
 
 
 class Sines:
@@ -501,6 +502,21 @@ def test_stages_of_chains_and_steps_of_recurrences():
     step = gradiator(lambda x, a, _: a * ring(x), sparsity=both, method="3-point")
     by_state, _ = Recurrence(step, 2).vjp(x, np.array([0.2]), v)
     np.testing.assert_allclose(by_state, exact, atol=1e-7)
+
+
+def test_a_fit_begins_with_a_sparse_jacobian():
+    """Broyden's tridiagonal residuals of 20 parameters: 3 colours in place of 20 first runs."""
+
+    def residuals(x):
+        wide = np.pad(x, 1)
+        return (3 - 2 * x) * x - wide[:-2] - 2 * wide[2:] + 1
+
+    x0 = -np.ones(20)
+    first = jacobian(residuals, x0, sparsity=banded_pattern(20, lower=1, upper=1), method="3-point")
+    plain, fit = least_squares(residuals, x0), least_squares(residuals, x0, jac0=first.jac)
+    assert fit.success
+    assert fit.cost < 1e-12
+    assert fit.nfev + first.nfev < plain.nfev
 
 
 def test_a_differentiable_function_that_lost_entries_says_so():

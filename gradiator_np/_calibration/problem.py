@@ -138,6 +138,8 @@ class FitProblem:
         if absolute is None:
             absolute = objective.prior is not None
         jac0 = options["jac0"]
+        if hasattr(jac0, "toarray"):
+            jac0 = jac0.toarray()
         jac0 = None if jac0 is None else checks.float_array(jac0, 2, "jac0")
         if jac0 is not None and jac0.shape[1] != m:
             raise ValueError(
