@@ -116,10 +116,14 @@ SMOOTH = {
 @pytest.mark.filterwarnings("error::gradiator_np.GradiatorWarning")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_second_derivatives_of_what_is_estimated(name):
-    """By values alone, whatever the order of the modes; gradgradcheck's tolerance is 1e-5."""
+    """By values alone, whatever the order of the modes. gradgradcheck's tolerance is 1e-5: over its
+    own steps of 1e-6 that asks for gradients known to 2e-11, and estimated ones are to 1e-10; over
+    1e-4 they do, and truncation is 1e-8."""
     fun, reference = SMOOTH[name]
     g, x, u = adapter.gradiator(fun), point(3), point(3, seed=1)
-    assert torch.autograd.gradgradcheck(g, x.clone().requires_grad_(), check_fwd_over_rev=True)
+    assert torch.autograd.gradgradcheck(
+        g, x.clone().requires_grad_(), eps=1e-4, check_fwd_over_rev=True
+    )
 
     def total(h):
         return lambda z: h(z).pow(2).sum()
