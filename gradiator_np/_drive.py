@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -84,7 +84,15 @@ def run(
         Whether ``fun`` must return a single number.
     """
     try:
-        evaluate_at_x(engine, evaluate, f0, partial, 1 if on_error == "raise" else TRIES)
+        if partial is not None and partial.nfev:
+            engine.count(1)
+            if type(partial.value) is Failure:
+                raise failed_at_x(partial.value.exc) from partial.value.exc
+            y = evaluate.learn(partial.value)
+        else:
+            x = engine.x.reshape(*engine.x_layout.batch, -1)
+            y = value_at_x(evaluate, x, f0, tries_at_x(on_error), engine.count)
+        tell_value(engine, evaluate, y)
         if scalar and evaluate.kept_layout.size != 1:
             raise ValueError(
                 f"gradient needs a scalar fun, but fun(x) has {evaluate.kept_layout.size} numbers; "
@@ -99,6 +107,11 @@ def run(
     return estimate
 
 
+def tries_at_x(on_error: str) -> int:
+    """Runs of fun(x) before it is given up."""
+    return 1 if on_error == "raise" else TRIES
+
+
 def warn_of_counts(engine: Engine, evaluate: Evaluator, estimate: object) -> None:
     """Warn of steps for smooth functions in a function of whole numbers."""
     if evaluate.counts and engine.settings.small_steps:
@@ -109,32 +122,17 @@ def warn_of_counts(engine: Engine, evaluate: Evaluator, estimate: object) -> Non
         )
 
 
-def evaluate_at_x(
-    engine: Engine, evaluate: Evaluator, f0: Any, partial: PartialRun | None, tries: int
-) -> None:
-    """The value at x, by which everything else is measured."""
-    if partial is not None and partial.nfev:
-        if type(partial.value) is Failure:
-            raise failed_at_x(partial.value.exc) from partial.value.exc
-        y = evaluate.learn(partial.value)
-    elif f0 is None:
-        y, runs = first_value(evaluate, engine.x.reshape(*engine.x_layout.batch, -1), tries)
-        engine.count(runs - 1)
-    else:
-        y = evaluate.learn(checks.like_output(f0))
-    engine.expect(evaluate.kept_layout, evaluate.precision)
-    engine.tell(evaluate.contracted(y)[None], X_ITSELF, run=f0 is None)
-    if not checks.isfinite(y) and not np.isfinite(y).any():
-        raise EvaluationError(
-            "fun(x) is nan or inf in every output; nothing can be estimated around a point where "
-            "fun has no value"
-        )
+def value_at_x(
+    evaluate: Evaluator, x: NDArray[Any], f0: Any, tries: int, count: Callable[[int], object]
+) -> NDArray[Any]:
+    """fun(x), f0 where it is known; run again where it failed: clusters, and random programs, do.
 
-
-def first_value(evaluate: Evaluator, x: NDArray[Any], tries: int) -> tuple[NDArray[Any], int]:
-    """fun(x), run again where it failed, and the runs: those of clusters, and of random programs,
-    fail at times."""
+    ``count`` is told of each run.
+    """
+    if f0 is not None:
+        return evaluate.learn(checks.like_output(f0))
     for left in reversed(range(tries)):
+        count(1)
         try:
             y = evaluate.first(x)
         except EvaluationError as exc:
@@ -143,7 +141,18 @@ def first_value(evaluate: Evaluator, x: NDArray[Any], tries: int) -> tuple[NDArr
         else:
             if not left or np.isfinite(y).any():
                 break
-    return y, tries - left
+    return y
+
+
+def tell_value(engine: Engine, evaluate: Evaluator, y: NDArray[Any]) -> None:
+    """Tell the value at x, by which everything else is measured, and what it is like."""
+    engine.expect(evaluate.kept_layout, evaluate.precision)
+    engine.tell(evaluate.contracted(y)[None], X_ITSELF, run=False)
+    if not checks.isfinite(y) and not np.isfinite(y).any():
+        raise EvaluationError(
+            "fun(x) is nan or inf in every output; nothing can be estimated around a point where "
+            "fun has no value"
+        )
 
 
 def run_all(

@@ -93,7 +93,7 @@ class Compression:
             centre.reshape(*batch, count),
             limits and (limits[0].reshape(x.shape), limits[1].reshape(x.shape)),
         )  # fmt: skip
-        inner = {**known, "x_scale": 1.0, "rel_step": None, "sparsity": None}
+        inner = {**known, "x_scale": 1.0, "rel_step": None}
         inner["abs_step"] = None if step is None else 1.0
         if room is not None:
             ahead, back = (

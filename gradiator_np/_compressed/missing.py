@@ -19,8 +19,8 @@ DIRECTIONS = 6
 LEFT = 1e-3
 #: Entries that a row may lack: half of the equations.
 MOST = DIRECTIONS // 2
-#: Rows that are looked at.
-ROWS = 1000
+#: Rows that are looked at, and numbers that this may take: each row is held against all columns.
+ROWS, WORK = 1000, 3e8
 
 
 def missing_entries(
@@ -34,8 +34,8 @@ def missing_entries(
     """
     y = found.frame.y
     assert y is not None
-    coef, rows = found.solution.coef, rows[:ROWS]
     u = np.stack([probe.u * compression.seeds for probe in probes])  # (q, m)
+    coef, rows = found.solution.coef, rows[: min(ROWS, 1 + int(WORK / u.size))]
     slopes = np.stack([line_of(probe, y)[0] for probe in probes])[:, rows]
     known = np.stack([(compression.tangents(each)[rows] * coef[rows]).sum(-1) for each in u])
     out: list[tuple[int, int]] = []

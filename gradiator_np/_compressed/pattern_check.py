@@ -9,7 +9,7 @@ and a pair of runs along a random direction, which must agree with J u.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +61,13 @@ class PatternCheck:
     excess: Array
     nfev: int = 0
     missing: tuple[Index, Index] = _NONE
+
+    def with_outputs(self, more: Index) -> PatternCheck:
+        """With outputs that were told otherwise."""
+        outputs = np.union1d(self.outputs, more)
+        excess = np.zeros(len(outputs))
+        excess[np.searchsorted(outputs, self.outputs)] = self.excess
+        return replace(self, outputs=outputs, excess=excess)
 
     def amended(self, pattern: SparsityPattern) -> SparsityPattern:
         """The pattern with the entries that were found to be missing."""

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
+from gradiator_np._compressed.detection import detect
 from gradiator_np._compressed.estimate import Results, SparseJacobianEstimate
 from gradiator_np._compressed.missing import DIRECTIONS, missing_entries
 from gradiator_np._compressed.pattern_check import PatternCheck, Probe, compare, direction, is_loud
 from gradiator_np._drive import (
-    TRIES,
-    evaluate_at_x,
-    first_value,
     run_all,
+    tell_value,
+    tries_at_x,
+    value_at_x,
     warn_of_counts,
     warned,
 )
@@ -26,15 +27,13 @@ from gradiator_np._engine import Engine
 from gradiator_np._evaluate import Evaluator
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._samples import attach
-from gradiator_np._settings import bounds_of, scale_of
+from gradiator_np._site import Site
 from gradiator_np._status import Status
 from gradiator_np._typing import Array
 from gradiator_np.designs._finite_difference.stencil import Stencil
 from gradiator_np.designs._finite_difference.weights import derivative_weights
 from gradiator_np.kernels.compressed import slopes
 from gradiator_np.sparsity import Coloring, SparsityPattern, color
-from gradiator_np.sparsity._detection import SparsitySearch
-from gradiator_np.sparsity._probes import Surroundings
 
 #: Times that a quiet function is asked again at a sixteenth of the distance: what a bend leaves of
 #: a slope falls to 1/256, a missing entry stays.
@@ -70,59 +69,73 @@ class SparseRuns:
     def __init__(self, evaluate: Evaluator, sparsity: Any) -> None:
         self._evaluate, self._sparsity = evaluate, sparsity
         self.coloring: Coloring | None = None
+        self._checked = False  # by runs of its own
+        self._unexplained = np.zeros(0, np.intp)  # outputs that a detected pattern leaves open
         self.learned: Any = None
         self.nfev = 0
 
     def at(self, point: checks.Point, known: Mapping[str, Any], f0: Any) -> SparseJacobianEstimate:
-        """The Jacobian at one point, with complete options; the first is checked by more runs."""
-        evaluate, first = self._evaluate, self.coloring is None
-        if f0 is None:
-            tries = 1 if known["on_error"] == "raise" else TRIES
-            y, spent = first_value(evaluate, point.flat, tries)
-        else:
-            y, spent = evaluate.learn(checks.like_output(f0)), 0
-        y_layout = evaluate.kept_layout
+        """The Jacobian at one point, with complete options."""
+        evaluate, before = self._evaluate, self.nfev
+        y = value_at_x(evaluate, point.flat, f0, tries_at_x(known["on_error"]), self._count)
         if self.coloring is None:
-            sparsity = self._sparsity
-            if isinstance(sparsity, str) and sparsity == DETECT:
-                sparsity, more = detected(evaluate, point, known, y)
-                spent += more
-            self.coloring = coloring_of(sparsity, y_layout.size, point.layout.size)
+            self.coloring = self._colored(point, known, y)
         compression, settings = Compression.of(point, known, self.coloring)
-        evaluate.lift = compression
         engine = Engine(compression.point, settings, self.learned)
-        engine.count(spent)
+        engine.count(self.nfev - before)
+        evaluate.lift, spent = compression, 0
         try:
-            evaluate_at_x(engine, evaluate, y_layout.unflatten(y), None, 1)
+            tell_value(engine, evaluate, y)
             run_all(engine, evaluate, known["on_error"])
             evaluate.lift = None
-            estimate = None if first else deferred(engine, compression)
+            estimate = deferred(engine, compression) if self._checked else None
             if estimate is None:
                 found = engine.estimate()
-                check = self._check(compression, found, first)
-                self.nfev += 0 if check is None else check.nfev
+                check = self._check(compression, found)
+                spent = 0 if check is None else check.nfev
                 estimate = warned(_framed(compression, found, check))
                 warn_of_counts(engine, evaluate, estimate)
         except BaseException as exc:
             attach(exc, compression.samples(engine.samples))
             raise
         finally:
-            self.nfev += engine.nfev
+            self.nfev = before + engine.nfev + spent
             self.learned = engine.learned
             evaluate.lift = None
         return estimate
 
-    def _check(
-        self, compression: Compression, found: JacobianEstimate, probe: bool
-    ) -> PatternCheck | None:
-        """Whether the pattern holds, by a pair of runs; by more where noise may be the reason.
+    def _count(self, runs: int) -> None:
+        self.nfev += runs
+
+    def _colored(self, point: checks.Point, known: Mapping[str, Any], y: NDArray[Any]) -> Coloring:
+        """The pattern that was given, or is found here, in colours."""
+        if not (isinstance(self._sparsity, str) and self._sparsity == DETECT):
+            return coloring_of(self._sparsity, self._evaluate.kept_layout.size, point.layout.size)
+        if point.layout.batch:
+            raise ValueError("a pattern is detected at one point: give sparsity with batch_dims")
+        site = Site(self._evaluate, point, y, known["x_scale"], known["bounds"])
+        try:
+            found = detect(site, known["noise"])
+        finally:
+            self._count(site.nfev)
+        self._unexplained = found.unexplained
+        return color(found.pattern)
+
+    def _check(self, compression: Compression, found: JacobianEstimate) -> PatternCheck | None:
+        """Whether the pattern holds, by what costs no run, and at one point by more.
 
         None where J is doubtful for other reasons: a pattern would be blamed for them.
         """
         if _is_off(found):
             return None
-        if not probe:
+        if self._checked:
             return compare(compression, found, ())
+        self._checked = True
+        return self._probed(compression, found).with_outputs(self._unexplained)
+
+    def _probed(self, compression: Compression, found: JacobianEstimate) -> PatternCheck:
+        """By a pair of runs along a random direction; where that disagrees, by more next to x, or
+        where runs are noisy by several."""
         rng = checks.generator(0)
         u, t = direction(compression, found, rng)
         probes, spent = [self._probe(compression, u, t, 1)], 2
@@ -210,33 +223,6 @@ def _framed(
     return SparseJacobianEstimate(
         frame, compression.coloring, nfev, found.n_failed, lambda: results
     )
-
-
-def detected(
-    evaluate: Evaluator, point: checks.Point, known: Mapping[str, Any], y: NDArray[Any]
-) -> tuple[SparsityPattern, int]:
-    """The pattern near x, from groups of inputs, and the evaluations that it took."""
-    x, layout = point
-    if layout.batch:
-        raise ValueError("a pattern is detected at one point: give sparsity with batch_dims")
-    lower, upper = bounds_of(known["bounds"], x, layout) or checks.UNBOUNDED
-    noise = known["noise"]
-    around = Surroundings(
-        np.where(np.isfinite(y), y, np.nan),
-        scale_of(x[None].astype(np.float64), known["x_scale"], layout)[0],
-        np.broadcast_to(upper - x, (1, *x.shape))[0],
-        np.broadcast_to(x - lower, (1, *x.shape))[0],
-        checks.generator(0),
-        None if noise is None else checks.noise(noise, evaluate.y_layout),
-    )
-    search, spent = SparsitySearch(around), 0
-    while (offsets := search.ask()) is not None:
-        points = np.clip((x + offsets).astype(x.dtype), lower, upper)
-        out = evaluate(points, streams=np.zeros(len(points), np.intp))
-        spent += out.done
-        search.tell(np.where(np.isfinite(out.values), out.values, np.nan))
-    assert search.result is not None
-    return search.result.pattern, spent
 
 
 def coloring_of(sparsity: Any, n: int | None, m: int) -> Coloring:

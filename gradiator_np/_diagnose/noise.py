@@ -10,8 +10,9 @@ import numpy as np
 
 from gradiator_np import _checks as checks
 from gradiator_np._diagnose.ecnoise import NoiseSearch, NoiseVerdict
-from gradiator_np._diagnose.site import Site, findings, warned
+from gradiator_np._diagnose.findings import findings, warned
 from gradiator_np._options import ProbeOptions, takes
+from gradiator_np._site import Site
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout
 from gradiator_np._text import listing, written
@@ -173,7 +174,7 @@ def estimate_noise(
     >>> bool(1e-7 < found.noise[0] < 1e-6), found.success  # rounded to 1e-6: 2.9e-7
     (True, True)
     """
-    site = Site(fun, x, options)
+    site = Site.of(fun, x, options)
     with site.evaluate:
         along, most = _line(site, direction, rng)
         search = NoiseSearch(site.y, np.sqrt(site.eps) if h is None else h, points, most)

@@ -6,17 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-import numpy as np
-
 from gradiator_np import _checks as checks
-from gradiator_np._diagnose.site import Site, warned
+from gradiator_np._compressed.detection import detect
+from gradiator_np._diagnose.findings import warned
 from gradiator_np._options import ProbeOptions, takes
+from gradiator_np._site import Site
 from gradiator_np._status import Status
 from gradiator_np._text import verdict
 from gradiator_np._typing import Index
-from gradiator_np.sparsity._detection import Detection, Method, SparsitySearch
+from gradiator_np.sparsity._detection import Detection, Method
 from gradiator_np.sparsity._pattern import SparsityPattern
-from gradiator_np.sparsity._probes import Surroundings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,18 +153,12 @@ def detect_sparsity(
     >>> found.pattern, color(found.pattern).n_colors
     (SparsityPattern(1002 outputs x 1000 inputs, 3000 entries, at most 3 in a row and 3 in a column), 3)
     """  # noqa: E501
-    site = Site(fun, x, options)
+    site = Site.of(fun, x, options)
     with site.evaluate:
-        known = None if noise is None else checks.noise(noise, site.y_layout)
-        around = Surroundings(
-            np.where(np.isfinite(site.y), site.y, np.nan), site.scale, site.up, site.down,
-            checks.generator(rng), known, None if step is None else checks.real(step, "step"),
+        found = detect(
+            site, noise, method=method, rng=rng, max_nfev=max_nfev,
+            step=None if step is None else checks.real(step, "step"),
         )  # fmt: skip
-        search = SparsitySearch(around, method, max_nfev)
-        while (offsets := search.ask()) is not None:
-            search.tell(site.at(offsets))
-    assert search.result is not None
-    found = search.result
     status, message = _judged(found, site)
     return warned(SparsityEstimate(
         found.pattern, found.given_up, found.unexplained, found.missed, found.method,

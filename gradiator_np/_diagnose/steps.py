@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
+from gradiator_np._diagnose.findings import findings, warned
 from gradiator_np._diagnose.noise import estimate_noise
-from gradiator_np._diagnose.site import Site, findings, warned
 from gradiator_np._diagnose.step_search import StepOutcome, StepSearch
 from gradiator_np._options import ProbeOptions, takes
+from gradiator_np._site import Site
 from gradiator_np._status import Status
 from gradiator_np._structure import Layout, blocks
 from gradiator_np._text import listing, written
@@ -183,7 +184,7 @@ def optimal_step(
     if noise is None:
         told = estimate_noise(fun, x, rng=rng, **options)
         noise, spent = told.noise, told.nfev
-    site = Site(fun, x, options)
+    site = Site.of(fun, x, options)
     sigma = checks.like_x(noise, site.y_layout, "noise")
     if not (np.isfinite(sigma).all() and (sigma >= 0).all()):
         raise ValueError(

@@ -142,6 +142,15 @@ def retain(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _tally(columns: Ints, test_of: Ints, by: int, members: Ints) -> None:
+    """Count the columns in each test that they take part in, or count them off."""
+    for j in columns:
+        for t in test_of[j]:
+            if t >= 0:
+                members[t] += by
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def review(
     moved: Bits,
     indptr: Ints,
@@ -167,10 +176,7 @@ def review(
     """
     rounds = test_of.shape[1]
     for i in range(indptr.size - 1):
-        for q in range(indptr[i], indptr[i + 1]):
-            for r in range(rounds):
-                if test_of[indices[q], r] >= 0:
-                    members[test_of[indices[q], r]] += 1
+        _tally(indices[indptr[i] : indptr[i + 1]], test_of, 1, members)
         count = 0
         for t in range(members.size):
             if members[t] == 0 and _counts(moved, failed, i, t):
@@ -182,10 +188,7 @@ def review(
                 t = test_of[indices[q], r]
                 if t >= 0 and members[t] == 1 and _counts(moved, failed, i, t):
                     seen[q] = True
-        for q in range(indptr[i], indptr[i + 1]):
-            for r in range(rounds):
-                if test_of[indices[q], r] >= 0:
-                    members[test_of[indices[q], r]] = 0
+        _tally(indices[indptr[i] : indptr[i + 1]], test_of, -1, members)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -275,10 +278,7 @@ def chances(
     """
     rounds = test_of.shape[1]
     for i in range(indptr.size - 1):
-        for q in range(indptr[i], indptr[i + 1]):
-            for r in range(rounds):
-                if test_of[indices[q], r] >= 0:
-                    members[test_of[indices[q], r]] += 1
+        _tally(indices[indptr[i] : indptr[i + 1]], test_of, 1, members)
         left = indptr[i + 1] - indptr[i]
         share = min(entries[i] / max(left, 1), 0.9)
         absent = np.log1p(-share)
@@ -304,10 +304,7 @@ def chances(
                 high = middle
         for q in range(indptr[i], indptr[i + 1]):
             chance[q] = 1 / (1 + np.exp(low - chance[q]))
-        for q in range(indptr[i], indptr[i + 1]):
-            for r in range(rounds):
-                if test_of[indices[q], r] >= 0:
-                    members[test_of[indices[q], r]] = 0
+        _tally(indices[indptr[i] : indptr[i + 1]], test_of, -1, members)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -1,1 +1,0 @@
-"""Run what a sparse Jacobian asks for."""
