@@ -9,6 +9,7 @@ import resource
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,9 @@ def speed(side: int, repeats: int) -> list[list[Any]]:
         csc = pattern.tocsc()
         seconds = _common.measure(
             {
-                "saturation": lambda: color(pattern, order="saturation"),  # noqa: B023
-                "auto": lambda: color(pattern),  # noqa: B023
-                "scipy": lambda: group_columns(csc),  # noqa: B023
+                "saturation": partial(color, pattern, order="saturation"),
+                "auto": partial(color, pattern),
+                "scipy": partial(group_columns, csc),
             },
             repeats,
             time.process_time,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         StageCosts,
         plan_chain,
     )
-    from gradiator_np._compressed import SparseJacobianEstimate
+    from gradiator_np._compressed import PatternCheck, SparseJacobianEstimate
     from gradiator_np._diagnose import (
         JacobianCheck,
         NoiseEstimate,
@@ -94,6 +94,7 @@ _ON_USE = {
     "LinearizedGraph": "_graph",
     "NoiseEstimate": "_diagnose",
     "Operation": "_chain",
+    "PatternCheck": "_compressed",
     "Prediction": "_calibration",
     "Propagation": "_propagation",
     "Recurrence": "_recurrence",
@@ -166,6 +167,7 @@ __all__ = [
     "LinearizedGraph",
     "NoiseEstimate",
     "Operation",
+    "PatternCheck",
     "Prediction",
     "Prepared",
     "ProductEstimate",

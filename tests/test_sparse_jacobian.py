@@ -63,6 +63,17 @@ class Sines:
         return out
 
 
+class Noisy:
+    """A function with noise of a share of its typical size at x."""
+
+    def __init__(self, fun, x, share, rng):
+        self.fun, self.rng, self.size = fun, rng, share * np.median(np.abs(fun(x)))
+
+    def __call__(self, x):
+        y = self.fun(x)
+        return y + self.size * self.rng.normal(size=y.shape)
+
+
 def problem(seed, most=60):
     """A random function, a point, and a generator for what comes next."""
     rng = np.random.default_rng(seed)
@@ -148,7 +159,8 @@ def test_two_rows_are_two_rows():
     [
         (RING[:, :3], r"shape \(6, 3\); 6 outputs and 6 inputs"),
         (RING[:4].T, "transpose"),
-        ("2d", "no sparsity pattern"),
+        ("detct", "the only word for a pattern is 'detect'"),
+        ({"rows": [0]}, "no sparsity pattern"),
         (color(RING, by="rows"), "rows is for products"),
     ],
 )
@@ -211,11 +223,7 @@ def test_planted_entries_are_named_and_others_are_not(noise):
     named, false, amended = 0, 0, 0
     for seed in range(60):
         fun, x, rng = problem(seed)
-        size = np.median(np.abs(fun(x)))
-
-        def run(x, fun=fun, size=size, rng=rng):
-            return fun(x) + noise * size * rng.normal(size=len(fun.pattern))
-
+        run = Noisy(fun, x, noise, rng)
         false += jacobian(run, x, sparsity=fun.pattern).status is Status.PATTERN
         pattern, row = planted(fun, x, rng)
         found = jacobian(run, x, sparsity=pattern)
@@ -229,6 +237,57 @@ def test_planted_entries_are_named_and_others_are_not(noise):
     assert noise or amended >= named - 2
 
 
+def test_a_pattern_is_checked_where_j_can_be_trusted():
+    """At a kink J is doubtful for its own reasons; the next point tells that an entry lacks."""
+
+    def kinked(x):
+        return ring(x) + np.abs(x - RING_X)
+
+    pattern = RING.copy()
+    pattern[3, 2] = 0
+    prepared = prepare(kinked, RING_X, sparsity=pattern)
+    with pytest.warns(GradiatorWarning, match="lack_of_fit"):
+        first = prepared(RING_X)
+    assert first.check is None
+    with pytest.warns(GradiatorWarning, match=r"y\[3\] by x\[2\]"):
+        second = prepared(1.5 * RING_X)
+    assert second.status is Status.PATTERN
+    assert prepared(1.6 * RING_X).check.nfev == 0
+
+
+def test_a_pattern_without_entries():
+    with pytest.warns(GradiatorWarning, match="pattern"):
+        found = jacobian(lambda x: x[:3], RING_X, sparsity=np.zeros((3, 6)))
+    assert found.jac.nnz == 0
+    np.testing.assert_array_equal(found.amended.to_csr().toarray(), np.eye(3, 6, dtype=bool))
+
+
+def test_steps_that_no_count_notices_are_told():
+    with (
+        pytest.warns(GradiatorWarning, match="no_signal"),
+        pytest.warns(GradiatorWarning, match="whole numbers"),
+    ):
+        jacobian(lambda x: np.floor(x).astype(int), RING_X, sparsity=np.eye(6), method="3-point")
+
+
+def test_every_run_counts():
+    """Those at x that failed, of the search for a pattern, and of the check, too."""
+    runs = []
+
+    def flaky(x):
+        runs.append(x)
+        if len(runs) in (1, 2):
+            raise OSError("no license")
+        return ring(x)
+
+    found = jacobian(flaky, RING_X, sparsity="detect", method="3-point")
+    assert found.nfev == len(runs)
+    broken = prepare(lambda x: x.nothing, RING_X, sparsity=RING)
+    with pytest.raises(EvaluationError):
+        broken(RING_X)
+    assert broken.nfev == 1
+
+
 # -- errors -------------------------------------------------------------------------------------
 
 
@@ -237,9 +296,7 @@ def test_error_bars_hold_under_noise():
     held = []
     for seed in range(60):
         fun, x, rng = problem(seed)
-        size = 1e-4 * np.median(np.abs(fun(x)))
-        found = jacobian(lambda x: fun(x) + size * rng.normal(size=fun.shape[0]), x,  # noqa: B023
-                         sparsity=fun.pattern)  # fmt: skip
+        found = jacobian(Noisy(fun, x, 1e-4, rng), x, sparsity=fun.pattern)
         off = np.abs(found.jac.toarray() - fun.jac(x))[fun.pattern]
         held.append(np.mean(off <= 2 * found.stderr.toarray()[fun.pattern]))
     # the mean of 60 shares with a standard deviation of 0.09 each varies by 0.012
@@ -461,6 +518,8 @@ def test_ask_and_tell():
 
 
 def test_ask_and_tell_refuses_what_it_cannot_use():
+    with pytest.raises(ValueError, match="takes runs"):
+        JacobianEstimator(RING_X, sparsity="detect")
     with pytest.raises(ValueError, match="give f0"):
         JacobianEstimator(RING_X, sparsity=np.nonzero(RING))
     estimator = JacobianEstimator(RING_X, sparsity=RING, method="2-point")

@@ -55,6 +55,17 @@ class PatternCheck:
         Evaluations made for the check alone.
     missing : pair of array of int
         Rows and columns of entries that account for it; of rows that lack many there are none.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> from gradiator_np import jacobian
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")  # it warns of what is shown below
+    ...     estimate = jacobian(lambda x: x * x[0], [1.0, 2.0, 3.0], sparsity=np.eye(3))
+    >>> estimate.check.outputs, estimate.check.missing
+    (array([1, 2]), (array([1, 2]), array([0, 0])))
     """
 
     outputs: Index

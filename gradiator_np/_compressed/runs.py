@@ -235,6 +235,11 @@ def coloring_of(sparsity: Any, n: int | None, m: int) -> Coloring:
     TypeError, ValueError
         For what is no pattern of that shape; nothing is reshaped or transposed.
     """
+    if isinstance(sparsity, str):
+        raise ValueError(
+            f"sparsity={sparsity!r}: the only word for a pattern is {DETECT!r}, which takes runs: "
+            "jacobian, prepare and vjp have it, and detect_sparsity finds one for other doors"
+        )
     if not isinstance(sparsity, Coloring):
         if n is None and isinstance(sparsity, tuple):
             raise ValueError(

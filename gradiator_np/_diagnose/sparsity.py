@@ -150,9 +150,9 @@ def detect_sparsity(
     >>> from gradiator_np import detect_sparsity
     >>> from gradiator_np.sparsity import color
     >>> found = detect_sparsity(lambda x: np.convolve(np.sin(x), [1.0, -2.0, 1.0]), np.ones(1000))
-    >>> found.pattern, color(found.pattern).n_colors
-    (SparsityPattern(1002 outputs x 1000 inputs, 3000 entries, at most 3 in a row and 3 in a column), 3)
-    """  # noqa: E501
+    >>> found.pattern.shape, found.pattern.nnz, color(found.pattern).n_colors
+    ((1002, 1000), 3000, 3)
+    """
     site = Site.of(fun, x, options)
     with site.evaluate:
         found = detect(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from gradiator_np import _checks as checks
 from gradiator_np._differentiable.inputs import PartialFunction
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import jvp
+from gradiator_np._options import Options
 from gradiator_np._prepare import Prepared
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._sample_store import SampleStore
@@ -115,7 +116,7 @@ class PreparedFunctions:
         # Taken out while in use: another thread makes one of its own.
         kept = self._kept.pop(key, None)
         if kept is None:
-            kept = fun, Prepared(fun, z, options, sparsity)  # type: ignore[arg-type]
+            kept = fun, Prepared(fun, z, cast(Options, options), sparsity)
             kept[1].learned = self._told.get(key)
         own, prepared = kept
         if isinstance(own, PartialFunction) and isinstance(fun, PartialFunction):
