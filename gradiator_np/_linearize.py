@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from gradiator_np import _checks as checks
 from gradiator_np._drive import evaluator_options, run, warned
 from gradiator_np._engine import Engine
-from gradiator_np._estimate import jacobian
 from gradiator_np._evaluate import Evaluator
 from gradiator_np._operators import LazyOperator
 from gradiator_np._options import Options, takes
@@ -90,16 +89,12 @@ def vjp(
     >>> product.value.round(6), product.nfev
     (array([0., 6.]), 5)
     """
-    if sparsity is not None:
-        from gradiator_np._compressed import sparse_vjp
-
-        return sparse_vjp(jacobian(fun, x, sparsity=sparsity, **options), v)
-    return linearize(fun, x, **options)[1].vjp_estimate(v)
+    return linearize(fun, x, sparsity=sparsity, **options)[1].vjp_estimate(v)
 
 
 @takes(Options)
 def linearize(
-    fun: Callable[..., Any], x: Any, **options: Unpack[Options]
+    fun: Callable[..., Any], x: Any, *, sparsity: Any = None, **options: Unpack[Options]
 ) -> tuple[Any, Linearization]:
     """The value of ``fun`` at x and its lazy Jacobian there.
 
@@ -107,6 +102,9 @@ def linearize(
     ----------
     fun, x, **options
         As in ``jacobian``.
+
+    sparsity : pattern or sparsity.Coloring, optional
+        As in ``jacobian``: v^T J then takes the evaluations of a sparse Jacobian.
 
     Returns
     -------
@@ -123,7 +121,7 @@ def linearize(
     >>> lin.jvp([1.0, 0.0]).round(6), lin.vjp([0.0, 1.0]).round(6)
     (array([2., 0.]), array([0., 4.]))
     """
-    lin = Linearization(fun, x, options)
+    lin = Linearization(fun, x, options, sparsity)
     return lin.y, lin
 
 
@@ -153,7 +151,10 @@ class Linearization(LazyOperator):
     (array([1., 2.]), 0)
     """
 
-    def __init__(self, fun: Callable[..., Any], x: Any, options: Options) -> None:
+    def __init__(
+        self, fun: Callable[..., Any], x: Any, options: Options, sparsity: Any = None
+    ) -> None:
+        self._sparsity = sparsity
         self._known = known = complete(options, Options)
         if known["jac0"] is not None:
             raise ValueError("jac0 is a prior of the whole Jacobian; use jacobian, not a product")
@@ -279,6 +280,8 @@ class Linearization(LazyOperator):
                 "v is complex, but the complex step needs imaginary parts for the derivative; the "
                 "product is linear in v: take its real and imaginary parts apart"
             )
+        if self._sparsity is not None:
+            return self._sparse_vjp(v)
         cotangents = flat.reshape(-1, *self._y_layout.batch, self._y_layout.size)
         view = ProductView(self._layout, -2, 1.0, several=bool(lead))
         inner = self._settings
@@ -293,6 +296,19 @@ class Linearization(LazyOperator):
         engine = Engine(self._point, inner)
         zero = not cotangents.any()
         return self._product(engine, view, zero, contract=_Contract(cotangents))
+
+    def _sparse_vjp(self, v: Any) -> ProductEstimate:
+        """v^T J by a sparse J; the pattern is coloured once."""
+        from gradiator_np._compressed import SparseRuns, sparse_vjp
+
+        with self._evaluator() as evaluate:
+            runs = SparseRuns(evaluate, self._sparsity)
+            try:
+                found = runs.at(self._point, self._known, self._value)
+            finally:
+                self.nfev += runs.nfev
+        self._sparsity = found.coloring
+        return sparse_vjp(replace(found, nfev=self.nfev), v)
 
     def _product(
         self, engine: Engine, view: ProductView, zero: bool, **hooks: Any

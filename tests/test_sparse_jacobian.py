@@ -1,6 +1,7 @@
 """Sparse Jacobians: inputs of one colour move together, and what the pattern claims is checked."""
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from gradiator_np import (
     gradiator,
     jacobian,
     least_squares,
+    linearize,
     prepare,
     vjp,
 )
@@ -337,6 +339,10 @@ def test_vjp_with_a_pattern():
     np.testing.assert_allclose(product.value, v @ RING_J, atol=1e-4)
     assert product.nfev < 20
     assert product.stderr.shape == (6,)
+    y, lin = linearize(ring, RING_X, sparsity=RING, method="3-point")
+    np.testing.assert_array_equal(y, ring(RING_X))
+    np.testing.assert_allclose(lin.rmatvec(v), v @ RING_J, atol=1e-8)
+    assert lin.nfev == 1 + 2 * 2 + 2
     both = vjp(ring, RING_X, np.stack([v, -v]), sparsity=RING, method="3-point")
     np.testing.assert_allclose(both.value, np.stack([v, -v]) @ RING_J, atol=1e-8)
 
@@ -408,6 +414,14 @@ def test_an_exception_brings_the_runs_along():
     np.testing.assert_array_equal(samples.outputs, [ring(x) for x in samples.points])
     with pytest.raises(EvaluationError, match="failed at x itself"):
         jacobian(lambda x: x.nothing, RING_X, sparsity=RING)
+
+
+@pytest.mark.parametrize("workers", [2, "threads"])
+def test_workers_give_the_same_numbers(workers):
+    with ThreadPoolExecutor(2) as threads:
+        pool = threads if workers == "threads" else workers
+        found = jacobian(ring, RING_X, sparsity=RING, workers=pool)
+    np.testing.assert_array_equal(found.data, jacobian(ring, RING_X, sparsity=RING).data)
 
 
 def test_batches_share_a_colouring():
