@@ -102,7 +102,6 @@ def linearize(
     ----------
     fun, x, **options
         As in ``jacobian``.
-
     sparsity : pattern or sparsity.Coloring, optional
         As in ``jacobian``: v^T J then takes the evaluations of a sparse Jacobian.
 
