@@ -1,7 +1,6 @@
 """Random functions under random conditions, in search of wrong numbers that say ok.
 
-    python -m benchmarks.strangers [--quick] [--seed=0] [--draws=60] [--only=word] [--door=name]
-        [--peers] [--shrink=cell]
+    python -m benchmarks.strangers --help
 
 For each cell of ``strangers_cases``: *silent*, the share of calls in which a column of J is off by
 more than five of its bars though the status is ok or failed_runs; *useless*, the share in which the
@@ -15,6 +14,7 @@ and makes it small.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import warnings
@@ -303,16 +303,26 @@ def shrink(name: str) -> None:
 
 
 def main() -> None:
-    given = dict(a[2:].split("=", 1) for a in sys.argv[1:] if "=" in a)
-    if "shrink" in given:
-        return shrink(given["shrink"])
-    seed, draws = int(given.get("seed", 0)), int(given.get("draws", 4 if quick() else 60))
-    peers = "--peers" in sys.argv
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.strangers", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=60, help="functions of each cell")
+    parser.add_argument("--only", default="", help="cells whose name holds this")
+    parser.add_argument("--door", default="jacobian", choices=sorted(DOORS), help="what is called")
+    parser.add_argument("--peers", action="store_true", help="numdifftools and jacobi beside us")
+    parser.add_argument("--shrink", metavar="CELL", help="print the smallest draw that fails")
+    parser.add_argument("--quick", action="store_true", help="4 draws")
+    given = parser.parse_args()
+    if given.shrink:
+        return shrink(given.shrink)
+    draws = 4 if quick() else given.draws
     results = {}
     rows = []
     for name in CELLS:
-        if given.get("only", "") in name:
-            out = results[name] = run_cell(name, seed, draws, peers, given.get("door", "jacobian"))
+        if given.only in name:
+            out = results[name] = run_cell(name, given.seed, draws, given.peers, given.door)
             said = " ".join(f"{s}:{k}" for s, k in out["statuses"].items())
             rows.append([name, out["silent"], out["useless"], out["median"], out["90 %"],
                          *out["scipy"], out["evaluations"], out["beyond"],
