@@ -14,7 +14,7 @@ from gradiator_np.designs._adaptive.model.scale_consistency import WIDE
 from gradiator_np.designs._adaptive.stages.failures import replace_failed
 from gradiator_np.designs._adaptive.stages.fold_over import select_fold_over
 from gradiator_np.designs._adaptive.stages.inactive import find_inactive
-from gradiator_np.designs._adaptive.stages.nonsmooth import find_kinks, find_wide_slopes
+from gradiator_np.designs._adaptive.stages.nonsmooth import find_kinks
 from gradiator_np.designs._adaptive.stages.outliers import exclude_outliers
 from gradiator_np.designs._adaptive.stages.pilot import run_pilot
 from gradiator_np.designs._adaptive.stages.reuse import TRUST, adopt, is_stale, noise_of_pairs
@@ -156,20 +156,6 @@ def test_kinks_are_told_from_curvature_where_the_pilot_saw_one(nonsmooth):
     kinks = bench.run(find_kinks(bench.context, profile, bench.axes, bench.budget))
     assert kinks.tolist() == [[nonsmooth, False], [False, False]]
     assert bench.log.n_rows == 4 + 2 * nonsmooth
-
-
-def test_wide_slopes_are_those_of_the_widest_pair_and_leave_no_trace():
-    bench = Bench(lambda z: z**3, X)
-    bench.pairs(1e-3)
-    before = bench.context.differences(bench.profile)
-    profile = replace(bench.profile, discrepancy=np.ones(3))
-    wide = bench.run(find_wide_slopes(bench.context, profile, bench.axes, bench.budget))
-    # (x (1 + t))^3 - (x (1 - t))^3 over 2 t
-    np.testing.assert_allclose(wide, np.diag(X**3 * (3 + WIDE**2)), rtol=1e-12, atol=1e-12)
-    after = bench.context.differences(bench.profile)
-    np.testing.assert_array_equal(after.slope, before.slope)
-    nobody = bench.run(find_wide_slopes(bench.context, bench.profile, bench.axes, bench.budget))
-    assert np.isnan(nobody).all()
 
 
 def test_a_fold_over_needs_noise():

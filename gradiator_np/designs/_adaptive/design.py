@@ -91,7 +91,7 @@ class AutoPlan:
         outcome = Outcome(
             None, _limits(log, inputs, options.min_step), NoiseEstimator.empty(log.f0.size),
             Budget(options.max_nfev, inputs.size), np.zeros(entries, bool),
-            np.full(entries, np.nan), np.zeros(entries[::-1]),
+            np.zeros(entries[::-1]),
         )  # fmt: skip
         self._stages = Sequence(context, outcome, learned)
         self._script: Iterator[Array] | None = self._stages.run()

@@ -309,10 +309,6 @@ class EvaluationLog:
         live = [i for i, p in enumerate(self._pairs) if p.line == line and i not in self._excluded]
         self._excluded.add(live[slot])
 
-    def exclude_latest(self, count: int) -> None:
-        """Leave out the latest pairs."""
-        self._excluded |= set(range(len(self._pairs) - count, len(self._pairs)))
-
     # -- what came back ----------------------------------------------------------------------
 
     @property

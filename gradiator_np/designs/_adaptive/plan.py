@@ -13,7 +13,7 @@ from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import PILOT
 from gradiator_np.designs._adaptive.stages.failures import repeat_failed
 from gradiator_np.designs._adaptive.stages.fold_over import FoldOver, fold_over
-from gradiator_np.designs._adaptive.stages.nonsmooth import find_kinks, find_wide_slopes
+from gradiator_np.designs._adaptive.stages.nonsmooth import find_kinks
 from gradiator_np.designs._adaptive.stages.pilot import PilotResult, run_pilot
 from gradiator_np.designs._adaptive.stages.reuse import adopt, is_stale, noise_of_pairs
 from gradiator_np.designs._adaptive.stages.rounds import measure
@@ -128,8 +128,6 @@ class Sequence:
         self._note(axes=axes)
         kinks = yield from find_kinks(context, profile, axes, budget)
         self._note(kinks=kinks)
-        wide = yield from find_wide_slopes(context, profile, axes, budget)
-        self._note(wide_slopes=wide)
 
     def _note(self, **found: Any) -> Outcome:
         self.outcome = replace(self.outcome, **found)

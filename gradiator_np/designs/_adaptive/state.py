@@ -244,8 +244,6 @@ class Outcome:
         The evaluations allowed ended before what was wanted.
     kinks : array of bool, shape (m, N)
         Entries whose slopes to the two sides of x differ.
-    wide_slopes : array, shape (m, N)
-        Slopes at the scale of the trend, where slopes at two scales differ; nan elsewhere.
     rescaled : tuple of int
         Inputs whose unit was found by their answer.
     """
@@ -255,7 +253,6 @@ class Outcome:
     noise: NoiseEstimator
     budget: Budget
     kinks: NDArray[np.bool_]
-    wide_slopes: Array
     unexplained: Array
     short: bool = False
     rescaled: tuple[int, ...] = field(default=())

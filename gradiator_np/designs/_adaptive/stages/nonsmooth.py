@@ -1,4 +1,4 @@
-"""Kinks and jumps at x, where the slopes to its two sides differ; slopes at the trend's scale."""
+"""Kinks and jumps at x, where the slopes to its two sides differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from gradiator_np.designs._adaptive.context import Context
 from gradiator_np.designs._adaptive.evaluation_log import PairRequest
 from gradiator_np.designs._adaptive.failed_runs import SHRINK
 from gradiator_np.designs._adaptive.model.differences import CentralDifferences
-from gradiator_np.designs._adaptive.model.scale_consistency import WIDE
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
 
 Entries = NDArray[np.bool_]
@@ -62,32 +61,6 @@ def find_kinks(
     after = log.differences(inputs, profile.growth)
     kinks[who] = suspect[who] & _stays_broken(view.take(who), after, noise)
     return kinks
-
-
-def find_wide_slopes(
-    context: Context, profile: FunctionProfile, axes: AxisState, budget: Budget
-) -> Generator[Array, None, Array]:
-    """Slopes (m, N) at the scale of the trend, where nobody knows which scale is meant; nan where
-    none was measured."""
-    log = context.log
-    wide = np.full((context.inputs.size, log.f0.size), np.nan)
-    if profile.discrepancy is None:
-        return wide
-    left = max(budget.left(log), 0) // 2
-    if budget.max_nfev is None:
-        # without one of its own an input gets four times the gap of all together
-        left = context.inputs.size
-    room = np.minimum(log.up, log.down)[context.inputs]
-    who = np.flatnonzero(~axes.inactive & (axes.side == 0) & (room >= WIDE))[:left]
-    if not who.size:
-        return wide
-    inputs = context.inputs[who]
-    yield log.request([PairRequest(int(j), WIDE) for j in inputs])
-    view = log.differences(inputs, profile.growth)
-    # the log holds the latest pair of a line last
-    wide[who] = view.slope[np.arange(who.size), view.n_pairs - 1]
-    log.exclude_latest(who.size)
-    return wide
 
 
 def broken(view: CentralDifferences, noise: Array, slope: Array) -> Entries:

@@ -25,8 +25,6 @@ def sharpen(
     """Ask for further pairs of inputs whose error bars are wide for a function without noise."""
     if profile.noisy or context.tolerance:
         return axes
-    # where slopes at two scales differ bars reach from one to the other: wide pairs go first
-    kept = 0 if profile.discrepancy is None else 2 * axes.n_pairs.size
     for _ in range(MOST):
         found = context.slopes(profile, axes)
         row = np.sqrt(np.square(found.mean).sum(axis=1, keepdims=True))
@@ -35,7 +33,7 @@ def sharpen(
         np.divide(found.half_width / NORMAL_95, row, out=share, where=known)
         share = share.max(axis=0, initial=0.0)
         who = np.flatnonzero((share > ENOUGH) & ~axes.inactive)
-        most = max((budget.left(context.log) - kept) // 2, 0)
+        most = max(budget.left(context.log) // 2, 0)
         who = np.sort(who[np.argsort(-share[who], kind="stable")][:most])
         if not who.size:
             break
