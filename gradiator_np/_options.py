@@ -15,9 +15,10 @@ class DesignOptions(TypedDict, total=False):
     method : str or design
         "auto" (default) finds the noise of each output and chooses steps from noise and
         curvature: 2 m + 9 evaluations for a smooth deterministic function of m inputs, at most
-        5 m + 10 for others; runs that fail by chance are repeated beyond that. "2-point", "3-point", "5-point", "7-point" or
-        "9-point": stencils of order 1, 2, 4, 6, 8, as many evaluations for each input, and one at
-        x. "cs": complex step, exact to rounding for analytic functions; one run more tells others.
+        5 m + 10 for others; runs that fail by chance are repeated beyond that. "2-point",
+        "3-point", "5-point", "7-point" or "9-point": stencils of order 1, 2, 4, 6, 8, as many
+        evaluations for each input, and one at x. "cs": complex step, exact to rounding for
+        analytic functions; one run more tells others.
         Or a design, such as ``designs.Hadamard(step=...)``.
     rel_step : scalar or like x, optional
         Steps relative to |x|, or to ``x_scale`` where it is given; a negative one steps back.

@@ -71,8 +71,8 @@ class Sequence:
             # of inputs that bounds kept out of the pilot it says nothing
             axes = axes.at(np.flatnonzero(~pilot.line.takes_part()), centre=1.0)
         axes = axes.within(profile.min_step, profile.max_step)
-        scaled = yield from search_scales(context, profile, axes, pilot.line.budget)
-        profile, axes, budget = scaled.profile, scaled.axes, scaled.budget
+        scaled = yield from search_scales(context, profile, axes, found.budget)
+        profile, axes, budget = scaled.profile, scaled.axes, found.budget
         found = self._note(
             profile=profile, axes=axes, noise=pilot.noise, budget=budget, rescaled=scaled.rescaled
         )
@@ -124,10 +124,10 @@ class Sequence:
                 assert profile is not None
         checked = yield from verify(context, profile, found.axes, pilot, budget)
         self._note(axes=checked.axes, unexplained=checked.unexplained)
-        axes = yield from sharpen(context, profile, checked.axes, budget)
-        self._note(axes=axes)
-        kinks = yield from find_kinks(context, profile, axes, budget)
+        kinks = yield from find_kinks(context, profile, checked.axes, budget)
         self._note(kinks=kinks)
+        axes = yield from sharpen(context, profile, checked.axes, kinks.any(axis=1), budget)
+        self._note(axes=axes)
 
     def _note(self, **found: Any) -> Outcome:
         self.outcome = replace(self.outcome, **found)

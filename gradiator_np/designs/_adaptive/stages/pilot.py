@@ -170,7 +170,7 @@ def _kind(
     if printed or rough or context.min_step > 0:
         if printed:
             # two pairs an input tell more of a known noise than a look for another one
-            line.reserve(2 * line.log.m)
+            line.reserve_second_pairs()
         noise = yield from measure_noise(line, noise)
         return _Findings(_rounded(line, noise))
     if least > 0:

@@ -37,14 +37,13 @@ class PilotLine:
     """
 
     def __init__(self, context: Context, budget: Budget) -> None:
-        self.context, self.log = context, context.log
-        #: With what few functions need beyond the default limit.
-        self.budget = budget
+        self.context, self.log, self.budget = context, context.log, budget
         used = self.log.nfev - 1
         left = budget.limit - used - 1 if budget.max_nfev is None else budget.max_nfev - used
         # two pairs an input are worth more than what the pilot adds beyond ten runs
         self._limit = used + max(left - 4 * budget.m, min(left - 2 * budget.m, 10))
-        self._most = budget.limit - 2 * budget.m
+        # one pair an input, and a run that moves all those together to which nothing answers
+        self._most, self._reserved = budget.limit - 2 * budget.m - 1, 0
         #: +1 or -1 where pairs are one-sided rules.
         self.side = 0
         #: How far each input takes part, relative to the others.
@@ -132,20 +131,17 @@ class PilotLine:
 
     def allow(self, runs: int) -> bool:
         """Allow so many runs more, as far as one pair an input is left; whether a pair fits."""
-        self._limit = min(self._limit + runs, self._most)
+        self._limit = min(self._limit + runs, self._most - self._reserved)
         return self.spare > 0
 
-    def extend(self, runs: int) -> bool:
-        """Allow so many runs more without taking them from what comes after the pilot, unless
-        the caller has set the limit; whether a pair fits."""
-        if self.budget.max_nfev is None:
-            self.budget = self.budget.more(runs)
-            self._most += runs
-        return self.allow(runs)
+    def reserve_second_pairs(self) -> None:
+        """Keep two pairs an input for what comes after the pilot."""
+        self._reserved = 2 * self.budget.m - 1
 
-    def reserve(self, runs: int) -> None:
-        """Keep so many runs for what comes after the pilot."""
-        self._most -= runs
+    def release(self, runs: int) -> bool:
+        """Allow so many runs more, of those that were kept if need be; whether a pair fits."""
+        self._reserved = max(self._reserved - runs, 0)
+        return self.allow(runs)
 
     def pairs(self, steps: Iterable[float], again: bool = False) -> Script:
         """Pairs at steps that were not asked for yet, as many as the budget allows; with f(x) run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
@@ -20,9 +21,11 @@ MOST = 3
 
 
 def sharpen(
-    context: Context, profile: FunctionProfile, axes: AxisState, budget: Budget
-) -> Generator[Array, None, AxisState]:
-    """Ask for further pairs of inputs whose error bars are wide for a function without noise."""
+    context: Context, profile: FunctionProfile, axes: AxisState, kinked: NDArray[np.bool_],
+    budget: Budget,
+) -> Generator[Array, None, AxisState]:  # fmt: skip
+    """Ask for further pairs of inputs whose error bars are wide for a function without noise, but
+    of ``kinked`` (m,) ones, where no pair tells more."""
     if profile.noisy or context.tolerance:
         return axes
     for _ in range(MOST):
@@ -32,7 +35,7 @@ def sharpen(
         share = np.zeros(known.shape)
         np.divide(found.half_width / NORMAL_95, row, out=share, where=known)
         share = share.max(axis=0, initial=0.0)
-        who = np.flatnonzero((share > ENOUGH) & ~axes.inactive)
+        who = np.flatnonzero((share > ENOUGH) & ~axes.inactive & ~kinked)
         most = max(budget.left(context.log) // 2, 0)
         who = np.sort(who[np.argsort(-share[who], kind="stable")][:most])
         if not who.size:

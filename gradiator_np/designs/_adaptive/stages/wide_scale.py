@@ -101,7 +101,7 @@ def _bends_between(line: PilotLine, noise: Array, start: float) -> Generator[Arr
     foretold = BEGAN * (far / wider) ** 2 * np.abs(line.at(wider)[0] - line.at(start)[0])
     if base > near / 2 or not (foretold > unsure).any():
         return False
-    line.extend(6)
+    line.release(6)
     yield from line.pairs([base, near, far])
     slope, other = line.at(base)[0], line.at(far)[0]
     weight, off = relative_weights(slope, other), other - slope
