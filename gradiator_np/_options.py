@@ -15,7 +15,8 @@ class DesignOptions(TypedDict, total=False):
     method : str or design
         "auto" (default) finds the noise of each output and chooses steps from noise and
         curvature: 2 m + 9 evaluations for a smooth deterministic function of m inputs, at most
-        5 m + 10 for others; runs that fail by chance are repeated beyond that. "2-point",
+        5 m + 10 for others, some more where noise hides what an input does at steps of its own
+        size; runs that fail by chance are repeated beyond that. "2-point",
         "3-point", "5-point", "7-point" or "9-point": stencils of order 1, 2, 4, 6, 8, as many
         evaluations for each input, and one at x. "cs": complex step, exact to rounding for
         analytic functions; one run more tells others.

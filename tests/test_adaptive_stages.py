@@ -280,6 +280,7 @@ def test_an_input_that_does_not_answer_at_its_own_size_gets_another_unit():
     np.testing.assert_allclose(moved, [1e-9, 1e-7, 1e-5, 1e-3, 1e-1, 0.75], rtol=1e-6)
     assert bench.log.scale[0, 0] == pytest.approx(0.75, rel=1e-6)
     assert found.axes.max_step[0] == 0.5
+    assert found.budget.extra == bench.log.n_rows + 4
 
 
 @pytest.mark.parametrize("how", ["answers", "smooth"])

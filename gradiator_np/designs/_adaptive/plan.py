@@ -72,7 +72,7 @@ class Sequence:
             axes = axes.at(np.flatnonzero(~pilot.line.takes_part()), centre=1.0)
         axes = axes.within(profile.min_step, profile.max_step)
         scaled = yield from search_scales(context, profile, axes, found.budget)
-        profile, axes, budget = scaled.profile, scaled.axes, found.budget
+        profile, axes, budget = scaled.profile, scaled.axes, scaled.budget
         found = self._note(
             profile=profile, axes=axes, noise=pilot.noise, budget=budget, rescaled=scaled.rescaled
         )

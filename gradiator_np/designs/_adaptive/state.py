@@ -196,15 +196,18 @@ class Budget:
         The caller's limit.
     m : int
         Free inputs.
+    extra : int
+        Beyond the default limit, for inputs whose unit had to be searched for.
     """
 
     max_nfev: int | None
     m: int
+    extra: int = 0
 
     @property
     def limit(self) -> int:
         """Evaluations in all, the one at x included."""
-        return self.max_nfev or 5 * self.m + 10
+        return self.max_nfev or 5 * self.m + 10 + self.extra
 
     def spent(self, log: EvaluationLog) -> int:
         """Evaluations that count: those that stand in for one that failed by chance do so where
@@ -218,6 +221,10 @@ class Budget:
     def share(self, log: EvaluationLog) -> float:
         """Share of what is left that will come back."""
         return 1.0 if self.max_nfev is None else 1 - log.by_chance / max(log.nfev - 1, 1)
+
+    def more(self, extra: int) -> Budget:
+        """With so many more."""
+        return replace(self, extra=self.extra + extra)
 
 
 @dataclass(frozen=True, slots=True)

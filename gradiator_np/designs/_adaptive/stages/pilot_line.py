@@ -42,8 +42,8 @@ class PilotLine:
         left = budget.limit - used - 1 if budget.max_nfev is None else budget.max_nfev - used
         # two pairs an input are worth more than what the pilot adds beyond ten runs
         self._limit = used + max(left - 4 * budget.m, min(left - 2 * budget.m, 10))
-        # one pair an input, and a run that moves all those together to which nothing answers
-        self._most, self._reserved = budget.limit - 2 * budget.m - 1, 0
+        # a pair an input, and a run that moves all those of several to which nothing answers
+        self._most, self._reserved = budget.limit - 2 * budget.m - (budget.m > 1), 0
         #: +1 or -1 where pairs are one-sided rules.
         self.side = 0
         #: How far each input takes part, relative to the others.
@@ -136,7 +136,7 @@ class PilotLine:
 
     def reserve_second_pairs(self) -> None:
         """Keep two pairs an input for what comes after the pilot."""
-        self._reserved = 2 * self.budget.m - 1
+        self._reserved = 2 * self.budget.m - (self.budget.m > 1)
 
     def release(self, runs: int) -> bool:
         """Allow so many runs more, of those that were kept if need be; whether a pair fits."""

@@ -23,14 +23,17 @@ NEAR_ZERO = 1e-3
 ANSWER, ENOUGH = 5.0, 1e4
 # Factor from one run to the next.
 GROWTH = 100.0
+# Further pairs of an input that was found.
+AGAIN = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleSearchResult:
-    """The profile and the axes with new units of the ``rescaled`` inputs."""
+    """The profile, the axes and the budget with new units of the ``rescaled`` inputs."""
 
     profile: FunctionProfile
     axes: AxisState
+    budget: Budget
     rescaled: tuple[int, ...] = ()
 
 
@@ -38,7 +41,7 @@ def search_scales(
     context: Context, profile: FunctionProfile, axes: AxisState, budget: Budget
 ) -> Generator[Array, None, ScaleSearchResult]:
     """Find the scale of inputs whose answer noise hides at steps of the size of x."""
-    found = ScaleSearchResult(profile, axes)
+    found = ScaleSearchResult(profile, axes, budget)
     if not profile.noisy:
         return found
     x, log = context.problem.x, context.log
@@ -48,7 +51,7 @@ def search_scales(
     small = (most > 1 / NEAR_ZERO) & (log.scale == size).all(axis=0)[context.inputs]
     for k in np.flatnonzero(small & ~axes.inactive):
         j = int(context.inputs[k])
-        factor = yield from _grow(context, found.profile, j, float(most[k]), budget)
+        factor, runs = yield from _grow(context, found, j, float(most[k]))
         if factor == 1:
             continue  # what lives there pays for the look
         log.rescale(j, factor)
@@ -61,20 +64,27 @@ def search_scales(
         found = ScaleSearchResult(
             profile,
             found.axes.at(k, max_step=cap, min_step=least),
+            # the pilot told nothing of how f bends along it
+            found.budget.more(runs + 2 * AGAIN),
             (*found.rescaled, j),
         )
     return found
 
 
 def _grow(
-    context: Context, profile: FunctionProfile, j: int, most: float, budget: Budget
-) -> Generator[Array, None, float]:
-    """By how much the scale of input j has to grow for its answer to clear the noise."""
-    log, noise, m = context.log, profile.noise, context.inputs.size
+    context: Context, found: ScaleSearchResult, j: int, most: float
+) -> Generator[Array, None, tuple[float, int]]:
+    """By how much the scale of input j has to grow for its answer to clear the noise, and the
+    runs that this took."""
+    log, noise, m = context.log, found.profile.noise, context.inputs.size
     sign = 1.0 if context.problem.x[0, j] > 0 else -1.0
     most = min(most, float(log.up[j] if sign > 0 else log.down[j]))
     t = good = 1.0
-    while t <= most and budget.left(log) > 2 * m:
+    runs = 0
+    while t <= most:
+        runs += 1
+        if found.budget.more(runs).left(log) <= 2 * m:
+            break
         yield log.request_group(np.array([j]), np.array([t]), sign)
         change = log.values()[-1] - log.f0
         signal = np.abs(change) / (np.sqrt(2.0) * noise)
@@ -84,7 +94,7 @@ def _grow(
         if loudest > ENOUGH or (t == 1 and loudest > ANSWER) or t == most:
             break
         t = min(GROWTH * t, most)
-    return good
+    return good, runs
 
 
 def _typical(size: Array) -> Array:
