@@ -41,9 +41,7 @@ def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, No
     # wide enough to clear the noise of a slope, short enough to hide curvature in it
     tau = FULL_UP * float(np.clip(0.1 * r ** (1 / 3), 1e-5, 0.02))
     tau = max(tau, line.smallest if line.context.min_step > 0 else 0.0)
-    wide = 30 * r ** (1 / 3)
-    wide = wide if wide < 0.07 else 0.85 * WIDE
-    yield from line.pairs([tau, 2 * tau, WIDE, wide], again=True)
+    yield from line.pairs([tau, 2 * tau, WIDE, WIDE / 2], again=True)
     if line.random:
         first = line.smallest
         _leave_out_outliers(line)

@@ -108,7 +108,9 @@ def request_pairs(
     left: float = np.inf,
 ) -> Generator[Array, None, AxisState]:  # fmt: skip
     """Ask for one more pair of these inputs, of ``each`` in all; several where many are to come."""
-    ahead = int(np.clip(each - axes.n_pairs[who].min(), 1, 4))
+    # a wide pair that counts on a second one says little alone
+    fit = min(each - int(axes.n_pairs[who].min()), left // max(who.size, 1))
+    ahead = int(np.clip(fit, 1, 4))
     known = context.infer(profile, axes).pooled.take(who)
     if not profile.nonsmooth:
         known = known.with_curvature()
