@@ -324,10 +324,10 @@ def again(fun, x, given, seed):
     return is_stale(bench.context, done, given)
 
 
-def stale(sigma, change):
-    """In how many of 40 functions a profile is stale 2 % away, where the function is another."""
+def stale(sigma, change, functions=40):
+    """Of how many functions a profile is stale 2 % away, where the function is another."""
     x, count = np.array([0.5, 1.0, -0.7, 1.4]), 0
-    for seed in range(40):
+    for seed in range(functions):
         rng = np.random.default_rng(seed)
         clean, _ = smooth(rng, 4, 3)
 
@@ -358,12 +358,13 @@ def test_profiles_of_a_function_that_bends_within_a_step_do_not():
 
 
 def test_profiles_of_a_function_of_30_times_the_noise_do_not():
-    """A mean square of some 900 where 9 is the limit."""
+    """A mean square of some 900 where 9 is the limit: 235 of 240, and less than 114 of 120 once in
+    100."""
 
     def change(fun, near, rng):
         return lambda z: fun(z) + 3e-3 * rng.standard_normal(3)
 
-    assert stale(1e-4, change) >= 38
+    assert stale(1e-4, change, 120) >= 114
 
 
 @pytest.mark.parametrize("sigma", [1e-8, 1e-3])

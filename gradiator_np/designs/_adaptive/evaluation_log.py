@@ -152,7 +152,8 @@ class EvaluationLog:
         """Changes whenever an answer may."""
         told = 0 if self.told is None else len(self.told.done)
         done = 0 if self.told is None else int(self.told.done.sum())
-        return told, done, len(self._excluded), self._rescaled
+        # a pair may be made of runs that are there
+        return told, done, len(self._pairs), len(self._excluded), self._rescaled
 
     def fitting(self, line: int, side: int) -> float:
         """Largest step of a pair of an input (``side`` 0), or of a one-sided rule."""
