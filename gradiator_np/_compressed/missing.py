@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtri
 
 from gradiator_np._compressed.compression import Compression
-from gradiator_np._compressed.pattern_check import Probe, line_of
+from gradiator_np._compressed.pattern_check import FAINT, FALSE_ALARM, Rest
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._typing import Array, Index
 
-#: Directions beside the one that told: each entry is an equation short of them, and one more tells
+#: Directions beside those that told: each entry is an equation short of them, and one more tells
 #: whether it is the right one.
 DIRECTIONS = 6
 #: What may be left, of all there was, where the missing entries are found.
 LEFT = 1e-3
+#: A quantile of what noise leaves, where they are.
+CHANCE = 1e-3
 #: Entries that a row may lack: half of the equations.
 MOST = DIRECTIONS // 2
 #: Rows that are looked at, and numbers that this may take: each row is held against all columns.
@@ -24,23 +27,44 @@ ROWS, WORK = 1000, 3e8
 
 
 def missing_entries(
-    compression: Compression, found: JacobianEstimate, probes: Sequence[Probe], rows: Index
+    compression: Compression,
+    found: JacobianEstimate,
+    directions: Sequence[Array],
+    rests: Sequence[Rest],
+    rows: Index,
 ) -> tuple[Index, Index]:
     """Rows and columns of entries that account for what J u leaves of the slopes along each u.
 
-    Orthogonal matching pursuit (Mallat and Zhang, IEEE Trans. Signal Process. 41 (1993) 3397): a
-    missing entry k adds a u_k to the slope of its output, and, where the output has an entry j of
-    its colour, a u_j to J u, for the same a. Rows that nothing of that kind explains are left out.
+    Orthogonal matching pursuit (Mallat and Zhang, IEEE Trans. Signal Process. 41 (1993) 3397) by
+    generalised least squares: a missing entry k adds a u_k to the slope of its output, and, where
+    the output has an entry j of its colour, a u_j to J u, for the same a. Left out are rows that
+    nothing of that kind explains, that errors of J and of the slopes explain as well, or that one
+    entry explains as well as another.
     """
-    y = found.frame.y
-    assert y is not None
-    u = np.stack([probe.u * compression.seeds for probe in probes])  # (q, m)
-    coef, rows = found.solution.coef, rows[: min(ROWS, 1 + int(WORK / u.size))]
-    slopes = np.stack([line_of(probe, y)[0] for probe in probes])[:, rows]
-    known = np.stack([(compression.tangents(each)[rows] * coef[rows]).sum(-1) for each in u])
+    u = np.stack(directions) * compression.seeds  # (q, m)
+    rows = rows[: min(ROWS, 1 + int(WORK / u.size))]
+    value, terms, noise, other = (
+        np.stack([np.broadcast_to(getattr(rest, name), rest.value.shape)[rows] for rest in rests])
+        for name in ("value", "terms", "noise", "other")
+    )
+    own = np.hypot(noise, other / 3) + FAINT * terms  # limits are three standard deviations
+    errors = found.solution.cov.stderr()
+    errors = np.broadcast_to(errors, found.solution.coef.shape)[rows]
+    tangents = np.stack([compression.tangents(each)[rows] for each in u], 1)  # (r, q, c)
+    sure = chdtri(len(u), FALSE_ALARM / len(found.solution.coef))
     out: list[tuple[int, int]] = []
-    for i, rest in zip(rows.tolist(), (slopes - known).T):
-        out += [(i, k) for k in _pursued(rest, *_candidates(compression, u, i))]
+    for k, i in enumerate(rows.tolist()):
+        error = np.where(np.isfinite(errors[k]), errors[k], np.abs(value[:, k]).max())
+        shared = tangents[k] * error
+        cov = shared @ shared.T + np.diag(np.square(own[:, k]))
+        rest = value[:, k]
+        if not (np.isfinite(rest).all() and rest @ np.linalg.solve(cov, rest) > sure):
+            continue
+        cov += np.eye(len(u)) * (LEFT * LEFT * (rest @ rest) / chdtri(len(u) - 1, CHANCE))
+        half = np.linalg.cholesky(cov)
+        candidates, columns = _candidates(compression, u, i)
+        white = np.linalg.solve(half, np.column_stack([rest, candidates]))
+        out += [(i, j) for j in _pursued(white[:, 0], white[:, 1:], columns)]
     pairs = np.array(out, np.intp).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
@@ -58,15 +82,18 @@ def _candidates(compression: Compression, u: Array, row: int) -> tuple[Array, In
 
 
 def _pursued(rest: NDArray[np.floating], candidates: Array, columns: Index) -> list[int]:
-    """Columns of the candidates that explain ``rest`` (q,); none where few do not."""
-    size = np.linalg.norm(rest)
+    """Columns of the candidates that explain ``rest`` (q,) but for errors of 1; none where few do
+    not, or where one is as good as another."""
     unit = candidates / np.maximum(np.linalg.norm(candidates, axis=0), 1e-300)
     chosen: list[int] = []
     left = rest
     while len(chosen) < min(MOST, columns.size):
-        chosen.append(int(np.argmax(np.abs(left @ unit))))
+        limit = chdtri(len(rest) - len(chosen) - 1, CHANCE)
+        along = np.square(left @ unit)
+        alike = np.count_nonzero(left @ left - along <= limit)
+        chosen.append(int(np.argmax(along)))
         fit = np.linalg.lstsq(unit[:, chosen], rest)[0]
         left = rest - unit[:, chosen] @ fit
-        if np.linalg.norm(left) <= LEFT * size:
-            return [int(columns[k]) for k in chosen]
+        if left @ left <= limit:
+            return [int(columns[k]) for k in chosen] if alike <= 1 else []
     return []

@@ -1,0 +1,121 @@
+"""Runs along random directions, that tell whether J u holds: where, how far, and their slopes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import _checks as checks
+from gradiator_np._compressed.compression import Compression
+from gradiator_np._results import JacobianEstimate
+from gradiator_np._typing import Array
+
+#: The shortest distance in units of the seeds, as a power of the precision, and the longest. At
+#: the first (1e-6; 2e-3 in single precision) the truncation of a pair is 2e-12, its rounding 2e-10.
+SHORTEST, LONGEST = 3 / 8, 0.25
+#: Steps below this are those of the complex step, which do not move x.
+IMAGINARY = 2.0**-48
+#: Noise shows in a slope where it is more than this share of it: a shorter pair drowns in it.
+LOUD = 1e-5
+
+
+class Probe(NamedTuple):
+    """Runs along one direction.
+
+    Attributes
+    ----------
+    u : array, shape batch + (m,)
+        In units of the seeds.
+    t : array, shape (q,) + batch
+        How far along u each of a group lies: one, or two (a pair).
+    values : array, shape (p, q) + batch + (n,)
+        Of p groups.
+    """
+
+    u: Array
+    t: Array
+    values: NDArray[Any]
+
+    @property
+    def nearest(self) -> Array:
+        """The distance of the nearest one, (*batch, 1)."""
+        return np.asarray(np.abs(self.t).min(0)[..., None])
+
+    def joined(self, other: Probe) -> Probe:
+        """A pair, of two runs along the same direction."""
+        return Probe(
+            self.u,
+            np.concatenate([self.t, other.t]),
+            np.concatenate([self.values, other.values], 1),
+        )
+
+
+def direction(compression: Compression, t: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A random direction u (*batch, m), and two distances along it (2, *batch), at most ``t``
+    (*batch,) and within the bounds.
+
+    Amounts differ between inputs as well as signs: entries of 1 and -1 would cancel.
+    """
+    x, seeds, limits = compression.x, compression.seeds, compression.limits
+    u = rng.uniform(0.5, 1.0, x.shape) * rng.choice([-1.0, 1.0], x.shape)
+    if limits is None:
+        return u, np.stack([t, -t])
+    # Every input goes where it has more room; all stay inside, on both sides of x or on one.
+    size = np.abs(seeds * u)
+    up, down = limits[1] - x, x - limits[0]
+    u = np.copysign(u, np.where(up >= down, seeds, -seeds))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sides = [np.where(size > 0, room(up, down) / size, np.inf).min(-1)
+                 for room in (np.maximum, np.minimum)]  # fmt: skip
+    t = np.minimum(t, sides[0])
+    return u, np.stack([t, np.where(t <= sides[1], -t, t / 2)])
+
+
+def representable(compression: Compression, u: Array, t: Array) -> Array:
+    """u as floating-point numbers allow it at a distance t: far from the origin they are coarse."""
+    x, step = compression.x, t[..., None] * compression.seeds
+    there = (x + step * u).astype(x.dtype)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        real = np.subtract(there, x, dtype=np.float64) / step
+    return np.asarray(np.where(step == 0, u, real))
+
+
+def distance(compression: Compression, found: JacobianEstimate) -> Array:
+    """Where noise and truncation balance for a pair, in units of the seeds, (*batch,); no farther
+    than the steps of J, beyond which a function that lives on a smaller scale says otherwise."""
+    step = found.frame.step
+    assert step is not None
+    shortest = checks.precision(compression.x) ** SHORTEST
+    own = np.where(step > IMAGINARY, step, np.inf).min(-1)
+    balanced = np.minimum(np.cbrt(share_of_noise(found)), LONGEST)
+    return np.asarray(np.maximum(np.minimum(balanced, own), shortest))
+
+
+def is_loud(found: JacobianEstimate, t: Array) -> bool:
+    """Whether noise is seen in a slope over t."""
+    return bool((share_of_noise(found) > LOUD * t).any())
+
+
+def share_of_noise(found: JacobianEstimate) -> Array:
+    """The noise of a typical output, in units of its change per seed, (*batch,)."""
+    noise = np.nan_to_num(found.solution.cov.scale, nan=0.0, posinf=np.inf)
+    slope = np.abs(found.solution.coef).sum(-1)
+    share = np.divide(noise, slope, out=np.zeros(noise.shape), where=slope > 0)
+    return np.asarray(np.median(share, axis=-1))
+
+
+def line_of(probe: Probe, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Array]:
+    """Slope at 0 and second divided difference of the parabola through pairs and y (*batch, n),
+    and the standard error of the slope at unit noise; of a single run the chord, and no bend."""
+    t = probe.t[..., None]
+    chords = (probe.values.mean(0) - y) / t
+    if len(t) == 1:
+        each = 1 / (np.abs(t[0]) * np.sqrt(len(probe.values)))
+        return chords[0], np.zeros_like(chords[0]), np.hypot(each, 1 / t[0])
+    a, b = t
+    bend = (chords[0] - chords[1]) / (a - b)
+    weights = np.stack([-b / (a * (a - b)), a / (b * (a - b))])
+    each = np.hypot(*weights) / np.sqrt(len(probe.values))
+    return chords[0] - bend * a, bend, np.hypot(each, weights.sum(0))
