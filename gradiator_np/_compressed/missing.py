@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,10 @@ def missing_entries(
     """
     u = np.stack(directions) * compression.seeds  # (q, m)
     rows = rows[: min(ROWS, 1 + int(WORK / u.size))]
-    value, terms, noise, other = (
-        np.stack([np.broadcast_to(getattr(rest, name), rest.value.shape)[rows] for rest in rests])
-        for name in ("value", "terms", "noise", "other")
-    )
-    own = np.hypot(noise, other / 3) + FAINT * terms  # limits are three standard deviations
+    value = np.stack([rest.value[rows] for rest in rests])
+    own = np.stack([
+        (np.hypot(rest.noise, rest.limits / 3) + FAINT * rest.terms)[rows] for rest in rests
+    ])  # limits are three standard deviations  # fmt: skip
     errors = found.solution.cov.stderr()
     errors = np.broadcast_to(errors, found.solution.coef.shape)[rows]
     tangents = np.stack([compression.tangents(each)[rows] for each in u], 1)  # (r, q, c)
@@ -57,14 +57,16 @@ def missing_entries(
         error = np.where(np.isfinite(errors[k]), errors[k], np.abs(value[:, k]).max())
         shared = tangents[k] * error
         cov = shared @ shared.T + np.diag(np.square(own[:, k]))
-        rest = value[:, k]
-        if not (np.isfinite(rest).all() and rest @ np.linalg.solve(cov, rest) > sure):
+        rest = _parts(value[:, k])
+        size = np.square(rest).sum()
+        if not (np.isfinite(size) and np.sum(rest * np.linalg.solve(cov, rest)) > sure):
             continue
-        cov += np.eye(len(u)) * (LEFT * LEFT * (rest @ rest) / chdtri(len(u) - 1, CHANCE))
+        cov += np.eye(len(u)) * (LEFT * LEFT * size / chdtri(len(u) - 1, CHANCE))
         half = np.linalg.cholesky(cov)
         candidates, columns = _candidates(compression, u, i)
         white = np.linalg.solve(half, np.column_stack([rest, candidates]))
-        out += [(i, j) for j in _pursued(white[:, 0], white[:, 1:], columns)]
+        rest, candidates = np.split(white, [rest.shape[1]], axis=1)
+        out += [(i, j) for j in _pursued(rest, candidates, columns)]
     pairs = np.array(out, np.intp).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
@@ -81,19 +83,25 @@ def _candidates(compression: Compression, u: Array, row: int) -> tuple[Array, In
     return left[:, others], others
 
 
-def _pursued(rest: NDArray[np.floating], candidates: Array, columns: Index) -> list[int]:
-    """Columns of the candidates that explain ``rest`` (q,) but for errors of 1; none where few do
+def _parts(rest: NDArray[Any]) -> Array:
+    """The real part, and the imaginary one where there is any, (q, 1 or 2)."""
+    parts = [rest.real, rest.imag] if np.iscomplexobj(rest) and rest.imag.any() else [rest.real]
+    return np.stack(parts, 1)
+
+
+def _pursued(rest: Array, candidates: Array, columns: Index) -> list[int]:
+    """Columns of the candidates that explain ``rest`` (q, p) but for errors of 1; none where few do
     not, or where one is as good as another."""
     unit = candidates / np.maximum(np.linalg.norm(candidates, axis=0), 1e-300)
     chosen: list[int] = []
     left = rest
     while len(chosen) < min(MOST, columns.size):
-        limit = chdtri(len(rest) - len(chosen) - 1, CHANCE)
-        along = np.square(left @ unit)
-        alike = np.count_nonzero(left @ left - along <= limit)
+        limit = chdtri((len(rest) - len(chosen) - 1) * rest.shape[1], CHANCE)
+        along = np.square(left.T @ unit).sum(0)
+        alike = np.count_nonzero(np.square(left).sum() - along <= limit)
         chosen.append(int(np.argmax(along)))
         fit = np.linalg.lstsq(unit[:, chosen], rest)[0]
         left = rest - unit[:, chosen] @ fit
-        if left @ left <= limit:
+        if np.square(left).sum() <= limit:
             return [int(columns[k]) for k in chosen] if alike <= 1 else []
     return []

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiator_np._checks import EPS
+from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
 from gradiator_np._compressed.probes import SHORTEST, Probe, line_of
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._structure import enumerated
-from gradiator_np._typing import Array, Index
+from gradiator_np._typing import Array, Index, Mask
 from gradiator_np.solvers._solution import student_quantile
 from gradiator_np.sparsity import SparsityPattern
 
@@ -40,6 +40,8 @@ BEND = 8
 ULPS = 64
 #: Noise of less than this share of what a step changes leaves J as it is.
 QUIET = 1e-3
+#: Groups of runs differ by noise in so many of its standard errors at most.
+SCATTERED = 3
 
 _NONE = np.zeros(0, np.intp), np.zeros(0, np.intp)
 
@@ -116,73 +118,70 @@ class PatternCheck:
         return f"{text}what is missing is{some} {told}, and .amended has it"
 
 
-def compare(
-    compression: Compression,
-    found: JacobianEstimate,
-    lines: Sequence[Sequence[Probe]] = (),
-    *,
-    share: float = NEGLIGIBLE,
-    eps: float = EPS,
-    truncation: Array | float | None = None,
+def unaccounted(
+    compression: Compression, found: JacobianEstimate, eps: float | None = None
 ) -> Array:
-    """What the entries of a pattern do not account for of each output, (n,); 0 where it may be
-    chance.
+    """The largest entry of a colour of which the output has none, (n,); 0 where it may be chance.
 
-    Parameters
-    ----------
-    lines : sequence of sequence of Probe
-        For each direction runs at one distance, or at two, the second at half of the first, which
-        tell a missing entry from truncation: this falls to a quarter.
-    share : float
-        What is less than this of the sum of |J_ij u_j| does not count.
-    eps : float
-        Relative precision of the values.
-    truncation : array or float, optional
-        That of slopes, where it is known otherwise.
+    ``eps`` is the relative precision of the values, by default that of x. No run is made.
+    """
+    solution, y, step = found.solution, found.frame.y, found.frame.step
+    assert y is not None
+    assert step is not None
+    if eps is None:
+        eps = checks.precision(compression.x)
+    coef = np.abs(solution.coef)
+    n = coef.shape[-2]
+    empty = np.ones(coef.shape[-2:], bool)
+    empty[compression.cells] = False
+    with np.errstate(all="ignore"):  # outputs that failed are nan, and disagree with nothing
+        error = np.nan_to_num(
+            np.broadcast_to(solution.cov.stderr(), coef.shape), nan=0.0, posinf=np.inf
+        )
+        shortest = eps**SHORTEST  # steps of "cs" do not round
+        step = np.where(step > shortest, step, shortest)[..., None, :]
+        z = _quantile(found, n, _loud(found))[..., None]
+        floor = z * error + ULPS * eps * np.abs(y)[..., None] / step
+        floor += NEGLIGIBLE * coef.sum(-1, keepdims=True)
+        excess = np.where(empty & (coef > floor), coef, 0.0).max(-1, initial=0.0)
+    return np.asarray(excess.reshape(-1, n).max(0))
+
+
+def disagreement(found: JacobianEstimate, rests: Sequence[Rest], share: float) -> Array:
+    """The most that J u leaves of slopes along several directions, (n,); 0 where it may be chance.
+
+    What is less than ``share`` of the sum of |J_ij u_j| does not count.
     """
     n = found.solution.coef.shape[-2]
-    z = _quantile(found, 1 - FALSE_ALARM / (2 * n * max(1, len(lines))))
-    with np.errstate(all="ignore"):  # outputs that failed are nan, and disagree with nothing
-        excess = _unaccounted(compression, found, z, eps)
-        for line in lines:
-            rest = rest_of(compression, found, line, eps, truncation)
-            floor = z * np.hypot(rest.error, rest.noise) + share * rest.terms + rest.other
+    with np.errstate(all="ignore"):
+        # An output that alone is loud bends: where it is noise, runs next to x tell.
+        loud = np.median(_loud(found), axis=-1, keepdims=True) > 0
+        z = _quantile(found, n * len(rests), loud)
+        excess = np.zeros(())
+        for rest in rests:
+            floor = z * np.hypot(rest.error, rest.noise) + share * rest.terms + rest.limits
             size = np.abs(rest.value)
             excess = np.maximum(excess, np.where(size > floor, size, 0.0))
     return np.asarray(excess.reshape(-1, n).max(0))
 
 
-def _quantile(found: JacobianEstimate, p: float) -> Array:
-    """The quantile of errors in standard errors, (*batch, n).
+def _loud(found: JacobianEstimate) -> Mask:
+    """Where noise matters to J, (*batch, n)."""
+    solution, step = found.solution, found.frame.step
+    assert step is not None
+    least = np.nanmin(step, axis=-1, keepdims=True)
+    return np.asarray(solution.cov.scale > QUIET * np.abs(solution.coef).sum(-1) * least)
+
+
+def _quantile(found: JacobianEstimate, count: int, loud: Mask) -> Array:
+    """The largest of ``count`` errors that chance allows, in standard errors, (*batch, n).
 
     Student's where noise matters to J: stencils know it from a difference or two. Where it does
     not, what stands for it there is a bend, which has no distribution.
     """
-    solution, step = found.solution, found.frame.step
-    assert step is not None
-    with np.errstate(all="ignore"):
-        least = np.nanmin(step, axis=-1, keepdims=True)
-        loud = solution.cov.scale > QUIET * np.abs(solution.coef).sum(-1) * least
-    dof = np.where(loud & (solution.dof > 0), solution.dof, np.inf)
-    return student_quantile(p, dof)
-
-
-def _unaccounted(compression: Compression, found: JacobianEstimate, z: Array, eps: float) -> Array:
-    """The largest entry of a colour of which the output has none, (*batch, n)."""
-    solution, y, step = found.solution, found.frame.y, found.frame.step
-    assert y is not None
-    assert step is not None
-    coef = np.abs(solution.coef)
-    empty = np.ones(coef.shape[-2:], bool)
-    empty[compression.cells] = False
-    error = np.nan_to_num(
-        np.broadcast_to(solution.cov.stderr(), coef.shape), nan=0.0, posinf=np.inf
-    )
-    shortest = eps**SHORTEST  # steps of "cs" do not round
-    step = np.where(step > shortest, step, shortest)[..., None, :]
-    floor = z[..., None] * error + ULPS * eps * np.abs(y)[..., None] / step
-    floor += NEGLIGIBLE * coef.sum(-1, keepdims=True)
-    return np.asarray(np.where(empty & (coef > floor), coef, 0.0).max(-1, initial=0.0))
+    dof = found.solution.dof
+    dof = np.where(loud & (dof > 0), dof, np.inf)
+    return student_quantile(1 - FALSE_ALARM / (2 * count), dof)
 
 
 class Rest(NamedTuple):
@@ -198,15 +197,21 @@ class Rest(NamedTuple):
         The standard error of J u.
     noise : array
         The standard error of the slope by noise.
-    other : array
-        Limits of rounding and truncation.
+    rounding, truncation : array
+        Limits of these.
     """
 
     value: NDArray[Any]
     terms: Array
     error: Array
     noise: Array
-    other: Array
+    rounding: Array
+    truncation: Array
+
+    @property
+    def limits(self) -> Array:
+        """Of what has limits."""
+        return self.rounding + self.truncation
 
 
 def rest_of(
@@ -214,7 +219,7 @@ def rest_of(
     found: JacobianEstimate,
     line: Sequence[Probe],
     eps: float,
-    truncation: Array | float | None = None,
+    truncation: Array | None = None,
 ) -> Rest:
     """What J u leaves of slopes along a direction, by runs at one or two distances."""
     solution, y = found.solution, found.frame.y
@@ -225,23 +230,25 @@ def rest_of(
     error = np.nan_to_num(
         solution.cov.jvp_stderr(tangents, each_output=True), nan=0.0, posinf=np.inf
     )
-    slopes, bends, weights = zip(*[line_of(probe, y) for probe in line])
-    noise = solution.cov.scale
+    lines = [line_of(probe, y) for probe in line]
+    slope, bend, weight, scatter = lines[-1]
+    noise, nearest = solution.cov.scale, line[-1].nearest
     unknown = np.isnan(noise)
-    if unknown.any():  # of single runs there is no bend: they call for pairs
-        told = np.abs(bends[0] * line[0].t.prod(0)[..., None])
+    if unknown.any():  # single runs have no bend: they call for pairs
+        told = np.abs(bend * nearest**2)
         noise = np.where(unknown, np.median(told, axis=-1, keepdims=True), noise)
-    slope, weight = slopes[0], weights[0]
-    nearest = line[-1].nearest
     if len(line) > 1:
-        slope = (4 * slopes[1] - slopes[0]) / 3
-        weight = np.hypot(4 * weights[1], weights[0]) / 3
-        truncation = np.abs(slopes[1] - slopes[0])
-    elif truncation is not None:
-        pass
-    elif len(line[0].t) > 1:
-        truncation = 2 * np.abs(bends[0]) * nearest
-    else:
-        truncation = BEND * size * nearest
-    other = ULPS * eps * np.abs(y) / nearest + truncation
-    return Rest(slope - terms.sum(-1), size, error, noise * weight, other)
+        first = lines[0]
+        far, near = (np.square(probe.t).mean((0, 1))[..., None] for probe in line)
+        share = near / (far - near)
+        truncation = np.abs(first.slope - slope)
+        slope = slope + share * (slope - first.slope)
+        weight = np.hypot((1 + share) * weight, share * first.weight)
+        scatter = (1 + share) * scatter
+    elif truncation is None:
+        truncation = 2 * np.abs(bend) * nearest if line[0].paired else BEND * size * nearest
+    noise = noise * weight
+    # groups that differ by much more than noise meet another: values that are rounded, or garbage
+    noise = np.where(scatter > SCATTERED * noise, scatter, noise)
+    rounding = ULPS * eps * np.abs(y) / nearest
+    return Rest(slope - terms.sum(-1), size, error, noise, rounding, truncation)

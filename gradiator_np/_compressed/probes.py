@@ -28,10 +28,9 @@ class Probe(NamedTuple):
     ----------
     u : array, shape batch + (m,)
         In units of the seeds.
-    t : array, shape (q,) + batch
-        How far along u each of a group lies: one, or two (a pair).
+    t : array, shape (p, q) + batch
+        How far along u they lie: p groups of one, or of two (a pair).
     values : array, shape (p, q) + batch + (n,)
-        Of p groups.
     """
 
     u: Array
@@ -41,15 +40,39 @@ class Probe(NamedTuple):
     @property
     def nearest(self) -> Array:
         """The distance of the nearest one, (*batch, 1)."""
-        return np.asarray(np.abs(self.t).min(0)[..., None])
+        return np.asarray(np.abs(self.t).min((0, 1))[..., None])
+
+    @property
+    def paired(self) -> bool:
+        """Whether groups have two runs."""
+        return bool(self.t.shape[1] > 1)
 
     def joined(self, other: Probe) -> Probe:
-        """A pair, of two runs along the same direction."""
+        """Pairs, of runs along the same direction."""
         return Probe(
             self.u,
-            np.concatenate([self.t, other.t]),
+            np.concatenate([self.t, other.t], 1),
             np.concatenate([self.values, other.values], 1),
         )
+
+
+class Line(NamedTuple):
+    """Parabolas through pairs and the value at x, or chords.
+
+    Attributes
+    ----------
+    slope, bend : array, shape (*batch, n)
+        Slope at 0 and second divided difference, means of all groups.
+    weight : array, shape (*batch, 1)
+        The standard error of the slope at unit noise.
+    scatter : array, shape (*batch, n)
+        That of groups among each other; 0 of one group.
+    """
+
+    slope: NDArray[Any]
+    bend: NDArray[Any]
+    weight: Array
+    scatter: Array
 
 
 def direction(compression: Compression, t: Array, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -106,16 +129,18 @@ def share_of_noise(found: JacobianEstimate) -> Array:
     return np.asarray(np.median(share, axis=-1))
 
 
-def line_of(probe: Probe, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Array]:
-    """Slope at 0 and second divided difference of the parabola through pairs and y (*batch, n),
-    and the standard error of the slope at unit noise; of a single run the chord, and no bend."""
-    t = probe.t[..., None]
-    chords = (probe.values.mean(0) - y) / t
-    if len(t) == 1:
-        each = 1 / (np.abs(t[0]) * np.sqrt(len(probe.values)))
-        return chords[0], np.zeros_like(chords[0]), np.hypot(each, 1 / t[0])
-    a, b = t
-    bend = (chords[0] - chords[1]) / (a - b)
-    weights = np.stack([-b / (a * (a - b)), a / (b * (a - b))])
-    each = np.hypot(*weights) / np.sqrt(len(probe.values))
-    return chords[0] - bend * a, bend, np.hypot(each, weights.sum(0))
+def line_of(probe: Probe, y: NDArray[Any]) -> Line:
+    """What runs along a direction say, together with y (*batch, n)."""
+    t, p = probe.t[..., None], len(probe.t)
+    chords = (probe.values - y) / t
+    if not probe.paired:
+        slopes, bends, weights = chords[:, 0], np.zeros_like(chords[:, 0]), 1 / t
+    else:
+        a, b = t[:, 0], t[:, 1]
+        bends = (chords[:, 0] - chords[:, 1]) / (a - b)
+        slopes = chords[:, 0] - bends * a
+        weights = np.stack([-b / (a * (a - b)), a / (b * (a - b))], 1)
+    each = np.sqrt(np.square(weights).sum((0, 1))) / p
+    weight = np.hypot(each, weights.sum(1).mean(0))
+    spread = np.std(slopes, axis=0, ddof=1) if p > 1 else np.zeros(slopes.shape[1:])
+    return Line(slopes.mean(0), bends.mean(0), weight, spread / np.sqrt(p))

@@ -12,7 +12,7 @@ from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
 from gradiator_np._compressed.detection import detect
 from gradiator_np._compressed.estimate import Results, SparseJacobianEstimate
-from gradiator_np._compressed.pattern_check import PatternCheck, compare
+from gradiator_np._compressed.pattern_check import PatternCheck, unaccounted
 from gradiator_np._compressed.probing import Prober
 from gradiator_np._drive import (
     run_all,
@@ -175,7 +175,7 @@ def deferred(engine: Engine, compression: Compression) -> SparseJacobianEstimate
 def _own_check(compression: Compression, found: JacobianEstimate) -> PatternCheck | None:
     """What the runs say of the pattern without others beside them."""
     lost = found.frame.y is None or _is_off(found)
-    return None if lost else PatternCheck.of(compare(compression, found))
+    return None if lost else PatternCheck.of(unaccounted(compression, found))
 
 
 def _is_off(found: JacobianEstimate) -> bool:
