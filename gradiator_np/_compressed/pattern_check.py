@@ -34,8 +34,6 @@ NEGLIGIBLE = 1e-4
 #: From this on it is looked at again, and counts where a few missing entries account for it along
 #: all directions. An entry of 1e-3 of its row leaves less along one direction of 200 only.
 FAINT = 2e-6
-#: A one-sided slope over t is let off with so many t: who bends at an eighth of x.
-BEND = 8
 #: Rounding of one value, in units in its last place: a function that solves something loses some.
 ULPS = 64
 #: Noise of less than this share of what a step changes leaves J as it is.
@@ -213,6 +211,13 @@ class Rest(NamedTuple):
         """Of what has limits."""
         return self.rounding + self.truncation
 
+    def lenient(self) -> Rest:
+        """With what a pair is off by if terms of a line fall as those of exp(t) do: a slope s and
+        a bend b have a third order of b^2 / s. ``truncation`` has more room, b t."""
+        size = np.maximum(self.terms, np.abs(self.value))
+        with np.errstate(all="ignore"):
+            return self._replace(truncation=np.square(self.truncation) / size)
+
 
 def rest_of(
     compression: Compression,
@@ -246,7 +251,7 @@ def rest_of(
         weight = np.hypot((1 + share) * weight, share * first.weight)
         scatter = (1 + share) * scatter
     elif truncation is None:
-        truncation = 2 * np.abs(bend) * nearest if line[0].paired else BEND * size * nearest
+        truncation = 2 * np.abs(bend) * nearest  # 0 of single runs
     noise = noise * weight
     # groups that differ by much more than noise meet another: values that are rounded, or garbage
     noise = np.where(scatter > SCATTERED * noise, scatter, noise)

@@ -15,6 +15,8 @@ from gradiator_np._typing import Array
 #: The shortest distance in units of the seeds, as a power of the precision, and the longest. At
 #: the first (1e-6; 2e-3 in single precision) the truncation of a pair is 2e-12, its rounding 2e-10.
 SHORTEST, LONGEST = 3 / 8, 0.25
+#: The shortest distance of a single run: at it (1e-7) truncation and 64 units of rounding are 1e-7.
+SINGLE = 9 / 20
 #: Steps below this are those of the complex step, which do not move x.
 IMAGINARY = 2.0**-48
 #: Noise shows in a slope where it is more than this share of it: a shorter pair drowns in it.
@@ -46,14 +48,6 @@ class Probe(NamedTuple):
     def paired(self) -> bool:
         """Whether groups have two runs."""
         return bool(self.t.shape[1] > 1)
-
-    def joined(self, other: Probe) -> Probe:
-        """Pairs, of runs along the same direction."""
-        return Probe(
-            self.u,
-            np.concatenate([self.t, other.t], 1),
-            np.concatenate([self.values, other.values], 1),
-        )
 
 
 class Line(NamedTuple):
@@ -114,6 +108,12 @@ def distance(compression: Compression, found: JacobianEstimate) -> Array:
     own = np.where(step > IMAGINARY, step, np.inf).min(-1)
     balanced = np.minimum(np.cbrt(share_of_noise(found)), LONGEST)
     return np.asarray(np.maximum(np.minimum(balanced, own), shortest))
+
+
+def single(compression: Compression, found: JacobianEstimate, far: Array) -> Array:
+    """Where noise and truncation balance for a single run; no farther than ``far``, (*batch,)."""
+    shortest = checks.precision(compression.x) ** SINGLE
+    return np.asarray(np.minimum(np.maximum(np.sqrt(share_of_noise(found)), shortest), far))
 
 
 def is_loud(found: JacobianEstimate, t: Array) -> bool:

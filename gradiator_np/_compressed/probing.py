@@ -21,7 +21,14 @@ from gradiator_np._compressed.pattern_check import (
     rest_of,
     unaccounted,
 )
-from gradiator_np._compressed.probes import Probe, direction, distance, is_loud, representable
+from gradiator_np._compressed.probes import (
+    Probe,
+    direction,
+    distance,
+    is_loud,
+    representable,
+    single,
+)
 from gradiator_np._results import JacobianEstimate
 from gradiator_np._typing import Array, Mask
 
@@ -60,6 +67,7 @@ class Prober:
         self._eps = max(eps, checks.precision(compression.x))
         self._rng = checks.generator(0)
         self._spent = 0
+        self._free = unaccounted(compression, found, self._eps)
 
     def check(self) -> PatternCheck:
         """Whether the pattern holds: one run along each of two directions, pairs where noise is
@@ -68,29 +76,26 @@ class Prober:
         looks = [direction(self._compression, far, self._rng) for _ in range(LOOKS)]
         if is_loud(self._found, far):
             return self._loud(looks)
-        ahead = [self._probe(u, t[:1]) for u, t in looks]
-        if self._excess([self._rest([probe]) for probe in ahead]).any():
-            return self._quiet(looks, ahead)
+        near = single(self._compression, self._found, far) / far
+        if self._excess([self._rest([self._probe(u, near * t[:1])]) for u, t in looks]).any():
+            return self._quiet(looks)
         return self._verdict(self._silent)
 
-    def _quiet(self, looks: list[tuple[Array, Array]], ahead: list[Probe]) -> PatternCheck:
+    def _quiet(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
         """Pairs, closer and closer, as long as rounding and noise allow."""
-        pairs = [a.joined(self._probe(u, t[1:])) for a, (u, t) in zip(ahead, looks)]
-        levels = [[self._rest([pair]) for pair in pairs]]
+        levels = [[self._rest([self._probe(u, t)]) for u, t in looks]]
         excess, level = self._excess(levels[0]), np.zeros(self._silent.shape, np.intp)
         for k in range(CLOSER):
-            blur = self._most([5 * rest.noise + rest.rounding for rest in levels[k]])
+            blur = self._together([5 * rest.noise + rest.rounding for rest in levels[k]])
             clear = (excess > 2 * NEARER * blur) & (level == k)
             if not clear.any():
                 break
             looks = [(u, t / NEARER) for u, t in looks]
             levels.append([self._rest([self._probe(u, t)]) for u, t in looks])
-            apart = self._most([
-                np.abs(now.value - then.value) - np.abs(then.value) / 2
-                for now, then in zip(levels[k + 1], levels[k])
-            ])  # fmt: skip
-            now = np.where(apart > 0, 0.0, self._excess(levels[k + 1]))
-            excess = np.where(clear, now, excess)
+            then, now = ([rest.value for rest in rests] for rests in levels[-2:])
+            moved = self._together([a - b for a, b in zip(now, then)]) > self._together(then) / 2
+            again = np.where(moved, self._free, self._excess(levels[-1]))
+            excess = np.where(clear, again, excess)
             level[clear] = k + 1
         if not excess.any():
             return self._verdict(self._silent)
@@ -101,7 +106,7 @@ class Prober:
     def _loud(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
         """Pairs at two distances."""
         pairs = [self._probe(u, t) for u, t in looks]
-        if not self._excess([self._rest([pair], self._silent) for pair in pairs]).any():
+        if not self._excess([self._rest([pair]).lenient() for pair in pairs]).any():
             return self._verdict(self._silent)
         looks = [(u, t / 2) for u, t in looks]
         closer = [self._probe(u, t, CONFIRMING) for u, t in looks]
@@ -129,13 +134,12 @@ class Prober:
         )
         explained = np.zeros(strong.shape)
         rows = np.unique(missing[0])
-        explained[rows] = self._most([np.abs(rest.value) for rest in rests])[rows]
+        explained[rows] = self._together([rest.value for rest in rests])[rows]
         return replace(self._verdict(np.maximum(strong, explained)), missing=missing)
 
     def _verdict(self, excess: Array) -> PatternCheck:
         """By runs along directions, and by what costs none."""
-        free = unaccounted(self._compression, self._found, self._eps)
-        return PatternCheck.of(np.maximum(excess, free), self._spent)
+        return PatternCheck.of(np.maximum(excess, self._free), self._spent)
 
     @property
     def _silent(self) -> Array:
@@ -143,13 +147,13 @@ class Prober:
         return np.zeros(self._found.solution.coef.shape[-2])
 
     def _excess(self, rests: list[Rest], share: float = FAINT) -> Array:
-        return disagreement(self._found, rests, share)
+        return np.maximum(disagreement(self._found, rests, share), self._free)
 
-    def _most(self, values: list[Array]) -> Array:
-        """The largest of each output, (n,), of several (*batch, n)."""
-        stack = np.stack(values)
-        with np.errstate(all="ignore"):  # outputs that failed are nan
-            return np.asarray(np.fmax.reduce(stack.reshape(-1, stack.shape[-1]), axis=0))
+    def _together(self, values: list[NDArray[Any]]) -> Array:
+        """The norm of each output's, (n,), of several (*batch, n); nan where runs failed."""
+        stack = np.abs(np.stack(values))
+        with np.errstate(all="ignore"):
+            return np.asarray(np.linalg.norm(stack.reshape(-1, stack.shape[-1]), axis=0))
 
     def _rest(self, line: list[Probe], truncation: Array | None = None) -> Rest:
         with np.errstate(all="ignore"):
