@@ -11,7 +11,7 @@ hundred: there are two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
 from gradiator_np._compressed.probes import SHORTEST, Probe, line_of
 from gradiator_np._results import Frame, JacobianEstimate
-from gradiator_np._structure import enumerated
+from gradiator_np._structure import Layout, enumerated
 from gradiator_np._typing import Array, Index, Mask
 from gradiator_np.solvers._solution import student_quantile
 from gradiator_np.sparsity import SparsityPattern
@@ -58,6 +58,9 @@ class PatternCheck:
         Evaluations made for the check alone.
     missing : pair of array of int
         Rows and columns of entries that account for it; of rows that lack many there are none.
+    inexact : array of int
+        Outputs of which entries that the pattern has are off by more than their errors: runs along
+        random directions disagree with J u, and these account for it.
 
     Examples
     --------
@@ -75,6 +78,7 @@ class PatternCheck:
     excess: Array
     nfev: int = 0
     missing: tuple[Index, Index] = _NONE
+    inexact: Index = field(default_factory=lambda: np.zeros(0, np.intp))
 
     @classmethod
     def of(cls, excess: Array, nfev: int = 0) -> PatternCheck:
@@ -98,11 +102,20 @@ class PatternCheck:
         )
 
     def message(self, frame: Frame) -> str:
-        """Words for a pattern that does not hold; "" for one that does."""
-        if not len(self.outputs):
-            return ""
-        which = self.outputs[np.argsort(-self.excess, kind="stable")]
+        """Words for what does not hold; "" where all does."""
         y, x = frame.y_layout, frame.x_layout
+        parts = []
+        if len(self.outputs):
+            parts.append(self._lacking(y, x))
+        if len(self.inexact):
+            parts.append(
+                f"slopes along random directions disagree with J of {y.listed('y', self.inexact)}, "
+                "by errors of entries that sparsity has: stderr is too small there"
+            )
+        return "; ".join(parts)
+
+    def _lacking(self, y: Layout, x: Layout) -> str:
+        which = self.outputs[np.argsort(-self.excess, kind="stable")]
         text = (
             f"{len(which)} of {y.size} outputs ({y.listed('y', which.tolist())}) answer to inputs "
             "that sparsity says they do not read, and their rows of J may be wrong: "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
-from gradiator_np._compressed.missing import DIRECTIONS, missing_entries
+from gradiator_np._compressed.missing import DIRECTIONS, explain
 from gradiator_np._compressed.pattern_check import (
     FAINT,
     NEGLIGIBLE,
@@ -125,7 +125,7 @@ class Prober:
         others = [direction(self._compression, far, self._rng) for _ in range(DIRECTIONS)]
         probes = [self._probe(u, t, groups) for u, t in others]
         directions = [representable(self._compression, u, t[0]) for u, t in looks]
-        missing = missing_entries(
+        missing, inexact = explain(
             self._compression,
             self._found,
             directions + [probe.u for probe in probes],
@@ -135,7 +135,10 @@ class Prober:
         explained = np.zeros(strong.shape)
         rows = np.unique(missing[0])
         explained[rows] = self._together([rest.value for rest in rests])[rows]
-        return replace(self._verdict(np.maximum(strong, explained)), missing=missing)
+        inexact = inexact[(strong[inexact] > 0) & (self._free[inexact] == 0)]
+        strong[inexact] = 0.0
+        check = self._verdict(np.maximum(strong, explained))
+        return replace(check, missing=missing, inexact=inexact)
 
     def _verdict(self, excess: Array) -> PatternCheck:
         """By runs along directions, and by what costs none."""
