@@ -7,15 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
+from gradiator_np._compressed import SparseJacobianEstimate
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import jvp
 from gradiator_np._second_derivatives.estimate import CurvatureEstimate, HessianEstimate
 from gradiator_np._second_derivatives.verdict import of_gradients
 from gradiator_np._settings import scale_of
 from gradiator_np._status import GradiatorWarning, Status, warn
-from gradiator_np._structure import Layout
+from gradiator_np._structure import Layout, enumerated
+from gradiator_np._typing import Array
+from gradiator_np.sparsity import SparsityPattern
 
 T = TypeVar("T")
 #: Two halves of a Hessian that differ by more standard errors are no second derivatives of one
@@ -106,7 +110,12 @@ class _Arranged:
 
 
 def by_gradients(
-    gradient: Callable[..., Any], x: Any, kind: str, u: Any, options: Mapping[str, Any]
+    gradient: Callable[..., Any],
+    x: Any,
+    kind: str,
+    u: Any,
+    options: Mapping[str, Any],
+    pattern: SparsityPattern | None = None,
 ) -> Any:
     """Second derivatives, as ``hessian`` and its kin return them, from runs of the gradient."""
     for name in ("samples", "f0"):
@@ -116,27 +125,34 @@ def by_gradients(
     layout = point.layout
     shared: Any = {name: value for name, value in options.items() if name in SHARED}
     fun = gradient if layout.fields is None else _Arranged(gradient, layout)
+    found: Any
     if u is not None:
         product = unwarned(lambda: jvp(fun, x, layout.unflatten(u), **shared))
         found = product.estimate
         of_gradient = found.frame.y_layout
         coef, error = (of_gradient.flatten(part) for part in (product.value, product.stderr))
     else:
-        found = unwarned(lambda: jacobian(fun, x, **shared))
-        coef, error = found.solution.coef, found.solution.cov.stderr()
+        found = unwarned(lambda: jacobian(fun, x, sparsity=pattern, **shared))
+        coef, error = _dense(found)
     y = _outputs(found.frame.y_layout, layout)
     n, m = y.size, layout.size
-    solution = found.solution
+    solution = getattr(found, "compressed", found).solution
     coef = coef.reshape(n, m, -1)
     error = np.broadcast_to(error.reshape(-1, coef.shape[2]), (n * m, coef.shape[2]))
     error = error.reshape(coef.shape)
     scale = scale_of(point.flat.astype(np.float64), options.get("x_scale"), layout)
     units = scale if u is None else 1 / (np.abs(u) / scale).max(keepdims=True)
     status, message = of_gradients(
-        solution.status, solution.message,
+        found.status, found.message,
         np.linalg.norm(error * scale[:, None] * units, axis=(1, 2)),
         np.linalg.norm(found.frame.y_layout.flatten(found.y).reshape(n, m) * scale, axis=1),
     )  # fmt: skip
+    if status is Status.PATTERN:
+        pairs = [f"x{layout.names[i]} by x{layout.names[j]}" for i, j in zip(*found.check.missing)]
+        message = (
+            "the gradient answers to inputs that sparsity says it does not: add what is missing "
+            f"({enumerated(pairs) or 'not told by these runs'}), or leave sparsity out"
+        )
     if u is None:
         other = coef.swapaxes(1, 2)
         both = np.hypot(error, error.swapaxes(1, 2))
@@ -165,6 +181,13 @@ def by_gradients(
         coef, error, layout, y, noise, dof, found.step if u is None else None,
         f"gradients, {found.design}", found.nfev, found.n_failed, status, message, found.samples,
     )  # fmt: skip
+
+
+def _dense(found: Any) -> tuple[NDArray[Any], Array]:
+    """A Jacobian (n, m) and its errors, of one that may be sparse."""
+    if isinstance(found, SparseJacobianEstimate):
+        return found.toarray(), found.stderr.toarray()
+    return found.solution.coef, found.solution.cov.stderr()
 
 
 def _outputs(of_gradient: Layout, x: Layout) -> Layout:
