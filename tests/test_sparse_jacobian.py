@@ -1,9 +1,8 @@
 """Sparse Jacobians: inputs of one colour move together, and what the pattern claims is checked."""
 
-import importlib.util
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -666,18 +665,3 @@ def test_frameworks_take_patterns(framework):
         with package.enable_x64(True):
             grad = package.grad(lambda x: f(x).sum())(package.numpy.asarray(RING_X))
     np.testing.assert_allclose(np.asarray(grad), exact, atol=1e-8)
-
-
-def test_the_example_of_solvers():
-    path = Path(__file__).parents[1] / "docs" / "examples" / "sparse_solvers.py"
-    spec = importlib.util.spec_from_file_location("sparse_solvers", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    plate, norms, runs = module.newton(12)
-    assert norms[-1] <= 1e-9 * norms[0]
-    assert runs == len(norms) * (1 + 5) + 2
-    np.testing.assert_allclose(plate, plate.T, atol=1e-6)  # the square's own symmetry
-    _, counts, apart = module.react(6, until=0.5)
-    assert counts["ours"] <= counts["SciPy"] + 2
-    # both step by the same rules; their Jacobians differ by rounding of 1e-8
-    assert apart < 1e-5

@@ -53,7 +53,7 @@ def hessian(
     sparsity : pattern, optional
         Which pairs of the m inputs have mixed second derivatives, in any output: symmetric, (m, m),
         in any form that ``jacobian`` takes. The others are 0 with a ``stderr`` of 0, and are not
-        looked at. The second derivative along a random direction, 7 evaluations more, tells where
+        looked at. The second derivative along a random direction, 6 evaluations more, tells where
         that does not hold: status ``pattern``.
     **options : Options
 
@@ -63,7 +63,7 @@ def hessian(
         ``hess`` and ``stderr`` of shape ``y.shape + x.shape + x.shape``, in y per x^2. Takes
         4 m (m + 1) + 7 evaluations of a smooth function of m inputs, and more where steps have to
         be sought; 1.2 (m + 1) (m + 2) / 2 + 10 where there is noise. With ``sparsity`` of p pairs
-        8 (m + p) + 14, and of gradients as many as the pattern has colours.
+        8 (m + p) + 13, and of gradients as many as the pattern has colours.
 
     Raises
     ------
