@@ -39,14 +39,9 @@ def symmetric_pattern(sparsity: Any, layout: Layout) -> SparsityPattern:
     if isinstance(sparsity, str):
         raise ValueError(f"sparsity={sparsity!r} is no pattern; a Hessian's is not looked for")
     pattern = SparsityPattern.of(sparsity, (layout.size, layout.size))
-    turned = pattern.T
-    if not (
-        np.array_equal(pattern.indptr, turned.indptr)
-        and np.array_equal(pattern.indices, turned.indices)
-    ):
-        one = (pattern.to_csr().astype(int) - turned.to_csr().astype(int)).tocoo()
-        k = int(np.flatnonzero(one.data)[0])
-        i, j = (layout.names[int(part[k])] for part in one.coords)
+    lone = pattern.asymmetry()
+    if lone is not None:
+        i, j = (layout.names[k] for k in lone)
         raise ValueError(
             f"sparsity of a Hessian is symmetric, but this has only one of x{i} by x{j} and x{j} "
             f"by x{i}: give both, as pattern + pattern.T does"
