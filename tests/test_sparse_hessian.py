@@ -123,6 +123,62 @@ def test_gradients_take_as_many_runs_as_there_are_colours():
     assert found.status is Status.PATTERN
 
 
+M = 40
+ARROW = np.eye(M, dtype=bool)
+ARROW[0] = ARROW[:, 0] = True
+
+
+def arrow_gradient(x):
+    """Of sin(x0 x1) + ... + sin(x0 xm) + x0^3 + ...: all meet the first."""
+    c = np.cos(x[0] * x[1:])
+    return 3 * x**2 + np.append(np.sum(c * x[1:]), c * x[0])
+
+
+def arrow_hessian(x):
+    out, c, s = np.diag(6 * x), np.cos(x[0] * x[1:]), np.sin(x[0] * x[1:])
+    out[0, 0] -= np.sum(s * x[1:] ** 2)
+    out[0, 1:] = out[1:, 0] = c - s * x[0] * x[1:]
+    rest = np.arange(1, M)
+    out[rest, rest] -= s * x[0] ** 2
+    return out
+
+
+def test_gradients_of_an_arrow_take_two_colours_and_a_product():
+    x = np.linspace(0.5, 1.5, M)
+    runs = []
+
+    def gradient(x):
+        runs.append(1)
+        return arrow_gradient(x)
+
+    found = hessian(lambda x: 0.0, x, jac=gradient, sparsity=ARROW)
+    assert found.nfev == len(runs) <= 2 * 2 + 9 + 11
+    exact = arrow_hessian(x)
+    assert (np.abs(found.hess - exact) <= 5 * found.stderr + 1e-12 * np.abs(exact).max()).all()
+    assert (found.hess[~ARROW] == 0).all()
+    lacking, before = ARROW.copy(), len(runs)
+    lacking[0, 5] = lacking[5, 0] = False
+    with pytest.warns(GradiatorWarning, match=r"x\[0\] by x\[5\]"):
+        found = hessian(lambda x: 0.0, x, jac=gradient, sparsity=lacking)
+    assert found.status is Status.PATTERN
+    assert found.nfev == len(runs) - before
+
+
+def test_errors_by_stars_hold_under_noise():
+    held = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = rng.uniform(0.5, 1.5, M)
+
+        def noisy(z, rng=rng):
+            return arrow_gradient(z) + 1e-5 * rng.normal(size=M)
+
+        found = hessian(lambda x: 0.0, x, jac=noisy, sparsity=ARROW)
+        held.append(np.mean((np.abs(found.hess - arrow_hessian(x)) <= 2 * found.stderr)[ARROW]))
+    # those of a colour share their noise: a standard deviation of 0.05 each
+    assert np.mean(held) >= 0.954 - 4 * 0.05 / np.sqrt(20)
+
+
 def test_bounds_dicts_several_and_complex_outputs():
     found = hessian(rosen, X, sparsity=BAND, bounds=(X, np.inf))
     np.testing.assert_allclose(found.hess, rosen_hess(X), atol=1e-4)

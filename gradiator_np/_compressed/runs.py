@@ -47,6 +47,8 @@ class SparseRuns:
     evaluate : Evaluator
     sparsity : pattern or Coloring
         As ``jacobian`` takes it.
+    probes : bool
+        Whether the pattern is checked by runs of its own.
 
     Attributes
     ----------
@@ -58,10 +60,10 @@ class SparseRuns:
         Evaluations at all points.
     """
 
-    def __init__(self, evaluate: Evaluator, sparsity: Any) -> None:
+    def __init__(self, evaluate: Evaluator, sparsity: Any, *, probes: bool = True) -> None:
         self._evaluate, self._sparsity = evaluate, sparsity
         self.coloring: Coloring | None = None
-        self._checked = False  # by runs of its own
+        self._checked = not probes  # by runs of its own
         self._unexplained = np.zeros(0, np.intp)  # outputs that a detected pattern leaves open
         self.learned: Any = None
         self.nfev = 0

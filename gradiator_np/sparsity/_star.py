@@ -82,7 +82,7 @@ class StarColoring:
         return np.asarray(self.colors == np.arange(self.n_colors)[:, None], float)
 
     @cached_property
-    def _alone(self) -> Mask:
+    def alone(self) -> Mask:
         """Entries that are the only ones of their row in the colour of their column."""
         pattern, out = self.pattern, np.empty(self.pattern.nnz, bool)
         seen = np.full((int(self.colors.max(initial=0)) + 1, 2), -1, INDEX)
@@ -94,7 +94,7 @@ class StarColoring:
         return np.repeat(np.arange(self.pattern.shape[0]), self.pattern.row_counts)
 
     @cached_property
-    def _turned(self) -> NDArray[np.intp]:
+    def turned(self) -> NDArray[np.intp]:
         """Where the entry (j, i) of each entry (i, j) is."""
         return np.lexsort((self._rows, self.pattern.indices))
 
@@ -102,7 +102,7 @@ class StarColoring:
     def conflict(self) -> StarConflict | None:
         """The first entry that cannot be told, None where there is none (and that of
         ``color_symmetric`` has none)."""
-        lost = np.flatnonzero(~(self._alone | self._alone[self._turned]))
+        lost = np.flatnonzero(~(self.alone | self.alone[self.turned]))
         if not len(lost):
             return None
         i, j = int(self._rows[lost[0]]), int(self.pattern.indices[lost[0]])
@@ -133,10 +133,10 @@ class StarColoring:
                 f"products have shape {a.shape} and dtype {a.dtype}; this colouring needs numbers "
                 f"of shape {(self.n_colors, m)}, one row for each colour"
             )
-        own, turned = self._rows, self.pattern.indices
-        data = np.where(self._alone, a[self.colors[turned], own], a[self.colors[own], turned])
-        both = self._alone & self._alone[self._turned]  # of two that tell, that of the lower half
-        data = np.where(both & (own < turned), data[self._turned], data)
+        rows, columns = self._rows, self.pattern.indices
+        data = np.where(self.alone, a[self.colors[columns], rows], a[self.colors[rows], columns])
+        both = self.alone & self.alone[self.turned]  # of two that tell, that of the lower half
+        data = np.where(both & (rows < columns), data[self.turned], data)
         return self.pattern.to_csr(data)
 
     def __repr__(self) -> str:
