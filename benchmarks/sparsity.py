@@ -19,7 +19,13 @@ from scipy.spatial import Delaunay
 
 from benchmarks import _common
 from gradiator_np import GradiatorWarning, detect_sparsity, prepare
-from gradiator_np.sparsity import SparsityPattern, banded_pattern, color, grid_pattern
+from gradiator_np.sparsity import (
+    SparsityPattern,
+    banded_pattern,
+    color,
+    color_symmetric,
+    grid_pattern,
+)
 
 SEEDS, SEARCHES = 10, 4
 
@@ -85,6 +91,28 @@ def colors(size: int, seeds: int) -> list[list[Any]]:
             plain += mine.n_colors > natural.n_colors
             found.append((mine.lower_bound, mine.n_colors, natural.n_colors, theirs, both))
         rows.append([name, *np.median(found, axis=0).astype(int).tolist(), worse, plain])
+    return rows
+
+
+def stars(size: int, seeds: int) -> list[list[Any]]:
+    """Colours of symmetric patterns, by stars and by columns, medians; and seconds of both."""
+    rows = []
+    for name, make in patterns(size).items():
+        found = []
+        for seed in range(1000, 1000 + seeds):
+            pattern = make(seed)
+            if pattern.shape[0] != pattern.shape[1]:
+                break
+            symmetric = (pattern + pattern.T).tocsr()
+            started = time.perf_counter()
+            columns = color(symmetric).n_colors
+            between = time.perf_counter()
+            mine = color_symmetric(symmetric)
+            assert mine.conflict is None
+            found.append((mine.n_colors, columns, time.perf_counter() - between, between - started))
+        if found:
+            most = np.median(found, axis=0)
+            rows.append([name, int(most[0]), int(most[1]), *most[2:].tolist()])
     return rows
 
 
@@ -223,6 +251,8 @@ def main() -> None:
     by_pattern = colors(size, seeds)
     heads = ["pattern", "bound", "colours", "natural", "scipy", "both", "> scipy", "> natural"]
     print(_common.table(heads, by_pattern))
+    by_star = stars(size, 1 if quick else 3)
+    print("\n" + _common.table(["symmetric", "stars", "columns", "seconds", "columns'"], by_star))
     times = speed(30 if quick else 1000, 1 if quick else 3)
     heads = ["pattern", "m", "colours", "scipy", "saturation / scipy", "auto / scipy"]
     print("\n" + _common.table(heads, times))
@@ -246,6 +276,7 @@ def main() -> None:
         "sparsity",
         {
             "colours": by_pattern,
+            "stars": by_star,
             "times": times,
             "jacobians": whole,
             "detection": patterns_found,

@@ -5,6 +5,7 @@ from gradiator_np._compressed.estimate import SparseJacobianEstimate
 from gradiator_np._compressed.pattern_check import PatternCheck
 from gradiator_np._compressed.products import sparse_vjp
 from gradiator_np._compressed.runs import SparseRuns, coloring_of, sparse_estimate
+from gradiator_np._compressed.symmetric import symmetric_jacobian
 
 __all__ = [
     "Compression",
@@ -14,4 +15,5 @@ __all__ = [
     "coloring_of",
     "sparse_estimate",
     "sparse_vjp",
+    "symmetric_jacobian",
 ]

@@ -250,6 +250,8 @@ class SparseJacobianEstimate:
         if self.check is not None and len(self.check.outputs):
             return Status.PATTERN
         found = self.compressed.status
+        if self.check is not None and len(self.check.inexact) and found.success:
+            return Status.LACK_OF_FIT
         return Status.UNDETERMINED if self._fixed and found is Status.OK else found
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
 from gradiator_np._compressed.detection import detect
 from gradiator_np._compressed.estimate import Results, SparseJacobianEstimate
-from gradiator_np._compressed.missing import DIRECTIONS, missing_entries
-from gradiator_np._compressed.pattern_check import PatternCheck, Probe, compare, direction, is_loud
+from gradiator_np._compressed.pattern_check import PatternCheck, unaccounted
+from gradiator_np._compressed.probing import Prober
 from gradiator_np._drive import (
     run_all,
     tell_value,
@@ -29,20 +28,13 @@ from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._samples import attach
 from gradiator_np._site import Site
 from gradiator_np._status import Status
-from gradiator_np._typing import Array
 from gradiator_np.designs._finite_difference.stencil import Stencil
 from gradiator_np.designs._finite_difference.weights import derivative_weights
 from gradiator_np.kernels.compressed import slopes
 from gradiator_np.sparsity import Coloring, SparsityPattern, color
 
-#: Times that a quiet function is asked again at a sixteenth of the distance: what a bend leaves of
-#: a slope falls to 1/256, a missing entry stays.
-CLOSER = 3
 #: What stands for a pattern that nobody knows.
 DETECT = "detect"
-#: Pairs at half the distance that confirm a missing entry where runs are noisy: their slope is as
-#: good as that of the first pair.
-CONFIRMING = 4
 #: Outputs, of many, that tell whether a stencil met noise, digits or steps that are too short.
 GLANCED = 256
 
@@ -55,6 +47,8 @@ class SparseRuns:
     evaluate : Evaluator
     sparsity : pattern or Coloring
         As ``jacobian`` takes it.
+    probes : bool
+        Whether the pattern is checked by runs of its own.
 
     Attributes
     ----------
@@ -66,10 +60,10 @@ class SparseRuns:
         Evaluations at all points.
     """
 
-    def __init__(self, evaluate: Evaluator, sparsity: Any) -> None:
+    def __init__(self, evaluate: Evaluator, sparsity: Any, *, probes: bool = True) -> None:
         self._evaluate, self._sparsity = evaluate, sparsity
         self.coloring: Coloring | None = None
-        self._checked = False  # by runs of its own
+        self._checked = not probes  # by runs of its own
         self._unexplained = np.zeros(0, np.intp)  # outputs that a detected pattern leaves open
         self.learned: Any = None
         self.nfev = 0
@@ -129,42 +123,19 @@ class SparseRuns:
         if _is_off(found):
             return None
         if self._checked:
-            return compare(compression, found, ())
+            return _own_check(compression, found)
         self._checked = True
         return self._probed(compression, found).with_outputs(self._unexplained)
 
     def _probed(self, compression: Compression, found: JacobianEstimate) -> PatternCheck:
-        """By a pair of runs along a random direction; where that disagrees, by more next to x, or
-        where runs are noisy by several."""
-        rng = checks.generator(0)
-        u, t = direction(compression, found, rng)
-        probes, spent = [self._probe(compression, u, t, 1)], 2
-        check = compare(compression, found, probes, spent)
-        if len(check.outputs) and is_loud(found, t[0]):
-            probes.append(self._probe(compression, u, t / 2, CONFIRMING))
-            spent += 2 * CONFIRMING
-            check = compare(compression, found, probes, spent)
-        else:
-            for _ in range(CLOSER):
-                if not len(check.outputs):
-                    break
-                t = t / 16
-                probes, spent = [self._probe(compression, u, t, 1)], spent + 2
-                check = compare(compression, found, probes, spent)
-        if not len(check.outputs) or compression.layout.batch:
-            return check
-        others = [direction(compression, found, rng)[0] for _ in range(DIRECTIONS)]
-        probes[1:] = [self._probe(compression, other, t, 1) for other in others]
-        missing = missing_entries(compression, found, probes, check.outputs)
-        return replace(check, nfev=spent + 2 * DIRECTIONS, missing=missing)
+        """By runs of its own."""
 
-    def _probe(self, compression: Compression, u: Array, t: Array, pairs: int) -> Probe:
-        """Pairs of runs along u."""
-        points = compression.along(u, np.concatenate([t] * pairs))
-        if self._evaluate.complex_step:  # what it takes, though these are real
-            points = points.astype(np.complex128)
-        values = self._evaluate(points, streams=np.zeros(len(points), np.intp)).values
-        return Probe(u, t, values.reshape(pairs, 2, *values.shape[1:]))
+        def run(points: NDArray[Any]) -> NDArray[Any]:
+            if self._evaluate.complex_step:  # what it takes, though these are real
+                points = points.astype(np.complex128)
+            return self._evaluate(points, streams=np.zeros(len(points), np.intp)).values
+
+        return Prober(run, compression, found, self._evaluate.precision).check()
 
 
 def sparse_estimate(compression: Compression, found: JacobianEstimate) -> SparseJacobianEstimate:
@@ -206,7 +177,7 @@ def deferred(engine: Engine, compression: Compression) -> SparseJacobianEstimate
 def _own_check(compression: Compression, found: JacobianEstimate) -> PatternCheck | None:
     """What the runs say of the pattern without others beside them."""
     lost = found.frame.y is None or _is_off(found)
-    return None if lost else compare(compression, found, ())
+    return None if lost else PatternCheck.of(unaccounted(compression, found))
 
 
 def _is_off(found: JacobianEstimate) -> bool:

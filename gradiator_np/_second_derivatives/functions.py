@@ -18,19 +18,28 @@ from gradiator_np._second_derivatives.estimate import (
     SecondDerivatives,
 )
 from gradiator_np._second_derivatives.forms import Form
+from gradiator_np._second_derivatives.found import Found
 from gradiator_np._second_derivatives.gradients import by_gradients, gradient_of
-from gradiator_np._second_derivatives.plan import Found, Plan
+from gradiator_np._second_derivatives.plan import Plan
 from gradiator_np._second_derivatives.runs import Runs
+from gradiator_np._second_derivatives.sparse import ALONG, checked, symmetric_pattern
 from gradiator_np._second_derivatives.verdict import judge
 from gradiator_np._settings import scale_of
 from gradiator_np._signatures import complete, defaults
 from gradiator_np._status import Status, warn
 from gradiator_np._structure import Layout
-from gradiator_np._typing import Array
+from gradiator_np._typing import Array, Mask
+from gradiator_np.sparsity import SparsityPattern
 
 
 @takes(HessianOptions)
-def hessian(fun: Callable[..., Any], x: Any, **options: Unpack[HessianOptions]) -> HessianEstimate:
+def hessian(
+    fun: Callable[..., Any],
+    x: Any,
+    *,
+    sparsity: Any = None,
+    **options: Unpack[HessianOptions],
+) -> HessianEstimate:
     """Estimate the second derivatives of ``fun`` at x.
 
     Parameters
@@ -41,6 +50,11 @@ def hessian(fun: Callable[..., Any], x: Any, **options: Unpack[HessianOptions]) 
         whose parts have derivatives of their own is differentiated once.
     x : array_like or dict of array_like
         The point.
+    sparsity : pattern, optional
+        Which pairs of the m inputs have mixed second derivatives, in any output: symmetric, (m, m),
+        in any form that ``jacobian`` takes. The others are 0 with a ``stderr`` of 0, and are not
+        looked at. The second derivative along a random direction, 6 evaluations more, tells where
+        that does not hold: status ``pattern``.
     **options : Options
 
     Returns
@@ -48,7 +62,8 @@ def hessian(fun: Callable[..., Any], x: Any, **options: Unpack[HessianOptions]) 
     HessianEstimate
         ``hess`` and ``stderr`` of shape ``y.shape + x.shape + x.shape``, in y per x^2. Takes
         4 m (m + 1) + 7 evaluations of a smooth function of m inputs, and more where steps have to
-        be sought; 1.2 (m + 1) (m + 2) / 2 + 10 where there is noise.
+        be sought; 1.2 (m + 1) (m + 2) / 2 + 10 where there is noise. With ``sparsity`` of p pairs
+        8 (m + p) + 13, and of gradients as many as the pattern has colours.
 
     Raises
     ------
@@ -93,7 +108,7 @@ def hessian(fun: Callable[..., Any], x: Any, **options: Unpack[HessianOptions]) 
     (array([[4., 2.],
            [2., 0.]]), 'gradients, auto')
     """
-    found: HessianEstimate = _estimate(fun, x, "hessian", None, options)
+    found: HessianEstimate = _estimate(fun, x, "hessian", None, options, sparsity)
     return found
 
 
@@ -179,15 +194,21 @@ def hvp(
 
 
 def _estimate(
-    fun: Callable[..., Any], x: Any, kind: str, u: Array | None, options: HessianOptions
+    fun: Callable[..., Any],
+    x: Any,
+    kind: str,
+    u: Array | None,
+    options: HessianOptions,
+    sparsity: Any = None,
 ) -> Any:
     """What is asked for, with a warning where it may be wrong."""
     known = complete(options, HessianOptions)
+    pattern = None if sparsity is None else symmetric_pattern(sparsity, checks.point(x).layout)
     gradient = gradient_of(fun, known["jac"])
     estimate = (
-        _by_values(fun, x, kind, u, known)
+        _by_values(fun, x, kind, u, known, pattern)
         if gradient is None
-        else by_gradients(gradient, x, kind, u, options)
+        else by_gradients(gradient, x, kind, u, options, pattern)
     )
     if estimate.status.doubtful:
         warn(f"{estimate.status}: {estimate.message}", estimate)
@@ -195,7 +216,12 @@ def _estimate(
 
 
 def _by_values(
-    fun: Callable[..., Any], x: Any, kind: str, u: Array | None, known: Mapping[str, Any]
+    fun: Callable[..., Any],
+    x: Any,
+    kind: str,
+    u: Array | None,
+    known: Mapping[str, Any],
+    pattern: SparsityPattern | None,
 ) -> SecondDerivatives:
     point = checks.point(x)
     checks.choice(known["on_error"], ("adapt", "drop", "raise"), "on_error")
@@ -205,13 +231,18 @@ def _by_values(
         runs = Runs(evaluate, point, known)
         try:
             eps = max(evaluate.precision, float(np.finfo(point.flat.dtype).eps))
-            plan = Plan(runs, kind, u, scale, _with_noise(known, runs), eps)
+            options = _with_noise(known, runs)
+            pairs = None if pattern is None else pattern.to_csr().toarray()
+            plan = Plan(runs, kind, u, scale, options, eps, pairs, 0 if pattern is None else ALONG)
             with checks.underflow_is_zero(), np.errstate(over="ignore"):
                 found = plan.run()
+                estimate = _assembled(found, runs, kind, scale, u, pairs)
+                if pairs is None:
+                    return estimate
+                return checked(estimate, runs, scale, options, eps)
         except BaseException as exc:
             attach(exc, runs.samples)
             raise
-    return _assembled(found, runs, kind, scale, u)
 
 
 def _with_noise(known: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
@@ -226,13 +257,15 @@ def _with_noise(known: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
 
 
 def _assembled(
-    found: Found, runs: Runs, kind: str, scale: Array, u: Array | None
+    found: Found, runs: Runs, kind: str, scale: Array, u: Array | None, pairs: Mask | None
 ) -> SecondDerivatives:
-    """The result in the user's shapes."""
+    """The result in the user's shapes; 0, for sure, where a Hessian has no ``pairs``."""
     layout, m = runs.layout, len(scale)
     n = len(found.level.noise)
     shape: tuple[int, ...] = {"hessian": (m, m), "quadratic": ()}.get(kind, (m,))
     coef, error = np.zeros((n, *shape)), np.full((n, *shape), np.inf)
+    if pairs is not None:
+        error[:, ~pairs & ~np.eye(m, dtype=bool)] = 0.0
     names, weights = [], []
     x_names = layout.names
     for e, form in enumerate(found.forms):

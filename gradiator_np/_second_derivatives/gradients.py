@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
+from gradiator_np._compressed import SparseJacobianEstimate, symmetric_jacobian
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import jvp
+from gradiator_np._options import Options
 from gradiator_np._second_derivatives.estimate import CurvatureEstimate, HessianEstimate
 from gradiator_np._second_derivatives.verdict import of_gradients
 from gradiator_np._settings import scale_of
+from gradiator_np._signatures import complete
 from gradiator_np._status import GradiatorWarning, Status, warn
-from gradiator_np._structure import Layout
+from gradiator_np._structure import Layout, enumerated
+from gradiator_np._typing import Array
+from gradiator_np.sparsity import SparsityPattern, StarColoring, color, color_symmetric
 
 T = TypeVar("T")
 #: Two halves of a Hessian that differ by more standard errors are no second derivatives of one
@@ -23,6 +30,8 @@ T = TypeVar("T")
 APART = 5.0
 #: Beside rounding: this share of the largest entry.
 ROUNDING = 1e-6
+#: So many colours are spared before a product J u, 11 evaluations, is worth them.
+SPARED = 5
 #: Options that the Jacobian of the gradient has too.
 SHARED = (
     "x_scale", "bounds", "noise", "max_nfev", "on_error", "rng", "args", "kwargs", "workers",
@@ -106,7 +115,12 @@ class _Arranged:
 
 
 def by_gradients(
-    gradient: Callable[..., Any], x: Any, kind: str, u: Any, options: Mapping[str, Any]
+    gradient: Callable[..., Any],
+    x: Any,
+    kind: str,
+    u: Any,
+    options: Mapping[str, Any],
+    pattern: SparsityPattern | None = None,
 ) -> Any:
     """Second derivatives, as ``hessian`` and its kin return them, from runs of the gradient."""
     for name in ("samples", "f0"):
@@ -116,27 +130,33 @@ def by_gradients(
     layout = point.layout
     shared: Any = {name: value for name, value in options.items() if name in SHARED}
     fun = gradient if layout.fields is None else _Arranged(gradient, layout)
+    found: Any
     if u is not None:
         product = unwarned(lambda: jvp(fun, x, layout.unflatten(u), **shared))
         found = product.estimate
         of_gradient = found.frame.y_layout
         coef, error = (of_gradient.flatten(part) for part in (product.value, product.stderr))
     else:
-        found = unwarned(lambda: jacobian(fun, x, **shared))
-        coef, error = found.solution.coef, found.solution.cov.stderr()
+        found, coef, error = _jacobian(fun, x, pattern, shared)
     y = _outputs(found.frame.y_layout, layout)
     n, m = y.size, layout.size
-    solution = found.solution
+    solution = getattr(found, "compressed", found).solution
     coef = coef.reshape(n, m, -1)
     error = np.broadcast_to(error.reshape(-1, coef.shape[2]), (n * m, coef.shape[2]))
     error = error.reshape(coef.shape)
     scale = scale_of(point.flat.astype(np.float64), options.get("x_scale"), layout)
     units = scale if u is None else 1 / (np.abs(u) / scale).max(keepdims=True)
     status, message = of_gradients(
-        solution.status, solution.message,
+        found.status, found.message,
         np.linalg.norm(error * scale[:, None] * units, axis=(1, 2)),
         np.linalg.norm(found.frame.y_layout.flatten(found.y).reshape(n, m) * scale, axis=1),
     )  # fmt: skip
+    if status is Status.PATTERN:
+        pairs = [f"x{layout.names[i]} by x{layout.names[j]}" for i, j in zip(*found.check.missing)]
+        message = (
+            "the gradient answers to inputs that sparsity says it does not: add what is missing "
+            f"({enumerated(pairs) or 'not told by these runs'}), or leave sparsity out"
+        )
     if u is None:
         other = coef.swapaxes(1, 2)
         both = np.hypot(error, error.swapaxes(1, 2))
@@ -165,6 +185,49 @@ def by_gradients(
         coef, error, layout, y, noise, dof, found.step if u is None else None,
         f"gradients, {found.design}", found.nfev, found.n_failed, status, message, found.samples,
     )  # fmt: skip
+
+
+def _jacobian(
+    fun: Callable[..., Any], x: Any, pattern: SparsityPattern | None, options: Any
+) -> tuple[Any, NDArray[Any], Array]:
+    """The Jacobian of a gradient: what was run, J and its errors as arrays."""
+    if pattern is None:
+        plain = unwarned(lambda: jacobian(fun, x, **options))
+        return plain, plain.solution.coef, plain.solution.cov.stderr()
+    star = color_symmetric(pattern)
+    columns, spent = color(star.pattern), 0
+    if columns.n_colors > star.n_colors + SPARED:
+        found, coef, error, holds = _by_stars(fun, x, star, options)
+        if holds:
+            return found, coef, error
+        spent = found.nfev
+    sparse = unwarned(lambda: jacobian(fun, x, sparsity=columns, **options))
+    sparse = replace(sparse, nfev=sparse.nfev + spent)
+    return sparse, sparse.toarray(), sparse.stderr.toarray()
+
+
+def _by_stars(
+    fun: Callable[..., Any], x: Any, star: StarColoring, options: Any
+) -> tuple[SparseJacobianEstimate, NDArray[Any], Array, bool]:
+    """The same from fewer colours, and whether it holds: a product J u takes the place of probes.
+    Where it does not, colours of columns tell why."""
+    coef, error, found = unwarned(
+        lambda: symmetric_jacobian(fun, x, star, complete(options, Options))
+    )
+    layout = checks.point(x).layout
+    scale = scale_of(checks.point(x).flat.astype(np.float64), options.get("x_scale"), layout)
+    rng = checks.generator(0)
+    u = rng.uniform(0.5, 1.0, len(scale)) * rng.choice([-1.0, 1.0], len(scale)) * scale
+    if found.status is not Status.OK:
+        return found, coef, error, False
+    product = unwarned(lambda: jvp(fun, x, layout.unflatten(u), **options))
+    own = product.estimate.frame.y_layout
+    value, bar = own.flatten(product.value).ravel(), own.flatten(product.stderr).ravel()
+    terms = coef * u
+    bar = np.hypot(bar, np.sqrt(np.square(error * u).sum(1)))
+    apart = np.abs(value - terms.sum(1)) > APART * bar + ROUNDING * np.abs(terms).sum(1)
+    found = replace(found, nfev=found.nfev + product.nfev)
+    return found, coef, error, bool(np.isfinite(value).all() and not apart.any())
 
 
 def _outputs(of_gradient: Layout, x: Layout) -> Layout:

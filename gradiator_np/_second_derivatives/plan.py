@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ from gradiator_np._second_derivatives.forms import (
     Form,
     evaluate,
 )
+from gradiator_np._second_derivatives.found import Found
 from gradiator_np._second_derivatives.inference import Limits, infer
 from gradiator_np._second_derivatives.noise import Level
 from gradiator_np._second_derivatives.runs import CENTRE, Runs
 from gradiator_np._second_derivatives.search import Ladder, blocks_of
 from gradiator_np._second_derivatives.seven import QUIET, Seven
-from gradiator_np._typing import Array, Index
+from gradiator_np._typing import Array, Index, Mask
 
 #: Runs next to x that tell the noise.
 NEXT_TO_X = 6
@@ -51,38 +52,6 @@ REPLACED = 4
 NOISY_LEVELS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Second derivatives of all forms, in units of x.
-
-    Attributes
-    ----------
-    forms : list of Form
-    value, stderr : array, shape (forms, n)
-        inf in ``stderr`` where no run tells.
-    noise : array, shape (forms, n)
-        The part of ``stderr`` that noise has.
-    level : Level
-    noisy : bool
-    step : array, shape (p,)
-        Of each direction, in units of it.
-    diverging : list of int
-        Forms whose second differences grow as steps shrink.
-    wiggling : list of int
-        Forms whose second derivatives are others at the steps that were tried first.
-    """
-
-    forms: list[Form]
-    value: Array
-    stderr: Array
-    noise: Array
-    level: Level
-    noisy: bool
-    step: Array
-    diverging: list[int]
-    wiggling: list[int]
-
-
 class Plan:
     """Second derivatives along directions.
 
@@ -97,11 +66,15 @@ class Plan:
         ``noise``, ``max_nfev``, ``rng``, as ``hessian`` takes them.
     eps : float
         Machine epsilon of the coarser of x and y.
+    pairs : array of bool, shape (m, m), or None
+        Which mixed derivatives a Hessian has; all where it is None.
+    reserved : int
+        Evaluations of ``max_nfev`` that are for others.
     """
 
     def __init__(
         self, runs: Runs, kind: str, u: Array | None, scale: Array, options: Mapping[str, Any],
-        eps: float,
+        eps: float, pairs: Mask | None = None, reserved: int = 0,
     ) -> None:  # fmt: skip
         self.runs, self.kind, self.scale, self.eps = runs, kind, scale, eps
         self.rng = checks.generator(options["rng"])
@@ -109,7 +82,11 @@ class Plan:
         self.most = None if most is None else checks.integer(most, "max_nfev")
         self.known = options["noise"]
         self.adapts = options["on_error"] == "adapt"
-        self._check_most(kind, len(scale))
+        self._pairs, self._reserved = pairs, reserved
+        m = len(scale)
+        self._mixed_pairs = m * (m - 1) // 2 if pairs is None else int(np.triu(pairs, 1).sum())
+        self._check_most(kind, m)
+        self.most = None if self.most is None else self.most - reserved
         self.basis = np.eye(len(scale))
         if u is not None:
             along = np.tile(u, (len(scale), 1))
@@ -120,9 +97,15 @@ class Plan:
 
     def _check_most(self, kind: str, m: int) -> None:
         """Whether ``max_nfev`` allows the least that can be done."""
-        each = {"hessian": m * (m + 3) // 2, "diagonal": 2 * m, "product": 4 * m, "quadratic": 2}
+        each = {
+            "hessian": self._mixed_pairs + 2 * m,
+            "diagonal": 2 * m,
+            "product": 4 * m,
+            "quadratic": 2,
+        }
         least = 1 + each[kind] + (0 if self.known is not None else NEXT_TO_X)
         least += 4 if kind == "product" else 2  # one form at a second size
+        least += self._reserved
         if self.most is not None and self.most < least:
             six = "" if self.known is not None else "six runs that tell the noise (give noise=), "
             raise ValueError(
@@ -266,14 +249,18 @@ class Plan:
         if self.most is None:
             return (FEW - 1) // 2 if self.kind == "quadratic" else search.SMOOTH_SIZES
         p = len(self.scale)
-        each = {"hessian": p * (p + 1), "diagonal": 2 * p, "product": 4 * p, "quadratic": 2}
+        each = {
+            "hessian": 2 * (self._mixed_pairs + p),
+            "diagonal": 2 * p,
+            "product": 4 * p,
+            "quadratic": 2,
+        }
         before = 1 + (0 if self.known is not None else NEXT_TO_X)
         return max(1, min((self.most - before) // each[self.kind], search.SMOOTH_SIZES))
 
     def _smooth(self, ladder: Ladder, level: Level) -> Found:
         """Without noise: several sizes."""
-        p = len(ladder.forms)
-        mixed = p * (p - 1) if self.kind == "hessian" else 0
+        mixed = 2 * len(self._both(ladder))
         ladder.most = np.inf if self.most is None else self.most - mixed * self._sizes()
         few = self.kind == "quadratic" and self.most is None
         passes = 1 if few or level.broken.all() else search.PASSES
@@ -306,7 +293,7 @@ class Plan:
         """With noise: one size, two of a few forms, and as many pairs as the runs allow."""
         ladder = self._ladder(search.noisy_step(max(self._share(level), self.eps)))
         p = len(ladder.forms)
-        corners = p * (p - 1) // 2 if self.kind == "hessian" else 0
+        corners = len(self._both(ladder))
         least = 1 + corners + sum(len(form.rule.nodes) for form in ladder.forms)
         budget = self._budget(least, p)
         room = budget - self.runs.nfev - 2 * p - corners
@@ -341,14 +328,19 @@ class Plan:
 
     def _mixed(self, ladder: Ladder, pairs: int) -> list[Form]:
         """Second differences along two directions, ``pairs`` of them by both corners."""
-        if self.kind != "hessian":
-            return []
-        leads = ladder.forms
-        both = [(f, g) for k, f in enumerate(leads) for g in leads[:k]]
+        both = self._both(ladder)
         symmetric = [f.rule is SYMMETRIC and g.rule is SYMMETRIC for f, g in both]
         order = [k for k in self.rng.permutation(len(both)).tolist() if symmetric[k]]
         chosen = set(order[: max(0, pairs)])
         return [Form(f.a, g.a, PAIR if k in chosen else CORNER) for k, (f, g) in enumerate(both)]
+
+    def _both(self, ladder: Ladder) -> list[tuple[Form, Form]]:
+        """Forms of two inputs that have a mixed derivative."""
+        leads, kept = ladder.forms, self._pairs
+        if self.kind != "hessian":
+            return []
+        every = ((f, g) for k, f in enumerate(leads) for g in leads[:k])
+        return [(f, g) for f, g in every if kept is None or kept[f.a, g.a]]
 
     def _ask(self, forms: list[Form], ladder: Ladder) -> None:
         self.runs.ask([n for f in forms for k in ladder.levels for n, _ in f.nodes(self.start, k)])

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gradiator_np._samples import last_line
-from gradiator_np._second_derivatives.plan import Found
+from gradiator_np._second_derivatives.found import Found
 from gradiator_np._second_derivatives.runs import Runs
 from gradiator_np._status import Status
 from gradiator_np._structure import enumerated

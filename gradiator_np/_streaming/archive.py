@@ -71,6 +71,11 @@ def read_archive(path: str | os.PathLike[str], kind: str, version: int) -> dict[
     return arrays
 
 
+def part_of(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, Any]:
+    """The arrays of one part of a file, by their own names."""
+    return {key.partition(".")[2]: a for key, a in arrays.items() if key.startswith(f"{name}.")}
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` in one step, on disk before the old content goes."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +11,7 @@ from scipy.linalg import blas
 
 from gradiator_np import _checks as checks
 from gradiator_np._typing import Array, Mask, NanPolicy
+from gradiator_np.sparsity import Coloring, SparsityPattern
 
 
 def floats(a: ArrayLike, what: str) -> Array:
@@ -116,3 +118,63 @@ def noise_levels(noise: ArrayLike | None, n: int) -> Array | None:
             f"{noise!r:.60}: use None to learn it from the residuals"
         )
     return np.broadcast_to(a, (n,)).copy()
+
+
+def refuse_merge(a: Any, b: Any) -> None:
+    """Refuse two streams whose samples could not have been those of one."""
+    reasons = {
+        "their modes differ": a.mode != b.mode,
+        "one of them forgets, so the order of samples matters": (
+            a.forgetting != 1 or b.forgetting != 1
+        ),
+        "one of them follows a moving point": bool(a._trail or b._trail),
+        "their sizes differ": (a.n_inputs, a.n_outputs) != (b.n_inputs, b.n_outputs),
+        "their jac0 differ": not _same(a._jac0, b._jac0),
+        "their prior_scale differ": not _same(a._prior_scale, b._prior_scale),
+        "their noise differ": not _same(a._noise, b._noise),
+        "their sparsity differs": not _same_pattern(a.sparsity, b.sparsity),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(f"the streams cannot be merged: {reason}")
+
+
+def _same(a: Array | None, b: Array | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
+
+
+def _same_pattern(a: SparsityPattern | None, b: SparsityPattern | None) -> bool:
+    return a is b or (
+        a is not None
+        and b is not None
+        and np.array_equal(a.indptr, b.indptr)
+        and np.array_equal(a.indices, b.indices)
+    )
+
+
+def pattern_of(sparsity: Any, n: int, m: int, mode: str, jac0: Array | None) -> Any:
+    """The pattern of a stream, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no pattern of that shape, in Kaczmarz mode, and where ``jac0`` has entries that
+        the pattern has not.
+    """
+    if sparsity is None:
+        return None
+    if isinstance(sparsity, str):
+        raise ValueError(f"sparsity={sparsity!r} is no pattern, and a stream looks for none")
+    if mode == "kaczmarz":
+        raise ValueError("Kaczmarz updates have no sparsity: leave it out, or mode")
+    pattern = SparsityPattern.of(
+        sparsity.pattern if isinstance(sparsity, Coloring) else sparsity, (n, m)
+    )
+    if jac0 is not None:
+        extra = np.argwhere((jac0 != 0) & ~pattern.to_csr().toarray())
+        if len(extra):
+            raise ValueError(
+                f"jac0 has an entry at {tuple(extra[0].tolist())} that sparsity has not: leave it "
+                "out there, or add it to the pattern"
+            )
+    return pattern

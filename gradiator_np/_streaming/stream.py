@@ -13,17 +13,20 @@ from numpy.typing import ArrayLike
 
 from gradiator_np import _checks as checks
 from gradiator_np._results import Frame, JacobianEstimate
-from gradiator_np._streaming.archive import read_archive, write_archive
+from gradiator_np._streaming.archive import part_of, read_archive, write_archive
 from gradiator_np._streaming.arguments import (
     floats,
     noise_levels,
+    pattern_of,
     prior_jacobian,
+    refuse_merge,
     row_pairs,
     squares_finite,
     vectors,
 )
 from gradiator_np._streaming.kaczmarz import KaczmarzState
 from gradiator_np._streaming.least_squares import LeastSquaresState
+from gradiator_np._streaming.sparse import SparseState
 from gradiator_np._streaming.state import StreamState
 from gradiator_np._streaming.trail import Trail
 from gradiator_np._text import extent
@@ -31,6 +34,7 @@ from gradiator_np._typing import Array, NanPolicy
 from gradiator_np.solvers._recursive.kaczmarz import refuse_zero_steps
 from gradiator_np.solvers._recursive.rank_one import Mode, check_options, prior_lengths
 from gradiator_np.solvers._solution import Solution
+from gradiator_np.sparsity import SparsityPattern
 
 _KIND, _VERSION = "StreamingJacobian", 2
 _META = (
@@ -66,6 +70,10 @@ class StreamingJacobian:
         What to do with a row that is not finite in ``dx`` or in any output: refuse it, or drop
         all of it (counted in ``n_dropped``). A row is never used in part, because all outputs
         share one triangular factor.
+    sparsity : pattern, optional
+        Which outputs read which inputs, as ``jacobian`` takes it: an output of s inputs is then
+        determined by s samples, and entries that the pattern has not are 0. Nothing checks it.
+        Samples are ``dx`` and ``df``.
 
     Attributes
     ----------
@@ -74,6 +82,7 @@ class StreamingJacobian:
         Rows taken (differences, where points are given) and rows left out.
     mode, forgetting, nan_policy
         As given.
+    sparsity : SparsityPattern or None
 
     Notes
     -----
@@ -118,6 +127,7 @@ class StreamingJacobian:
         forgetting: float = 1.0,
         mode: Mode = "least-squares",
         nan_policy: NanPolicy = "raise",
+        sparsity: Any = None,
     ) -> None:
         self.n_inputs = checks.integer(n_inputs, "n_inputs")
         self.n_outputs = checks.integer(n_outputs, "n_outputs")
@@ -134,6 +144,9 @@ class StreamingJacobian:
         self._prior_scale = prior_lengths(prior_scale, self.n_inputs)
         self._jac0 = prior_jacobian(jac0, self.n_outputs, self.n_inputs)
         self._noise = noise_levels(noise, self.n_outputs)
+        self.sparsity: SparsityPattern | None = pattern_of(
+            sparsity, self.n_outputs, self.n_inputs, mode, self._jac0
+        )
         self._x_shape, self._f_shape = (self.n_inputs,), (self.n_outputs,)
         # Reading factors what waits, so that readers take it as well (0.1 us a sample).
         self._lock = threading.RLock()
@@ -154,10 +167,15 @@ class StreamingJacobian:
                 np.zeros((n, m)) if self._jac0 is None else self._jac0
             )
         else:
-            state = LeastSquaresState(
-                m, n, forgetting=self.forgetting, prior_scale=self._prior_scale, jac0=self._jac0,
-                noise=self._noise,
-            )  # fmt: skip
+            options: Any = {
+                "forgetting": self.forgetting, "prior_scale": self._prior_scale,
+                "jac0": self._jac0, "noise": self._noise,
+            }  # fmt: skip
+            state = (
+                LeastSquaresState(m, n, **options)
+                if self.sparsity is None
+                else SparseState(self.sparsity, **options)
+            )
         with self._lock:
             self.n_samples = self.n_dropped = 0
             self._trail: Trail | None = None
@@ -238,6 +256,8 @@ class StreamingJacobian:
             return self
         if x is None or f is None or dx is not None or df is not None:
             raise TypeError("give either dx and df, or x= and f=")
+        if self.sparsity is not None:
+            raise ValueError("a stream with sparsity follows no trail: give dx and df")
         if self._trail is None and self.n_samples:
             raise ValueError(
                 "this stream holds differences from a fixed point: go on with dx and df, or call "
@@ -366,7 +386,7 @@ class StreamingJacobian:
         """
         if not isinstance(other, StreamingJacobian):
             raise TypeError(f"other must be a StreamingJacobian, got {other!r:.60}")
-        _refuse_merge(self, other)
+        refuse_merge(self, other)
         other = other.copy()  # so that no thread holds the locks of both
         with self._lock:
             self._state.merge(other._state)
@@ -393,9 +413,14 @@ class StreamingJacobian:
 def _as_arrays(stream: StreamingJacobian) -> dict[str, Any]:
     """All that a file holds of a stream."""
     meta: dict[str, Any] = {name: getattr(stream, name) for name in _META}
-    arrays: dict[str, Array | None] = {
+    arrays: dict[str, Any] = {
         "prior_scale": stream._prior_scale, "jac0": stream._jac0, "noise": stream._noise,
     }  # fmt: skip
+    if stream.sparsity is not None:
+        arrays |= {
+            "pattern.rows": stream.sparsity.indptr,
+            "pattern.columns": stream.sparsity.indices,
+        }
     parts = {"state": stream._state.arrays()}
     if stream._trail is not None:
         parts["trail"] = stream._trail.arrays()
@@ -411,37 +436,13 @@ def _from_arrays(cls: type[StreamingJacobian], arrays: dict[str, Any]) -> Stream
     sizes = meta.pop("n_inputs"), meta.pop("n_outputs")
     options = {name: meta[name] for name in ("mode", "forgetting", "nan_policy")}
     options |= {name: arrays.get(name) for name in ("prior_scale", "jac0", "noise")}
+    pattern = part_of(arrays, "pattern")
+    if pattern:
+        options["sparsity"] = SparsityPattern(sizes[::-1], pattern["rows"], pattern["columns"])
     new = cls(*sizes, **options)
     new.n_samples, new.n_dropped = meta["n_samples"], meta["n_dropped"]
-    new._state.restore(_part(arrays, "state"))
-    trail = _part(arrays, "trail")
+    new._state.restore(part_of(arrays, "state"))
+    trail = part_of(arrays, "trail")
     if trail:
         new._trail = Trail.from_arrays(trail)
     return new
-
-
-def _refuse_merge(a: StreamingJacobian, b: StreamingJacobian) -> None:
-    """Refuse two streams whose samples could not have been those of one."""
-    reasons = {
-        "their modes differ": a.mode != b.mode,
-        "one of them forgets, so the order of samples matters": (
-            a.forgetting != 1 or b.forgetting != 1
-        ),
-        "one of them follows a moving point": bool(a._trail or b._trail),
-        "their sizes differ": (a.n_inputs, a.n_outputs) != (b.n_inputs, b.n_outputs),
-        "their jac0 differ": not _same(a._jac0, b._jac0),
-        "their prior_scale differ": not _same(a._prior_scale, b._prior_scale),
-        "their noise differ": not _same(a._noise, b._noise),
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise ValueError(f"the streams cannot be merged: {reason}")
-
-
-def _part(arrays: dict[str, Array], name: str) -> dict[str, Array]:
-    """The arrays of one part of a file, by their own names."""
-    return {key.partition(".")[2]: a for key, a in arrays.items() if key.startswith(f"{name}.")}
-
-
-def _same(a: Array | None, b: Array | None) -> bool:
-    return a is b or (a is not None and b is not None and np.array_equal(a, b))

@@ -126,6 +126,26 @@ class SparsityPattern:
         part = self.to_csr()[rows]
         return SparsityPattern(part.shape, part.indptr.astype(POINTER), part.indices.astype(INDEX))
 
+    def asymmetry(self) -> tuple[int, int] | None:
+        """The first entry (i, j) without its (j, i), of a square pattern; None where it is
+        symmetric."""
+        turned = self.T
+        if np.array_equal(self.indptr, turned.indptr) and np.array_equal(
+            self.indices, turned.indices
+        ):
+            return None
+        lone = (self.to_csr().astype(np.int8) - turned.to_csr().astype(np.int8)).tocoo()
+        at = int(np.flatnonzero(lone.data > 0)[0])
+        return int(lone.coords[0][at]), int(lone.coords[1][at])
+
+    def with_diagonal(self) -> SparsityPattern:
+        """The pattern with all of its diagonal."""
+        diagonal = np.arange(min(self.shape))
+        rows = np.repeat(np.arange(self.shape[0]), self.row_counts)
+        return SparsityPattern._from_indices(
+            np.append(rows, diagonal), np.append(self.indices, diagonal), self.shape
+        )
+
     def __repr__(self) -> str:
         n, m = self.shape
         row, col = (int(c.max(initial=0)) for c in (self.row_counts, self.column_counts))

@@ -1,0 +1,172 @@
+"""Runs that ask whether a pattern holds, as many as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiator_np import _checks as checks
+from gradiator_np._compressed.compression import Compression
+from gradiator_np._compressed.missing import DIRECTIONS, explain
+from gradiator_np._compressed.pattern_check import (
+    FAINT,
+    NEGLIGIBLE,
+    PatternCheck,
+    Rest,
+    disagreement,
+    rest_of,
+    unaccounted,
+)
+from gradiator_np._compressed.probes import (
+    Probe,
+    direction,
+    distance,
+    is_loud,
+    representable,
+    single,
+)
+from gradiator_np._results import JacobianEstimate
+from gradiator_np._typing import Array, Mask
+
+#: Directions that are looked along first.
+LOOKS = 2
+#: Times that a quiet function is asked again at a sixteenth of the distance: what a bend leaves of
+#: a slope falls to 1/256, a missing entry stays.
+CLOSER, NEARER = 3, 16
+#: Pairs at half the distance that confirm a missing entry where runs are noisy: their slope is as
+#: good as that of the first pair. And along each of the directions that tell which it is.
+CONFIRMING, TELLING = 4, 2
+#: Of these pairs the last lies at so much of the distance of the first.
+CLOSEST = 0.7
+
+#: From points (k, *batch, m) to values (k, *batch, n).
+Run = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class Prober:
+    """Probes of one Jacobian.
+
+    Parameters
+    ----------
+    run : callable
+    compression : Compression
+    found : JacobianEstimate
+        Of the colours.
+    eps : float
+        Relative precision of the values.
+    """
+
+    def __init__(
+        self, run: Run, compression: Compression, found: JacobianEstimate, eps: float
+    ) -> None:
+        self._run, self._compression, self._found = run, compression, found
+        self._eps = max(eps, checks.precision(compression.x))
+        self._rng = checks.generator(0)
+        self._spent = 0
+        self._free = unaccounted(compression, found, self._eps)
+
+    def check(self) -> PatternCheck:
+        """Whether the pattern holds: one run along each of two directions, pairs where noise is
+        seen; where these disagree, more that tell what it is."""
+        far = distance(self._compression, self._found)
+        looks = [direction(self._compression, far, self._rng) for _ in range(LOOKS)]
+        if is_loud(self._found, far):
+            return self._loud(looks)
+        near = single(self._compression, self._found, far) / far
+        if self._excess([self._rest([self._probe(u, near * t[:1])]) for u, t in looks]).any():
+            return self._quiet(looks)
+        return self._verdict(self._silent)
+
+    def _quiet(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
+        """Pairs, closer and closer, as long as rounding and noise allow."""
+        levels = [[self._rest([self._probe(u, t)]) for u, t in looks]]
+        excess, level = self._excess(levels[0]), np.zeros(self._silent.shape, np.intp)
+        for k in range(CLOSER):
+            blur = self._together([5 * rest.noise + rest.rounding for rest in levels[k]])
+            clear = (excess > 2 * NEARER * blur) & (level == k)
+            if not clear.any():
+                break
+            looks = [(u, t / NEARER) for u, t in looks]
+            levels.append([self._rest([self._probe(u, t)]) for u, t in looks])
+            then, now = ([rest.value for rest in rests] for rests in levels[-2:])
+            moved = self._together([a - b for a, b in zip(now, then)]) > self._together(then) / 2
+            again = np.where(moved, self._free, self._excess(levels[-1]))
+            excess = np.where(clear, again, excess)
+            level[clear] = k + 1
+        if not excess.any():
+            return self._verdict(self._silent)
+        last = int(level[excess > 0].min())
+        where = [(u, t * NEARER ** (len(levels) - 1 - last)) for u, t in looks]
+        return self._told(excess > 0, where, levels[last], 1)
+
+    def _loud(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
+        """Pairs at two distances."""
+        pairs = [self._probe(u, t) for u, t in looks]
+        if not self._excess([self._rest([pair]).lenient() for pair in pairs]).any():
+            return self._verdict(self._silent)
+        looks = [(u, t / 2) for u, t in looks]
+        closer = [self._probe(u, t, CONFIRMING) for u, t in looks]
+        rests = [self._rest(list(both)) for both in zip(pairs, closer)]
+        return self._told(self._excess(rests) > 0, looks, rests, TELLING)
+
+    def _told(
+        self, suspects: Mask, looks: list[tuple[Array, Array]], rests: list[Rest], groups: int
+    ) -> PatternCheck:
+        """What a pattern lacks, by ``rests`` along directions and others as far as these."""
+        strong = np.where(suspects, self._excess(rests, NEGLIGIBLE), 0.0)
+        if self._compression.layout.batch or not suspects.any():
+            return self._verdict(strong)
+        bent = np.sqrt(np.mean([np.square(rest.truncation) for rest in rests], axis=0))
+        far = np.abs(looks[0][1][0])
+        others = [direction(self._compression, far, self._rng) for _ in range(DIRECTIONS)]
+        probes = [self._probe(u, t, groups) for u, t in others]
+        directions = [representable(self._compression, u, t[0]) for u, t in looks]
+        missing, inexact = explain(
+            self._compression,
+            self._found,
+            directions + [probe.u for probe in probes],
+            rests + [self._rest([probe], bent) for probe in probes],
+            np.flatnonzero(suspects),
+        )
+        explained = np.zeros(strong.shape)
+        rows = np.unique(missing[0])
+        explained[rows] = self._together([rest.value for rest in rests])[rows]
+        inexact = inexact[(strong[inexact] > 0) & (self._free[inexact] == 0)]
+        strong[inexact] = 0.0
+        check = self._verdict(np.maximum(strong, explained))
+        return replace(check, missing=missing, inexact=inexact)
+
+    def _verdict(self, excess: Array) -> PatternCheck:
+        """By runs along directions, and by what costs none."""
+        return PatternCheck.of(np.maximum(excess, self._free), self._spent)
+
+    @property
+    def _silent(self) -> Array:
+        """Nothing, of each output."""
+        return np.zeros(self._found.solution.coef.shape[-2])
+
+    def _excess(self, rests: list[Rest], share: float = FAINT) -> Array:
+        return np.maximum(disagreement(self._found, rests, share), self._free)
+
+    def _together(self, values: list[NDArray[Any]]) -> Array:
+        """The norm of each output's, (n,), of several (*batch, n); nan where runs failed."""
+        stack = np.abs(np.stack(values))
+        with np.errstate(all="ignore"):
+            return np.asarray(np.linalg.norm(stack.reshape(-1, stack.shape[-1]), axis=0))
+
+    def _rest(self, line: list[Probe], truncation: Array | None = None) -> Rest:
+        with np.errstate(all="ignore"):
+            return rest_of(self._compression, self._found, line, self._eps, truncation)
+
+    def _probe(self, u: Array, t: Array, groups: int = 1) -> Probe:
+        """Groups of runs along u, which is as the first of them has it; each a little closer, so
+        that values which are rounded differ."""
+        u = representable(self._compression, u, t[0])
+        each = np.linspace(1.0, CLOSEST, groups).reshape(groups, *[1] * t.ndim) * t
+        values = self._run(self._compression.along(u, each.reshape(-1, *t.shape[1:])))
+        self._spent += len(values)
+        return Probe(u, each, values.reshape(*each.shape[:2], *values.shape[1:]))
