@@ -105,9 +105,13 @@ class Ladder:
         return self.start[[form.a for form in self.forms]]
 
     def move(self, by: Index, low: Index, high: Index) -> bool:
-        """Shift the steps of forms within limits; whether any did by more than a half octave."""
+        """Shift the steps of forms within limits; whether any did by more than a half octave.
+
+        Steps that grew beyond ``low``, since nothing answered to shorter ones, are not sent back.
+        """
         now = self.of_forms()
-        new = np.clip(now + by, np.minimum(np.maximum(low, self.longest), high), high)
+        low = np.maximum(np.minimum(low, now), self.longest)
+        new = np.clip(now + by, np.minimum(low, high), high)
         change = np.where(np.abs(new - now) > 1, new - now, 0)
         for form, shift in zip(self.forms, change):
             for direction in {form.a, form.b}:
