@@ -146,17 +146,17 @@ def _rows(
     return out
 
 
-def _population(parts: Parts, rate: float) -> tuple[Amplitudes, Array]:
+def _population(parts: Parts, rate: float, dof: float) -> tuple[Amplitudes, Array]:
     """The grid of amplitudes and rates, and what all entries together say of it."""
     amplitudes = amplitudes_of(rate)
     told = [c for part in parts for _, c in part if c.centred or len(c.sizes) > 1]
-    likelihood = [amplitudes.likelihood(c) for c in told]
+    likelihood = [np.logaddexp.reduce(amplitudes.at_noise(c, dof), axis=1) for c in told]
     prior = amplitudes.population(np.concatenate(likelihood) if told else np.empty((0, 0)))
     return amplitudes, prior
 
 
 def _infer_output(parts: Parts, out: Sequence[Limits], o: int, rate: float, dof: float) -> None:
-    amplitudes, prior = _population(parts, rate)
+    amplitudes, prior = _population(parts, rate, dof)
     for rows, limits in zip(parts, out):
         for which, contrasts in rows:
             if contrasts.centred:
@@ -178,7 +178,7 @@ def forecast(
     size = 2.0 ** (-(levels - top) / 2)
     for o in range(n):
         parts, typical = _parts(blocks, o, level, top)
-        amplitudes, prior = _population(parts, rate * 2.0**-top)
+        amplitudes, prior = _population(parts, rate * 2.0**-top, float(level.dof[o]))
         for r, rule in enumerate(rules):
             noise = (rule.weight + rule.centre**2 * level.centre[o]) / size**4
             out[r, :, o] = amplitudes.log_variance(
