@@ -27,7 +27,7 @@ AMPLITUDES, AMPLITUDE_SD = np.linspace(-6.0, 6.0, 25), 0.7
 #: reaches from so far below to the largest, and its places are that far apart.
 RATE_SD, RATE_BELOW, RATE_APART = 1.2, 4.0, 1.0
 #: Prior density, relative to that of the centre, that everything on the grid has.
-SURPRISE = 1e-6
+SURPRISE = 1e-3
 #: Amplitudes and rates of the entries of one output differ by about these factors (logs): a
 #: population. (A rate that all must share leaves errors of 28 bars where one input has a pole.)
 SPREAD, SPREAD_OF_RATES = 0.5, 1.2
