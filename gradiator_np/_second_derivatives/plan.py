@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,8 @@ class Found:
         Forms whose second differences grow as steps shrink.
     wiggling : list of int
         Forms whose second derivatives are others at the steps that were tried first.
+    changing : list of int
+        Forms whose second derivatives are others at shorter steps than those that were taken.
     """
 
     forms: list[Form]
@@ -81,6 +83,7 @@ class Found:
     step: Array
     diverging: list[int]
     wiggling: list[int]
+    changing: list[int] = field(default_factory=list)
 
 
 class Plan:
@@ -327,7 +330,9 @@ class Plan:
         levels = self._replaced(
             [*ladder.forms, *forms], list(range(longest, longest + NOISY_LEVELS)), ladder.levels[0]
         )
-        return self._result(ladder, forms, levels, level, True)
+        found = self._result(ladder, forms, levels, level, True)
+        ladder.most = np.inf if self.most is None else self.most
+        return replace(found, changing=search.changing(ladder, self.runs, level, levels))
 
     def _budget(self, least: int, p: int) -> int:
         if self.most is not None:

@@ -38,6 +38,10 @@ LONG, SHORT = 6.0, 0.1
 GROWTH, GROWS_BY = 6, 24
 #: Second differences that grow by so much as steps shrink may be those of a kink.
 GROWS = 1.2
+#: Second differences of more than ``LOUD`` standard deviations of noise have steps far longer than
+#: noise asks for (it asks for 10 to 1000). Of a pair so close that they would be ``SEEN`` of it,
+#: they say whether f is the same there.
+LOUD, SEEN = 1e5, 1e3
 #: A kink exceeds the noise by so many standard deviations at every step.
 CLEAR = 8.0
 
@@ -353,6 +357,35 @@ def diverging(ladder: Ladder, runs: Runs, level: Level) -> list[int]:
                 out.append(e)
                 break
     return out
+
+
+def changing(ladder: Ladder, runs: Runs, level: Level, levels: Sequence[int]) -> list[int]:
+    """Forms whose second derivatives are others at steps that noise, as loud as it is, would allow:
+    f lives on a smaller scale than the steps. At most one more second difference of each."""
+    out = []
+    for e, form in enumerate(ladder.forms):
+        cost = len(form.rule.nodes)
+        v = evaluate(runs, [form], ladder.start, levels)[0]
+        for k in reversed(range(len(levels))):
+            sd = _deviation(form, level) * 2.0 ** levels[k]
+            loud = float(np.nan_to_num(np.abs(v[k]) / sd)[level.loud].max(initial=0.0))
+            if loud > 0:
+                break
+        by = min(deeper(loud), int(ladder.shortest[e] - ladder.of_forms()[e]) - levels[k])
+        closer = levels[k] + by
+        if by < APART or ladder.spare(runs) < cost:
+            continue
+        ladder.ask(runs, [closer], [e])
+        apart = np.abs(evaluate(runs, [form], ladder.start, [closer])[0, 0] - v[k])
+        if ((apart > 0.5 * np.abs(v[k])) & (apart > CLEAR * sd * 2.0**by) & level.loud).any():
+            out.append(e)
+    return out
+
+
+def deeper(loud: float) -> int:
+    """By how many half octaves a step is shorter at which a second difference is ``SEEN``, that is
+    ``loud`` standard deviations; 0 where it is not much more."""
+    return round(float(np.log2(loud / SEEN))) if loud > LOUD else 0
 
 
 def wiggling(ladder: Ladder, found: Limits) -> list[int]:

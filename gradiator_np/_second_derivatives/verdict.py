@@ -85,6 +85,13 @@ def judge(
             "to x, where f wiggles: those close to x are given; for the trend give noise=, the "
             "size of the wiggles",
         )  # fmt: skip
+    if found.changing:
+        text = enumerated([names[e] for e in found.changing])
+        return Verdict(
+            Status.TWO_SCALES, f"second differences {text} are others at shorter steps: f changes "
+            "within those that were taken, which noise hides next to x; give x_scale, the distance "
+            "over which f changes",
+        )  # fmt: skip
     if lost.any():
         text = enumerated([names[e] for e in np.flatnonzero(lost)])
         why = "no room within the bounds"
