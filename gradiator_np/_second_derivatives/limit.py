@@ -21,9 +21,8 @@ from scipy.special import chdtr, ndtr, ndtri, stdtrit
 
 from gradiator_np._typing import Array
 
-#: Grid of log A about its centre and its prior standard deviation: a factor of 3.3 either way. (By a
-#: factor of 2 intervals of u' H u at one size hold 91 to 94 %, where truncation is told by nothing
-#: else; where several sizes tell it, it is the same.)
+#: Grid of log A about its centre and its prior standard deviation: a factor of 3.3 either way. (By
+#: a factor of 2 intervals of u' H u hold 91 to 94 %, where one size tells nothing of truncation.)
 AMPLITUDES, AMPLITUDE_SD = np.linspace(-6.0, 6.0, 25), 1.2
 #: Prior standard deviation of log q about its centre, the square of step over scale; its grid
 #: reaches from so far below to the largest, and its places are that far apart.

@@ -119,7 +119,7 @@ def _next_to(
     near = runs.at(t[:, None] * spacing * along)
     values, position = np.vstack([near, at_x]) - at_x, np.append(t, 0.0)
     n = len(at_x)
-    fits = [Fit(0.0, 0.0, 1.0, 0.0, "", 0.0, 0.0)] * n
+    fits = [Fit(0.0, np.inf, 1.0, 0.0, "", 0.0, 0.0)] * n
     size = np.nanmax(np.abs(np.vstack([near, at_x])), axis=0)
     floor = rounding(size, eps)
     for o in range(n):

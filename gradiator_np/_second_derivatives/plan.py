@@ -334,8 +334,7 @@ class Plan:
         ladder.most = np.inf if self.most is None else self.most
         unit = np.array([[found.step[form.a] * found.step[form.b]] for form in ladder.forms])
         size, bar = (part[: len(unit)] * unit for part in (np.abs(found.value), found.stderr))
-        told = search.changing(ladder, self.runs, level, levels, size, bar)
-        return replace(found, changing=told)
+        return replace(found, changing=search.changing(ladder, self.runs, level, levels, size, bar))
 
     def _budget(self, least: int, p: int) -> int:
         if self.most is not None:
@@ -372,7 +371,8 @@ class Plan:
             lost = []
             for form in forms:
                 v = evaluate(self.runs, [form], self.start, levels)[0]
-                lost += [form] if (np.isfinite(v).sum(0) < need).any() else []
+                if (np.isfinite(v).sum(0) < need).any():
+                    lost.append(form)
             cost = sum(len(form.rule.nodes) for form in lost)
             if not lost or (self.most is not None and self.runs.nfev + cost > self.most):
                 return levels

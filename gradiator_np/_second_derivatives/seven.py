@@ -213,7 +213,7 @@ class Seven:
         return -by if by > 1 else CHECK
 
     def _noise_near(self, pair: Pair) -> Array:
-        """The noise (n,) next to x told by second difference and slope, given the slope of a pair."""
+        """The noise (n,) next to x that second difference and slope tell, beyond a pair's slope."""
         slope = self._beyond(pair)[1]
         return np.asarray(np.sqrt((np.square(self.near.second) / 6 + np.square(slope)) / 2))
 
