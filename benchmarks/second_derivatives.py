@@ -186,20 +186,23 @@ def _failing(case: Case) -> Callable[[Any], Any]:
     return fun
 
 
+def _plain(case: Case) -> Callable[[Any], Any]:
+    return case
+
+
 def trouble(count: int) -> list[dict[str, Any]]:
     """Functions that are no easy ones: shares of intervals that hold, and of statuses ok."""
-    plain: Callable[[Case], Callable[[Any], Any]] = lambda case: case  # noqa: E731
     kinds: dict[str, tuple[Any, float, dict[str, Any], dict[str, Any]]] = {
-        "sizes over 12 decades": (plain, 0.0, {"decades": 6.0}, {}),
-        "the same, noise": (plain, NOISE, {"decades": 6.0}, {}),
-        "x = 0": (plain, 0.0, {"decades": 0.5, "where": "origin"}, {}),
-        "x = 0, noise": (plain, NOISE, {"decades": 0.5, "where": "origin"}, {}),
-        "x = 1e6 scales": (plain, 0.0, {"where": "far"}, {}),
+        "sizes over 12 decades": (_plain, 0.0, {"decades": 6.0}, {}),
+        "the same, noise": (_plain, NOISE, {"decades": 6.0}, {}),
+        "x = 0": (_plain, 0.0, {"decades": 0.5, "where": "origin"}, {}),
+        "x = 0, noise": (_plain, NOISE, {"decades": 0.5, "where": "origin"}, {}),
+        "x = 1e6 scales": (_plain, 0.0, {"where": "far"}, {}),
         "printed to 10 digits": (_printed(10), 0.0, {}, {}),
         "printed to 6 digits": (_printed(6), 0.0, {}, {}),
-        "noise 1e-2": (plain, 1e-2, {}, {}),
-        "noise 1e-6": (plain, 1e-6, {}, {}),
-        "noise 1e-8": (plain, 1e-8, {}, {}),
+        "noise 1e-2": (_plain, 1e-2, {}, {}),
+        "noise 1e-6": (_plain, 1e-6, {}, {}),
+        "noise 1e-8": (_plain, 1e-8, {}, {}),
         "fails beyond 1.05 x": (_failing, 0.0, {}, {}),
         "kink at x": (_kinked, 0.0, {}, {}),
         "kink at x, noise": (_kinked, NOISE, {}, {}),

@@ -101,13 +101,13 @@ def _parts(
     typical = float(np.median(told)) if told.size else 0.0
     typical = max(typical, LEAST, least / level.noise[o] * 2.0**-top)
     single = {
-        a: own for block, sizes in zip(blocks, size)
+        a: np.sqrt(own) for block, sizes in zip(blocks, size)
         for (a, b), own in zip(block.along, sizes) if a == b
     }  # fmt: skip
     out = []
     for block, v, own in zip(blocks, scaled, size):
         # What two inputs have together may cancel at some step; what each has alone does not.
-        both = np.sqrt([single.get(a, 0.0) * single.get(b, 0.0) for a, b in block.along])
+        both = np.array([single.get(a, 0.0) * single.get(b, 0.0) for a, b in block.along])
         own = np.maximum(np.maximum(own, both), typical)
         own = np.full(len(v), typical) if block.rule.centred else own
         out.append(_rows(block, v, own, level.centre[o], top))
