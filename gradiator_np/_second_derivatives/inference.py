@@ -148,7 +148,8 @@ def _rows(
 
 def _population(parts: Parts, rate: float, dof: float) -> tuple[Amplitudes, Array]:
     """The grid of amplitudes and rates, and what all entries together say of it."""
-    amplitudes = amplitudes_of(rate)
+    alone = sum(len(c.values) for part in parts for _, c in part) == 1
+    amplitudes = amplitudes_of(rate, alone)
     told = [c for part in parts for _, c in part if c.centred or len(c.sizes) > 1]
     likelihood = [np.logaddexp.reduce(amplitudes.at_noise(c, dof), axis=1) for c in told]
     prior = amplitudes.population(np.concatenate(likelihood) if told else np.empty((0, 0)))

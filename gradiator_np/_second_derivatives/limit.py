@@ -21,9 +21,10 @@ from scipy.special import chdtr, ndtr, ndtri, stdtrit
 
 from gradiator_np._typing import Array
 
-#: Grid of log A about its centre and its prior standard deviation: a factor of 3.3 either way. (By
-#: a factor of 2 intervals of u' H u hold 91 to 94 %, where one size tells nothing of truncation.)
-AMPLITUDES, AMPLITUDE_SD = np.linspace(-6.0, 6.0, 25), 1.2
+#: Grid of log A about its centre and its prior standard deviation: a factor of 2 either way. One
+#: entry alone may be small by chance, with none beside it to tell: a factor of 3.3. (By 2 intervals
+#: of u' H u hold 91 to 94 %.)
+AMPLITUDES, AMPLITUDE_SD, ALONE_SD = np.linspace(-6.0, 6.0, 25), 0.7, 1.2
 #: Prior standard deviation of log q about its centre, the square of step over scale; its grid
 #: reaches from so far below to the largest, and its places are that far apart.
 RATE_SD, RATE_BELOW, RATE_APART = 1.2, 4.0, 1.0
@@ -120,14 +121,16 @@ class Amplitudes:
     ----------
     rate : float
         The guess of q.
+    alone : bool
+        Whether there is one entry.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, alone: bool = False) -> None:
         top = np.log(LARGEST_RATE)
         low = min(np.log(rate), top) - RATE_BELOW
         log_q = np.linspace(low, top, 1 + int(np.ceil((top - low) / RATE_APART)))
         of_q = np.log(np.exp(-0.5 * ((log_q - np.log(rate)) / RATE_SD) ** 2) + SURPRISE)
-        of_a = -0.5 * (AMPLITUDES / AMPLITUDE_SD) ** 2
+        of_a = -0.5 * (AMPLITUDES / (ALONE_SD if alone else AMPLITUDE_SD)) ** 2
         self.log_prior = (of_q[:, None] + of_a).ravel()
         self._rates = len(log_q)
         self.q, self.a = (
@@ -256,9 +259,9 @@ class Amplitudes:
 
 
 @lru_cache(maxsize=32)
-def amplitudes_of(rate: float) -> Amplitudes:
+def amplitudes_of(rate: float, alone: bool) -> Amplitudes:
     """The grid about one guess of q, with the tables that were made of it."""
-    return Amplitudes(rate)
+    return Amplitudes(rate, alone)
 
 
 def _blur(log: Array, spread: float) -> Array:

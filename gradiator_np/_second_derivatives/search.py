@@ -39,10 +39,10 @@ GROWTH, GROWS_BY = 6, 24
 #: Second differences that grow by so much as steps shrink may be those of a kink.
 GROWS = 1.2
 #: Second differences of more than ``LOUD`` standard deviations of noise have steps far longer than
-#: noise asks for: of 734 random functions with noise of 1e-6 to 1e-2 of their size 7 had such. Of a
+#: noise asks for: of 734 random functions with noise of 1e-6 to 1e-2 of their size 1 had such. Of a
 #: pair so close that they would be ``SEEN`` of it, they say whether f is the same there, but for so
 #: many errors of the second derivative.
-LOUD, SEEN, BARS = 3e4, 1e3, 5.0
+LOUD, SEEN, BARS = 1e5, 1e3, 5.0
 #: A kink exceeds the noise by so many standard deviations at every step.
 CLEAR = 8.0
 
