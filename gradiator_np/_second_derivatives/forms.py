@@ -36,12 +36,6 @@ class Rule(NamedTuple):
         """Variance at unit noise of all but the value at x."""
         return sum(w * w for *_, w in self.nodes)
 
-    @property
-    def reach(self) -> float:
-        """How far from x its farthest point is, in units of the step, if both directions count
-        alike: what truncation grows with."""
-        return max(float(np.hypot(i, j)) for i, j, _ in self.nodes)
-
 
 #: f(x + h) - 2 f(x) + f(x - h).
 SYMMETRIC = Rule(((1, 0, 1.0), (-1, 0, 1.0)), -2.0, True)

@@ -139,8 +139,8 @@ def _rows(
         have = label[:-1] > 0
         if have.any():
             part = Contrasts(
-                v[np.ix_(rows, have)], rule.reach * sizes[have], noise[np.ix_(have, have)],
-                rule.even, rule.centred, float(np.exp(label[-1] / BINS)),
+                v[np.ix_(rows, have)], sizes[have], noise[np.ix_(have, have)], rule.even,
+                rule.centred, float(np.exp(label[-1] / BINS)),
             )  # fmt: skip
             out.append((rows, part))
     return out
@@ -182,7 +182,5 @@ def forecast(
         amplitudes, prior = _population(parts, rate * 2.0**-top, float(level.dof[o]))
         for r, rule in enumerate(rules):
             noise = (rule.weight + rule.centre**2 * level.centre[o]) / size**4
-            out[r, :, o] = amplitudes.log_variance(
-                prior, rule.reach * size, noise, rule.even, typical
-            )
+            out[r, :, o] = amplitudes.log_variance(prior, size, noise, rule.even, typical)
     return np.asarray(out + top * np.log(4.0))
