@@ -36,8 +36,10 @@ WILD = 0.1
 LONG, SHORT = 6.0, 0.1
 #: Half octaves by which a step that shows nothing grows, with noise and without.
 GROWTH, GROWS_BY = 6, 24
-#: Second differences that grow by so much as steps shrink may be those of a kink.
-GROWS = 1.2
+#: Second differences that change by this share as steps shrink may be those of a kink.
+GROWS = 0.2
+#: The part of a second difference, at least, that a kink has.
+OWN = 0.25
 #: Second differences of more than ``LOUD`` standard deviations of noise have steps far longer than
 #: noise asks for: of 734 random functions with noise of 1e-6 to 1e-2 of their size 1 had such. Of a
 #: pair so close that they would be ``SEEN`` of it, they say whether f is the same there, but for so
@@ -285,13 +287,13 @@ def _disagree(ladder: Ladder, runs: Runs, level: Level, which: list[int], two: l
 
 
 def _confirm(ladder: Ladder, runs: Runs, level: Level, which: list[int]) -> None:
-    """A third size of scouts whose second differences grow as steps shrink: kink, or curvature?"""
+    """A third size of scouts whose second differences change as steps shrink: kink or curvature?"""
     two = [k for k in (-APART, 0, APART) if runs.has(_first(ladder, which[0], k))][:2]
     for k in which:
         form = ladder.forms[k]
         v = evaluate(runs, [form], ladder.start, two)[0]
         sd = _deviation(form, level) * 2.0 ** two[-1]
-        grows = (np.abs(v[-1]) > GROWS * np.abs(v[0])) & (np.abs(v[-1] - v[0]) > CLEAR * sd)
+        grows = np.abs(v[-1] - v[0]) > np.maximum(GROWS * np.abs(v[0]), CLEAR * sd)
         if grows.any() and ladder.spare(runs) >= len(form.rule.nodes):
             ladder.ask(runs, [two[-1] + APART], [k])
 
@@ -418,10 +420,13 @@ def wiggling(ladder: Ladder, found: Limits) -> list[int]:
 def _kinked(v: Array, sizes: Array, sd: float) -> bool:
     """Whether second differences at falling sizes are those of a kink: b / s, beside curvature.
 
-    Differences between sizes grow by the ratio of the sizes then, and fall by its square or faster
-    where f is smooth.
+    Differences between sizes follow those of 1 / s then, and those of s^2 or faster where f is
+    smooth; the limit is half way, on a logarithmic scale.
     """
     last, before = np.diff(v)[1:], np.diff(v)[:-1]
+    kink, smooth = np.diff(1 / sizes), np.diff(sizes**2)
+    half = np.sqrt(kink[1:] / kink[:-1] * smooth[1:] / smooth[:-1])
     clear = np.abs(last) > CLEAR * sd / sizes[2:] ** 2
-    large = np.maximum(np.abs(before), np.abs(v[1:-1]))  # not where two powers cancel by chance
-    return bool((clear & (np.abs(last) > 0.5 * large)).any())
+    # Not where two powers cancel by chance.
+    own = OWN * kink[1:] * sizes[1:-1] * np.abs(v[1:-1])
+    return bool((clear & (np.abs(last) > np.maximum(half * np.abs(before), own))).any())
