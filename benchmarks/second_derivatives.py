@@ -1,6 +1,6 @@
 """Second derivatives of random functions: errors, intervals and evaluations, beside peers.
 
-    python -m benchmarks.second_derivatives [--quick] [--noise | --smooth | --trouble]
+    python -m benchmarks.second_derivatives [--quick] [--noise | --smooth | --trouble | --silent]
 
 With noise of 1e-4 errors are held against a limit that knows the function: the best of all common
 relative steps for the same second differences at as many evaluations, by the median over entries of
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks._common import quick, table, write
 from benchmarks.second_derivatives_cases import Case, draw
-from gradiator_np import hessian, hvp
+from gradiator_np import hessian, hessian_diagonal, hvp
 
 NOISE = 1e-4
 STEPS = np.geomspace(0.02, 1.5, 24)
@@ -186,20 +186,23 @@ def _failing(case: Case) -> Callable[[Any], Any]:
     return fun
 
 
+def _plain(case: Case) -> Callable[[Any], Any]:
+    return case
+
+
 def trouble(count: int) -> list[dict[str, Any]]:
     """Functions that are no easy ones: shares of intervals that hold, and of statuses ok."""
-    plain: Callable[[Case], Callable[[Any], Any]] = lambda case: case  # noqa: E731
     kinds: dict[str, tuple[Any, float, dict[str, Any], dict[str, Any]]] = {
-        "sizes over 12 decades": (plain, 0.0, {"decades": 6.0}, {}),
-        "the same, noise": (plain, NOISE, {"decades": 6.0}, {}),
-        "x = 0": (plain, 0.0, {"decades": 0.5, "where": "origin"}, {}),
-        "x = 0, noise": (plain, NOISE, {"decades": 0.5, "where": "origin"}, {}),
-        "x = 1e6 scales": (plain, 0.0, {"where": "far"}, {}),
+        "sizes over 12 decades": (_plain, 0.0, {"decades": 6.0}, {}),
+        "the same, noise": (_plain, NOISE, {"decades": 6.0}, {}),
+        "x = 0": (_plain, 0.0, {"decades": 0.5, "where": "origin"}, {}),
+        "x = 0, noise": (_plain, NOISE, {"decades": 0.5, "where": "origin"}, {}),
+        "x = 1e6 scales": (_plain, 0.0, {"where": "far"}, {}),
         "printed to 10 digits": (_printed(10), 0.0, {}, {}),
         "printed to 6 digits": (_printed(6), 0.0, {}, {}),
-        "noise 1e-2": (plain, 1e-2, {}, {}),
-        "noise 1e-6": (plain, 1e-6, {}, {}),
-        "noise 1e-8": (plain, 1e-8, {}, {}),
+        "noise 1e-2": (_plain, 1e-2, {}, {}),
+        "noise 1e-6": (_plain, 1e-6, {}, {}),
+        "noise 1e-8": (_plain, 1e-8, {}, {}),
         "fails beyond 1.05 x": (_failing, 0.0, {}, {}),
         "kink at x": (_kinked, 0.0, {}, {}),
         "kink at x, noise": (_kinked, NOISE, {}, {}),
@@ -231,13 +234,60 @@ def trouble(count: int) -> list[dict[str, Any]]:
     return rows
 
 
+#: Second derivatives of all kinds at x, and what they are given the exact Hessian; u is of ones.
+KINDS: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]] = {
+    "H": (hessian, lambda h: h),
+    "diagonal": (hessian_diagonal, np.diag),
+    "H u": (lambda f, x: hvp(f, x, np.ones(len(x))), lambda h: h.sum(1)),
+    "u'H u": (lambda f, x: hvp(f, x, np.ones(len(x)), quadratic=True), np.sum),
+}
+
+
+def _hiding(case: Case, shift: Any, width: float, kink: float, rng: Any) -> Callable[[Any], Any]:
+    def fun(p: Any) -> Any:
+        at = (p - shift) / width
+        return case(at) + kink * abs(at[0] - case.x[0]) + NOISE * rng.normal()
+
+    return fun
+
+
+def _wrong(kind: str, m: int, far: bool, kink: float, seed: int) -> bool:
+    """Whether a call with noise is ok beside a kink at x, or five bars off."""
+    rng = np.random.default_rng(seed)
+    case, width, shift = draw(m, rng, 0.0), 0.1 if far else 1.0, np.zeros(m)
+    shift[0] = 10.0 ** rng.uniform(3, 7) if far else 0.0
+    x = shift + width * case.x
+    case.x[:] = (x - shift) / width  # as rounded
+    call, part = KINDS[kind]
+    found = call(_hiding(case, shift, width, kink, rng), x)
+    off = np.abs(found.coef[0] - part(case.hess / width**2)) > 5 * found.error[0]
+    return bool(found.success and (kink > 0 or np.any(off)))
+
+
+def silent(count: int) -> list[dict[str, Any]]:
+    """Shares of calls that say nothing though they should: inputs of the size of x, or the first
+    one of 0.1 at 1e3 to 1e7."""
+    return [
+        {"m": m, "x": "1e3 to 1e7" if far else "as drawn", "kink": kink, "calls": 3 * count}
+        | {
+            kind: float(np.mean([_wrong(kind, m, far, kink, seed) for seed in range(3 * count)]))
+            for kind in KINDS
+        }
+        for m in (2, 5) for far in (False, True) for kink in (0.0, 0.3)
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Run all, or what was asked for."""
     warnings.simplefilter("ignore")
-    asked = [name for name in ("noise", "smooth", "trouble") if f"--{name}" in sys.argv[1:]]
+    asked = [
+        name for name in ("noise", "smooth", "trouble", "silent") if f"--{name}" in sys.argv[1:]
+    ]
     count = 3 if quick() else 40
     results = {}
-    for name, make in (("noise", noisy), ("smooth", smooth), ("trouble", trouble)):
+    for name, make in (
+        ("noise", noisy), ("smooth", smooth), ("trouble", trouble), ("silent", silent),
+    ):  # fmt: skip
         if asked and name not in asked:
             continue
         results[name] = make(count)

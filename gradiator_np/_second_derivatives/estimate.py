@@ -91,7 +91,8 @@ class SecondDerivatives:
 
     @property
     def dof(self) -> Any:
-        """Degrees of freedom behind ``noise``: inf where it was given, or is rounding."""
+        """Degrees of freedom behind ``noise``: inf where it was given or is that of digits, or of
+        the rounding that u'Hu of seven runs assumes."""
         return self.y_layout.unflatten(self.flat_dof)
 
     @property

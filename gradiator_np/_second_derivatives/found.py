@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradiator_np._second_derivatives.forms import Form
 from gradiator_np._second_derivatives.noise import Level
@@ -28,6 +28,8 @@ class Found:
         Forms whose second differences grow as steps shrink.
     wiggling : list of int
         Forms whose second derivatives are others at the steps that were tried first.
+    changing : list of int
+        Forms whose second derivatives are others at shorter steps than those that were taken.
     """
 
     forms: list[Form]
@@ -39,3 +41,4 @@ class Found:
     step: Array
     diverging: list[int]
     wiggling: list[int]
+    changing: list[int] = field(default_factory=list)

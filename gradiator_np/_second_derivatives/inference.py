@@ -101,13 +101,13 @@ def _parts(
     typical = float(np.median(told)) if told.size else 0.0
     typical = max(typical, LEAST, least / level.noise[o] * 2.0**-top)
     single = {
-        a: own for block, sizes in zip(blocks, size)
+        a: np.sqrt(own) for block, sizes in zip(blocks, size)
         for (a, b), own in zip(block.along, sizes) if a == b
     }  # fmt: skip
     out = []
     for block, v, own in zip(blocks, scaled, size):
         # What two inputs have together may cancel at some step; what each has alone does not.
-        both = np.sqrt([single.get(a, 0.0) * single.get(b, 0.0) for a, b in block.along])
+        both = np.array([single.get(a, 0.0) * single.get(b, 0.0) for a, b in block.along])
         own = np.maximum(np.maximum(own, both), typical)
         own = np.full(len(v), typical) if block.rule.centred else own
         out.append(_rows(block, v, own, level.centre[o], top))
@@ -146,17 +146,18 @@ def _rows(
     return out
 
 
-def _population(parts: Parts, rate: float) -> tuple[Amplitudes, Array]:
+def _population(parts: Parts, rate: float, dof: float) -> tuple[Amplitudes, Array]:
     """The grid of amplitudes and rates, and what all entries together say of it."""
-    amplitudes = amplitudes_of(rate)
+    alone = sum(len(c.values) for part in parts for _, c in part) == 1
+    amplitudes = amplitudes_of(rate, alone)
     told = [c for part in parts for _, c in part if c.centred or len(c.sizes) > 1]
-    likelihood = [amplitudes.likelihood(c) for c in told]
+    likelihood = [np.logaddexp.reduce(amplitudes.at_noise(c, dof), axis=1) for c in told]
     prior = amplitudes.population(np.concatenate(likelihood) if told else np.empty((0, 0)))
     return amplitudes, prior
 
 
 def _infer_output(parts: Parts, out: Sequence[Limits], o: int, rate: float, dof: float) -> None:
-    amplitudes, prior = _population(parts, rate)
+    amplitudes, prior = _population(parts, rate, dof)
     for rows, limits in zip(parts, out):
         for which, contrasts in rows:
             if contrasts.centred:
@@ -178,7 +179,7 @@ def forecast(
     size = 2.0 ** (-(levels - top) / 2)
     for o in range(n):
         parts, typical = _parts(blocks, o, level, top)
-        amplitudes, prior = _population(parts, rate * 2.0**-top)
+        amplitudes, prior = _population(parts, rate * 2.0**-top, float(level.dof[o]))
         for r, rule in enumerate(rules):
             noise = (rule.weight + rule.centre**2 * level.centre[o]) / size**4
             out[r, :, o] = amplitudes.log_variance(prior, size, noise, rule.even, typical)

@@ -119,7 +119,7 @@ def _next_to(
     near = runs.at(t[:, None] * spacing * along)
     values, position = np.vstack([near, at_x]) - at_x, np.append(t, 0.0)
     n = len(at_x)
-    fits = [Fit(0.0, 0.0, 1.0, 0.0, "", 0.0, 0.0)] * n
+    fits = [Fit(0.0, np.inf, 1.0, 0.0, "", 0.0, 0.0)] * n
     size = np.nanmax(np.abs(np.vstack([near, at_x])), axis=0)
     floor = rounding(size, eps)
     for o in range(n):
@@ -130,7 +130,7 @@ def _next_to(
     loud = noise > ROUNDING * floor
     broken = np.array([fit.shape == "broken" for fit in fits])
     level = Level(
-        np.maximum(noise, floor), np.where(noise > floor, dof, np.inf), centre, loud,
+        np.maximum(noise, floor), dof, centre, loud,
         (near == at_x).all(0), broken, size,
     )  # fmt: skip
     extents = [fit.extent(abs(there)) for fit, there in zip(fits, at_x) if fit.bend]
@@ -160,8 +160,12 @@ class Fit(NamedTuple):
 def _best(t: Array, v: Array, small: float, spacing: float) -> Fit:
     """The simplest curve."""
     straight = _fit(t, v, [], "")
-    if straight.noise <= small or len(t) < len(NOTHING) + 4:
+    if len(t) < len(NOTHING) + 4:
         return straight
+    if straight.noise <= small:
+        # Curvature over the line is as large as rounding where f bends over a scale: of 300 random
+        # functions a straight line tells 3.4 times the rounding in the median, a parabola 1.06.
+        return _fit(t, v, [t**2], "")
     bend, up, down = np.abs(t), 1.0 * (t >= 0), 1.0 * (t > 0)  # x is on one side of a jump
     curves: list[tuple[list[NDArray[Any]], str]] = [
         ([t**2], "bent"), ([t**2, t**3], "bent"), ([t**2, t**3, t**4], "bent"),

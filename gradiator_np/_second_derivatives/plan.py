@@ -314,7 +314,11 @@ class Plan:
         levels = self._replaced(
             [*ladder.forms, *forms], list(range(longest, longest + NOISY_LEVELS)), ladder.levels[0]
         )
-        return self._result(ladder, forms, levels, level, True)
+        found = self._result(ladder, forms, levels, level, True)
+        ladder.most = np.inf if self.most is None else self.most
+        unit = np.array([[found.step[form.a] * found.step[form.b]] for form in ladder.forms])
+        size, bar = (part[: len(unit)] * unit for part in (np.abs(found.value), found.stderr))
+        return replace(found, changing=search.changing(ladder, self.runs, level, levels, size, bar))
 
     def _budget(self, least: int, p: int) -> int:
         if self.most is not None:

@@ -36,8 +36,15 @@ WILD = 0.1
 LONG, SHORT = 6.0, 0.1
 #: Half octaves by which a step that shows nothing grows, with noise and without.
 GROWTH, GROWS_BY = 6, 24
-#: Second differences that grow by so much as steps shrink may be those of a kink.
-GROWS = 1.2
+#: Second differences that change by this share as steps shrink may be those of a kink.
+GROWS = 0.2
+#: The part of a second difference, at least, that a kink has.
+OWN = 0.25
+#: Second differences of more than ``LOUD`` standard deviations of noise have steps far longer than
+#: noise asks for: of 734 random functions with noise of 1e-6 to 1e-2 of their size 1 had such. Of a
+#: pair so close that they would be ``SEEN`` of it, they say whether f is the same there, but for so
+#: many errors of the second derivative.
+LOUD, SEEN, BARS = 1e5, 1e3, 5.0
 #: A kink exceeds the noise by so many standard deviations at every step.
 CLEAR = 8.0
 
@@ -105,9 +112,13 @@ class Ladder:
         return self.start[[form.a for form in self.forms]]
 
     def move(self, by: Index, low: Index, high: Index) -> bool:
-        """Shift the steps of forms within limits; whether any did by more than a half octave."""
+        """Shift the steps of forms within limits; whether any did by more than a half octave.
+
+        Steps that grew beyond ``low``, since nothing answered to shorter ones, are not sent back.
+        """
         now = self.of_forms()
-        new = np.clip(now + by, np.minimum(np.maximum(low, self.longest), high), high)
+        low = np.maximum(np.minimum(low, now), self.longest)
+        new = np.clip(now + by, np.minimum(low, high), high)
         change = np.where(np.abs(new - now) > 1, new - now, 0)
         for form, shift in zip(self.forms, change):
             for direction in {form.a, form.b}:
@@ -276,13 +287,13 @@ def _disagree(ladder: Ladder, runs: Runs, level: Level, which: list[int], two: l
 
 
 def _confirm(ladder: Ladder, runs: Runs, level: Level, which: list[int]) -> None:
-    """A third size of scouts whose second differences grow as steps shrink: kink, or curvature?"""
+    """A third size of scouts whose second differences change as steps shrink: kink or curvature?"""
     two = [k for k in (-APART, 0, APART) if runs.has(_first(ladder, which[0], k))][:2]
     for k in which:
         form = ladder.forms[k]
         v = evaluate(runs, [form], ladder.start, two)[0]
         sd = _deviation(form, level) * 2.0 ** two[-1]
-        grows = (np.abs(v[-1]) > GROWS * np.abs(v[0])) & (np.abs(v[-1] - v[0]) > CLEAR * sd)
+        grows = np.abs(v[-1] - v[0]) > np.maximum(GROWS * np.abs(v[0]), CLEAR * sd)
         if grows.any() and ladder.spare(runs) >= len(form.rule.nodes):
             ladder.ask(runs, [two[-1] + APART], [k])
 
@@ -351,6 +362,47 @@ def diverging(ladder: Ladder, runs: Runs, level: Level) -> list[int]:
     return out
 
 
+def changing(
+    ladder: Ladder, runs: Runs, level: Level, levels: Sequence[int], size: Array, bar: Array
+) -> list[int]:
+    """Forms whose second derivatives are others at steps that noise, as loud as it is, would allow:
+    f lives on a smaller scale than the steps. At most one more second difference of each.
+
+    Parameters
+    ----------
+    levels : sequence of int
+        Where second differences may be.
+    size, bar : array, shape (forms, n)
+        Second derivatives without their signs, and their errors, in units of steps at level 0.
+    """
+    out = []
+    for e, form in enumerate(ladder.forms):
+        v = evaluate(runs, [form], ladder.start, levels)[0]
+        seen = np.isfinite(v).any(1)
+        if not seen.any():
+            continue
+        k = int(np.flatnonzero(seen)[-1])
+        sd = _deviation(form, level) * 2.0 ** levels[k]
+        loud = np.nan_to_num(np.abs(v[k]) / sd)[level.loud].max(initial=0.0)
+        by = deeper(float(loud))
+        by = min(by, int(ladder.shortest[e] - ladder.of_forms()[e]) - levels[k])
+        if by < APART or ladder.spare(runs) < len(form.rule.nodes):
+            continue
+        closer = levels[k] + by
+        ladder.ask(runs, [closer], [e])
+        there = evaluate(runs, [form], ladder.start, [closer])[0, 0]
+        apart = np.abs(there - np.copysign(size[e], v[k]))
+        if ((apart > CLEAR * sd * 2.0**by + BARS * bar[e]) & level.loud).any():
+            out.append(e)
+    return out
+
+
+def deeper(loud: float) -> int:
+    """By how many half octaves a step is shorter at which a second difference is ``SEEN``, that is
+    ``loud`` standard deviations; 0 where it is not much more."""
+    return round(float(np.log2(loud / SEEN))) if loud > LOUD else 0
+
+
 def wiggling(ladder: Ladder, found: Limits) -> list[int]:
     """Forms whose first, wide steps told another second derivative, and had no doubt of it."""
     if ladder.first is None:
@@ -368,10 +420,13 @@ def wiggling(ladder: Ladder, found: Limits) -> list[int]:
 def _kinked(v: Array, sizes: Array, sd: float) -> bool:
     """Whether second differences at falling sizes are those of a kink: b / s, beside curvature.
 
-    Differences between sizes grow by the ratio of the sizes then, and fall by its square or faster
-    where f is smooth.
+    Differences between sizes follow those of 1 / s then, and those of s^2 or faster where f is
+    smooth; the limit is half way, on a logarithmic scale.
     """
     last, before = np.diff(v)[1:], np.diff(v)[:-1]
+    kink, smooth = np.diff(1 / sizes), np.diff(sizes**2)
+    half = np.sqrt(kink[1:] / kink[:-1] * smooth[1:] / smooth[:-1])
     clear = np.abs(last) > CLEAR * sd / sizes[2:] ** 2
-    large = np.maximum(np.abs(before), np.abs(v[1:-1]))  # not where two powers cancel by chance
-    return bool((clear & (np.abs(last) > 0.5 * large)).any())
+    # Not where two powers cancel by chance.
+    own = OWN * kink[1:] * sizes[1:-1] * np.abs(v[1:-1])
+    return bool((clear & (np.abs(last) > np.maximum(half * np.abs(before), own))).any())

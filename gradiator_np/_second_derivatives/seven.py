@@ -31,6 +31,10 @@ ROUGHLY, CLOSELY, LEFT = 0.3, 0.05, 0.1
 #: and second differences by so many times their noise, of two degrees of freedom or of one: 1 in
 #: 400 is that large by chance. What follows the law of a kink needs less, 1 in 40.
 UNLIKE, BEYOND_NOISE, BEYOND_ONE, BEYOND_KINK = 1.0, 20.0, 250.0, 6.0
+#: Beside curvature the slope next to x tells noise as well, unless it is more than so many times
+#: what the second difference tells: that is a third derivative. (Noise of one degree of freedom may
+#: be 100 times what was seen, and two second differences of a wave that differ are noise then.)
+SLOPES = 3.0
 #: Second differences that do not grow with the step but for this share: what is narrow is left.
 SAME = 1e-3
 #: The difference of both sides next to x is that of a jump on one side but for this share.
@@ -209,10 +213,17 @@ class Seven:
         return -by if by > 1 else CHECK
 
     def _noise_near(self, pair: Pair) -> Array:
-        """The noise (n,) next to x told by second difference and slope, given that of a pair."""
-        near = self.near
-        slope = near.up - near.down - (pair.up - pair.down) * (near.step / pair.step)
-        return np.asarray(np.sqrt((np.square(near.second) / 6 + np.square(slope) / 2) / 2))
+        """The noise (n,) next to x that second difference and slope tell, beyond a pair's slope."""
+        slope = self._beyond(pair)[1]
+        return np.asarray(np.sqrt((np.square(self.near.second) / 6 + np.square(slope)) / 2))
+
+    def _beyond(self, pair: Pair) -> tuple[Array, Array]:
+        """What the second difference and the slope next to x have (n,) beyond those of a pair, in
+        units of the noise that would make them."""
+        near, by = self.near, self.near.step / pair.step
+        second = near.second - pair.second * by**2
+        slope = near.up - near.down - (pair.up - pair.down) * by
+        return np.abs(second) / OF_PAIR, np.abs(slope) / np.sqrt(2)
 
     def _curved(self, pair: Pair, within: float) -> Mask:
         """Outputs whose second difference next to x is that of curvature, as the pair says."""
@@ -223,14 +234,16 @@ class Seven:
 
     def _settle_noise(self, pair: Pair) -> None:
         """The noise next to x, beside curvature that the pair sees as well."""
-        near, level = self.near, self.level
-        left = np.abs(near.second - pair.second * (near.step / pair.step) ** 2)
+        level = self.level
+        left, slope = self._beyond(pair)
+        both = slope <= SLOPES * left
         curved = self._curved(pair, LEFT)
-        rest, dof, at_x = _about_parabola(near, pair)
+        rest, dof, at_x = _about_parabola(self.near, pair)
         noisy = level.loud & ~level.still & ~curved & np.isfinite(rest)
+        near = np.where(both, np.sqrt((left**2 + slope**2) / 2), left)
         self._settle(
-            np.where(curved, left / OF_PAIR, np.where(noisy, rest, level.noise)),
-            np.where(noisy, dof, np.where(curved, 1.0, level.dof)),
+            np.where(curved, near, np.where(noisy, rest, level.noise)),
+            np.where(noisy, dof, np.where(curved, 1.0 + both, level.dof)),
         )
         self._improve(noisy, *at_x)
 
@@ -288,14 +301,18 @@ class Seven:
         self.unlike = told & ~self.level.broken
 
     def least(self, ladder: Ladder) -> Array:
-        """Half of the second difference (n,) at level 0 that the slope leads to expect, were it to
-        change over the guessed scale: where u' H u is 0, or nearly, truncation is not."""
+        """The second difference (n,) at level 0 that the slope leads to expect: where u' H u is 0,
+        or nearly, truncation is not.
+
+        Derivatives of order k are about k! / r^k, r the radius of convergence: the second one is
+        2 / r times the first one, and the square root of the rate is the step over r.
+        """
         if not self.pairs:
             return np.zeros(len(self.near.centre))
         wide = self.pairs[0]
         step = self._step(self.runs.step(0, int(ladder.start[0])))
         of_slope = np.nan_to_num(np.abs(wide.up - wide.down)) / 2 * (step / wide.step)
-        return np.asarray(np.sqrt(ladder.rate) * of_slope / 2)
+        return np.asarray(2 * np.sqrt(ladder.rate) * of_slope)
 
     def against(self, value: Array, stderr: Array) -> tuple[Array, Array]:
         """Second derivatives (n,) in units of the scale, and how far the farthest second difference

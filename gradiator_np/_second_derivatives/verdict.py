@@ -85,6 +85,13 @@ def judge(
             "to x, where f wiggles: those close to x are given; for the trend give noise=, the "
             "size of the wiggles",
         )  # fmt: skip
+    if found.changing:
+        text = enumerated([names[e] for e in found.changing])
+        return Verdict(
+            Status.TWO_SCALES, f"second differences {text} are others at shorter steps: f changes "
+            "within those that were taken, which noise hides next to x; give x_scale, the distance "
+            "over which f changes",
+        )  # fmt: skip
     if lost.any():
         text = enumerated([names[e] for e in np.flatnonzero(lost)])
         why = "no room within the bounds"
@@ -145,8 +152,10 @@ def _say_nothing(found: Found, runs: Runs, weight: Array, axes: Array) -> list[i
     The unit of an entry is the larger of itself and of what both inputs have alone; but curvature
     that changes no slope of either input, and no value, by a share that matters is as good as 0.
     """
-    single = {
-        form.a: np.abs(found.value[e]) for e, form in enumerate(found.forms) if form.a == form.b
+    single = {  # roots: products of what overflowed nearly would
+        form.a: np.sqrt(np.abs(found.value[e]))
+        for e, form in enumerate(found.forms)
+        if form.a == form.b
     }
     if not len(single) == axes.shape[1] == axes.shape[0]:
         return []
@@ -154,7 +163,7 @@ def _say_nothing(found: Found, runs: Runs, weight: Array, axes: Array) -> list[i
     size = _sizes(runs) * (1.0 if found.noisy else VALUE)
     out = []
     for e, form in enumerate(found.forms):
-        own = np.maximum(np.abs(found.value[e]), np.sqrt(single[form.a] * single[form.b]))
+        own = np.maximum(np.abs(found.value[e]), single[form.a] * single[form.b])
         matters = np.maximum(FLAT * slopes, size)[[form.a, form.b]].min(0)
         bar = found.stderr[e]
         if ((bar > WIDE * own) & (bar * weight[e] > matters)).any():
@@ -167,18 +176,21 @@ def _of_bars(
 ) -> Verdict:
     """The status that the width of bars gives."""
     weight = np.array([scale(e) for e in range(len(found.forms))])[:, None]
-    size = np.linalg.norm(found.value * weight, axis=0)
-    bar = np.linalg.norm(found.stderr * weight, axis=0)
-    noise = np.linalg.norm(found.noise * weight, axis=0)
+    # Of steps that reach where f overflows, squares would as well.
+    with np.errstate(over="ignore"):
+        size, bar, noise = (
+            np.hypot.reduce(part * weight, axis=0)
+            for part in (found.value, found.stderr, found.noise)
+        )
     # stdtrit of so many degrees of freedom is the normal quantile; of inf it is nan.
     shows = stdtrit(np.minimum(found.level.dof, 1e10), 0.5 + SHOWS / 2)
     useless = bar > WIDE * size
     hidden = ~(np.abs(found.value) > shows * found.stderr).any(0) & found.noisy
     if (useless | hidden).any():
-        bent = bar > FLAT * np.linalg.norm(_slopes(runs, axes), axis=0)
+        bent = bar > FLAT * np.hypot.reduce(_slopes(runs, axes), axis=0)
         useless, hidden = useless & bent, hidden & bent
     y_names = runs.y_layout.names * 2
-    truncated = useless & (noise**2 < bar**2 / 2)
+    truncated = useless & (noise < np.sqrt(0.5) * bar)
     if truncated.any():
         text = enumerated([f"y{y_names[o]}" for o in np.flatnonzero(truncated)])
         return Verdict(
