@@ -414,10 +414,11 @@ def test_no_run_leaves_the_bounds(seed):
     assert (found.status is Status.UNDETERMINED) == bool(fixed[fun.pattern.any(0)].any())
     free = fun.pattern & ~fixed
     exact = fun.jac(x)
-    # A colour with room on one side alone has a one-sided stencil, of the same order; rooms of
-    # e^-9 |x| leave errors of rounding over them.
-    room = np.maximum(high - x, x - low)
-    floor = 1e-7 * np.abs(exact).max() + 1e-14 * np.abs(fun(x)).max() / room.clip(1e-9)
+    # A colour with room on one side alone has a one-sided stencil, of the same order, whose weights
+    # add up to 4; steps of eps^(1/3) |x|, and of half the room at most, leave rounding over them.
+    eps = np.finfo(float).eps
+    step = np.minimum(np.maximum(high - x, x - low) / 2, np.cbrt(eps) * np.abs(x))
+    floor = 1e-7 * np.abs(exact).max() + 4 * eps * np.abs(fun(x)).max() / step.clip(1e-15)
     assert (np.abs(found.jac.toarray() - exact) <= floor)[free].all()
 
 
