@@ -126,7 +126,8 @@ class Sequence:
         self._note(axes=checked.axes, unexplained=checked.unexplained)
         kinks = yield from find_kinks(context, profile, checked.axes, budget)
         self._note(kinks=kinks)
-        axes = yield from sharpen(context, profile, checked.axes, np.asarray(kinks.any(axis=1)), budget)
+        kinked = np.asarray(kinks.any(axis=1))
+        axes = yield from sharpen(context, profile, checked.axes, kinked, budget)
         self._note(axes=axes)
 
     def _note(self, **found: Any) -> Outcome:
