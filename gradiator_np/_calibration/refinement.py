@@ -129,7 +129,7 @@ class LastPhase:
         step, size = np.abs(it.step * region.unit), np.abs(it.x)
         return (
             it.predicted_decrease <= 4.0 * EPS * it.model.sum_of_squares
-            or self.stagnant >= (STAGNANT_IN_NOISE if it.limited_by_noise else STAGNANT)
+            or self._is_stagnant(it)
             or region.has_vanished
             or (xtol is not None and bool((step <= xtol * (xtol + size)).all()))
             or (gtol is not None and it.cosine <= gtol)
@@ -146,8 +146,14 @@ class LastPhase:
     def was_early(self, it: Iterate, log: FitLog) -> bool:
         """Whether the search has to go on: there was much to gain, or steps do not reach it."""
         gain = max(self.start - it.model.sum_of_squares, it.predicted_decrease)
-        stuck = self.stagnant >= STAGNANT and not it.is_negligible(it.predicted_decrease)
-        return stuck or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
+        stuck = self._is_stagnant(it) and not it.is_negligible(it.predicted_decrease)
+        loud = it.limited_by_noise and not it.is_almost_quiet
+        return (
+            stuck or loud or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
+        )
+
+    def _is_stagnant(self, it: Iterate) -> bool:
+        return self.stagnant >= (STAGNANT_IN_NOISE if it.limited_by_noise else STAGNANT)
 
 
 def begun(
