@@ -93,7 +93,7 @@ def test_what_ran_off_comes_back(name):
 def test_j_is_made_afresh_where_its_errors_cost_more_than_is_left(cost, gained, due):
     """By what J's errors cost, as a share of the sum of squares, and what the phase gained."""
     promised = 1e-6
-    phase = LastPhase(0, 1, 1, 3, 1.0 + gained * promised, 0.1, promised=promised)
+    phase = LastPhase(0, 1, 1, 3, 1.0 + gained * promised, 0.0, 0.1, promised=promised)
     it = SimpleNamespace(model=SimpleNamespace(sum_of_squares=1.0), loss=SimpleNamespace(jac=cost))
     assert phase.is_due_again(it) == due
 
@@ -101,7 +101,7 @@ def test_j_is_made_afresh_where_its_errors_cost_more_than_is_left(cost, gained, 
 @pytest.mark.parametrize("length, stagnant", [(1.0, 0), (0.5, 6)])
 def test_steps_that_gain_along_a_valley_are_not_in_vain(length, stagnant):
     """Each promises twice what the one before did, and gains it: the region limits them, or not."""
-    phase, total, predicted = LastPhase(0, 1, 1, 3, 1.0, 0.1), 1.0, 1e-6
+    phase, total, predicted = LastPhase(0, 1, 1, 3, 1.0, 0.0, 0.1), 1.0, 1e-6
     for _ in range(7):
         model = SimpleNamespace(sum_of_squares=total)
         phase = phase.after(

@@ -328,8 +328,8 @@ class Search:
         """Begin the last phase: J afresh, as far as it is not sure."""
         radius = self.region.radius
         self.region, steps = refining_steps(it, self.region)
-        first, start = len(self.log.points), it.model.sum_of_squares
-        self._last = begun(self._last, self.center, first, len(steps), start, radius)
+        first = len(self.log.points)
+        self._last = begun(self._last, self.center, first, len(steps), it, radius)
         return self._together(it, steps) if steps else self._last_step(it)
 
     def _last_step(self, it: Iterate) -> Proposal | None:
