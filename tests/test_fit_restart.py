@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.lsq_problems import problems
+from benchmarks.lsq_runs import Recorder
 from benchmarks.nist import regressions
 from gradiator_np import least_squares
 from gradiator_np._calibration.fit_log import FitLog
@@ -109,6 +111,36 @@ def test_steps_that_gain_along_a_valley_are_not_in_vain(length, stagnant):
         )
         total, predicted = total - predicted, 2.0 * predicted
     assert phase.stagnant == stagnant
+
+
+@pytest.mark.parametrize(
+    "noise, promised, size, early",
+    [
+        (1e-6, 1e-12, 1.0, False),  # hidden by the noise that there was
+        (1e-4, 1e-12, 1.0, True),  # by one that has grown tenfold
+        (1e-6, 0.4, 1.0, True),  # by none
+        (1e-4, 1e-12, 1e-20, False),  # a root, whose residuals are rounding
+    ],
+)
+def test_a_step_in_vain_is_the_end_only_where_noise_hides_what_it_promised(
+    noise, promised, size, early
+):
+    phase = LastPhase(0, 1, 1, 3, size, 1e-6, 0.1, promised=promised, stagnant=1)
+    model = SimpleNamespace(sum_of_squares=size, mean_square_noise=noise**2)
+    it = SimpleNamespace(
+        model=model, predicted_decrease=promised, limited_by_noise=True,
+        is_negligible=lambda decrease: decrease < noise,
+    )  # fmt: skip
+    assert phase.was_early(it, a_log(1e3)) == early
+
+
+def test_a_minimum_under_noise_is_a_success():
+    """Two rates of a series of reactions, and data that no rates fit: 400 of 400 other seeds."""
+    problem = next(p for p in problems() if p.name == "series_misfit")
+    for seed in range(10):
+        fit = least_squares(Recorder(problem, "1e-4", seed), problem.x0)
+        assert fit.reason is Status.NOISE_LIMIT
+        assert not fit.undetermined.any()
 
 
 def test_an_end_short_of_the_minimum_is_no_success():

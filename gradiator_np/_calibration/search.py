@@ -9,6 +9,7 @@ import numpy as np
 
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.following import follow, returned
 from gradiator_np._calibration.geometry import NEXT_TO_CENTER, single_steps
 from gradiator_np._calibration.held import run_errors
 from gradiator_np._calibration.iterate import Iterate
@@ -21,7 +22,7 @@ from gradiator_np._calibration.proposal import Proposal, TrialStep
 from gradiator_np._calibration.refinement import LastPhase, begun, refining_steps
 from gradiator_np._calibration.restart import End, Restart
 from gradiator_np._calibration.stopping import Decision, StoppingTest
-from gradiator_np._calibration.trust_region import BAD, TrustRegion
+from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
 from gradiator_np._calibration.units import Units
 from gradiator_np._calibration.verdict import Ending
@@ -388,37 +389,17 @@ class Search:
 
     def _move(self, proposal: Proposal) -> None:
         """Centre on a better point, and let the region follow the trial."""
-        log, x = self.log, self._x
-        succeeded = [i for i in proposal.ids if log.residuals[i] is not None]
-        if not succeeded:
-            self.region = self.region.after_failure()
-            self._doubt_first_runs()
-            return
-        model = self._model(x)
-        u = (np.array([log.points[i] for i in succeeded]) - x) / self.region.unit
-        values = np.square(model.predict(u)).sum(1)
-        best = int(np.argmin(values))
-        known = {i: log.sum_of_squares(i, model.replaced.get(i)) for i in (self.center, *succeeded)}
-        # Worse than this no noise explains.
-        limit = known[self.center] + 3.0 * model.sum_of_squares_sd
-        # While intervals are narrowed, only a clear gain moves the centre.
-        gain = model.sum_of_squares_sd if self._narrowing else 0.0
-        if values[best] < model.sum_of_squares - gain and known[succeeded[best]] < limit:
-            self.center = succeeded[best]
-            self.region = self.region.moved()
-        trial = proposal.trial
-        if trial is None:
-            return
-        least = min(known[i] for i in succeeded)
-        if proposal.ids[0] not in succeeded or least > limit:
-            self.region = self.region.after_failure()
-            self._doubt_first_runs()
+        if not returned(proposal, self.log):
+            self.region, went_wrong = self.region.after_failure(), True
         else:
-            decrease = model.sum_of_squares - float(values.min())
-            agreement = decrease / trial.predicted_decrease
-            self.region = self.region.after_trial(agreement, trial.length, trial.least_factor)
-            if agreement < BAD:
-                self._doubt_first_runs()
+            model = self._model(self._x)
+            # While intervals are narrowed, only a clear gain moves the centre.
+            gain = model.sum_of_squares_sd if self._narrowing else 0.0
+            self.center, self.region, went_wrong = follow(
+                proposal, self.log, model, self.center, self.region, gain
+            )
+        if went_wrong:
+            self._doubt_first_runs()
 
     def _doubt_first_runs(self) -> None:
         """A step went wrong: did one of the displacements leap that it rests on?"""
