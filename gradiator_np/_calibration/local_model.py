@@ -258,7 +258,7 @@ def default_samples(m: int, quiet: bool = False) -> int:
     m = 42 to 100; at a noise of 1e-3 fits of m = 50 took three times the runs with so few.)
     """
     most = max(20, 4 * (m + 1))
-    return min(most, 2 * (m + 22)) if quiet else most
+    return min(most, m + 44) if quiet else most
 
 
 def model_about(

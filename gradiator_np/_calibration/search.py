@@ -23,7 +23,11 @@ from gradiator_np._calibration.refinement import LastPhase, begun, refining_step
 from gradiator_np._calibration.restart import End, Restart
 from gradiator_np._calibration.stopping import Decision, StoppingTest
 from gradiator_np._calibration.trust_region import TrustRegion
-from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
+from gradiator_np._calibration.uncertainty import (
+    determined_inverse,
+    parameter_errors,
+    weakly_determined,
+)
 from gradiator_np._calibration.units import Units
 from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
@@ -36,6 +40,8 @@ RADIUS = 0.3
 MAX_GROWTH = 1e4
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
+#: Runs in all, by those until the search would stop, where these determine no parameter.
+GO_ON = 2.0
 
 
 class Search:
@@ -76,6 +82,7 @@ class Search:
         self._restart = Restart(problem.scale_is_a_guess and problem.samples is None)
         self._proposal = Proposal(())
         self._is_quiet = False  # noise hides nothing of what the latest model has to gain
+        self._most_runs = 0.0  # if they determine nothing; 0: the search has not stopped yet
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._last: LastPhase | None = None  # of a fit without noise
         self.lost: Mask = np.zeros(m, bool)
@@ -243,11 +250,16 @@ class Search:
         return MOST_SAMPLES if self._narrowing else most
 
     def _is_narrow_enough(self) -> bool:
-        """Whether the 95 % intervals of the answer are at most as wide as wanted."""
-        widths = self.problem.half_widths
+        """Whether the 95 % intervals of the answer are at most as wide as wanted.
+
+        Where no width is: finite, for one parameter at least, or as many runs again were made.
+        """
+        widths, (x, model, active) = self.problem.half_widths, self.answer()
         if widths is None:
-            return True
-        x, model, _ = self.answer()
+            free = self.region.movable & ~active
+            self._most_runs = self._most_runs or GO_ON * self.nfev
+            told = not determined_inverse(model, active).undetermined[free].all()
+            return told or self.nfev >= self._most_runs
         _, cov, lost = run_errors(self.problem, x, model, self.region, self.log.unit)
         errors = np.where(lost, np.inf, np.sqrt(np.diagonal(cov)))
         return bool((1.96 * errors * self.region.unit <= widths.at(x)).all())
@@ -303,7 +315,8 @@ class Search:
             return self._together(it, farther + single_steps(it, self.region, weak))
         left, widths = self.problem.max_nfev - self.nfev, self.problem.half_widths
         confirming = self._next_steps.confirming(it, self.region, share, left)
-        wanted = widths.at(it.x) if self._narrowing and widths is not None else None
+        every = np.full(len(it.x), np.inf) if widths is None else widths.at(it.x)
+        wanted = every if self._narrowing else None
         count = max(0, most - len(confirming))
         room = left - len(confirming)
         steps, trial = self._next_steps.steps(it, self.region, count, room, wanted)
