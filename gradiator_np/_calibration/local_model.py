@@ -254,8 +254,9 @@ class LocalModel:
 def default_samples(m: int, quiet: bool = False) -> int:
     """Samples of a model of m inputs, and of runs without noise, which many do not average.
 
-    (Without noise those that are farther away cost as much time as all others and save no runs,
-    m = 42 to 100; at a noise of 1e-3 fits of m = 50 took three times the runs with so few.)
+    (Of 49 fits without noise, m = 21 to 100, m + 44 took 0.97 of the runs and 0.97 of the time that
+    2 (m + 22) take, one of m = 200 0.82 and 0.7; at a noise of 1e-3 fits of m = 50 took three times
+    the runs with 2 (m + 22) alone.)
     """
     most = max(20, 4 * (m + 1))
     return min(most, m + 44) if quiet else most
