@@ -224,7 +224,7 @@ def test_runs_go_at_once_where_models_cost_more_than_they_save(m):
 
 @pytest.mark.slow
 def test_errors_of_j_hold_where_runs_are_noisy():
-    """Runs in a cluster tell of noise: counted as if they told of bends, 0.78 was held."""
+    """Runs in a cluster tell of noise: by the likeliest curvature alone 0.83 is held."""
     held = []
     for seed in range(60):
         fun, jac, start = zero_residuals(seed)
@@ -238,5 +238,7 @@ def test_errors_of_j_hold_where_runs_are_noisy():
         if told.any():
             inside = np.abs(fit.jac - jac(fit.x)) <= 1.96 * fit.jac_stderr
             held.append(inside[:, told].mean())
-    # errors of one fit go together: a share of sd 0.2 at most, 0.026 in the mean of 60
-    assert np.mean(held) > 0.95 - 3.3 * 0.026
+    # The share of one fit has a standard deviation of 0.041, about 0.979 (75 others): 0.0055 in the
+    # mean of 56. Below the nominal share by 3.3 of that at a mean of 0.95 once in 2000.
+    assert len(held) > 48
+    assert np.mean(held) > 0.95 - 3.3 * 0.0055

@@ -137,7 +137,8 @@ def least_squares(
     improves J instead. It ends after four iterations in which neither a Gauss-Newton step nor
     better values nor a better J could gain more than a quarter of a standard deviation of the noise
     in the sum of squares, and ``ftol`` of it; two, and one run along each parameter, where runs
-    have no noise. A bound holds a parameter only where a run inside of it has told its slope.
+    have no noise. Where the runs determine no parameter then, noise being what hides them, up to as
+    many again are made. A bound holds a parameter only where a run inside of it has told its slope.
 
     Examples
     --------

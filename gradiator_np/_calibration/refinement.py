@@ -9,7 +9,9 @@ import numpy as np
 from gradiator_np._calibration.fit_log import FitLog
 from gradiator_np._calibration.geometry import reflected
 from gradiator_np._calibration.iterate import Iterate
+from gradiator_np._calibration.models import NOISE_FACTOR
 from gradiator_np._calibration.problem import Tolerances
+from gradiator_np._calibration.stopping import ZERO_SUM_OF_SQUARES
 from gradiator_np._calibration.trust_region import TrustRegion
 from gradiator_np._checks import EPS
 from gradiator_np._typing import Array, Index
@@ -51,8 +53,8 @@ class LastPhase:
     first, latest, end : int or None
         Ids of its first run, of the first one that was made in place of others, and behind the last
         one that J is made of; None where J was sure and none was made.
-    start, radius : float
-        Sum of squares at ``base``, and radius of the region there.
+    start, noise, radius : float
+        Sum of squares at ``base``, noise of a residual and radius of the region there.
     promised, least : float
         Predicted decrease of the first step, and the least one so far.
     stagnant : int
@@ -71,6 +73,7 @@ class LastPhase:
     latest: int | None
     end: int | None
     start: float
+    noise: float
     radius: float
     promised: float = np.inf
     least: float = np.inf
@@ -129,7 +132,7 @@ class LastPhase:
         step, size = np.abs(it.step * region.unit), np.abs(it.x)
         return (
             it.predicted_decrease <= 4.0 * EPS * it.model.sum_of_squares
-            or self.stagnant >= (STAGNANT_IN_NOISE if it.limited_by_noise else STAGNANT)
+            or self._is_stagnant(it)
             or region.has_vanished
             or (xtol is not None and bool((step <= xtol * (xtol + size)).all()))
             or (gtol is not None and it.cosine <= gtol)
@@ -144,22 +147,36 @@ class LastPhase:
         return it.loss.jac > AGAIN * it.model.sum_of_squares and gained > GAINED * self.promised
 
     def was_early(self, it: Iterate, log: FitLog) -> bool:
-        """Whether the search has to go on: there was much to gain, or steps do not reach it."""
+        """Whether the search has to go on: there was much to gain, or steps do not reach it.
+
+        Where a step is in vain, noise has to hide what it promised, and be what it was when the
+        phase began: louder, it is curvature that the model of this phase does not follow.
+        """
         gain = max(self.start - it.model.sum_of_squares, it.predicted_decrease)
-        stuck = self.stagnant >= STAGNANT and not it.is_negligible(it.predicted_decrease)
+        noise = float(np.sqrt(it.model.mean_square_noise))
+        loud = it.limited_by_noise and noise > NOISE_FACTOR * self.noise
+        zero = it.model.sum_of_squares <= ZERO_SUM_OF_SQUARES * log.reference
+        in_vain = (loud and not zero) or not it.is_negligible(it.predicted_decrease)
+        stuck = self._is_stagnant(it) and in_vain
         return stuck or (gain > NOT_THE_LAST * log.reference and not it.is_negligible(gain))
+
+    def _is_stagnant(self, it: Iterate) -> bool:
+        return self.stagnant >= (STAGNANT_IN_NOISE if it.limited_by_noise else STAGNANT)
 
 
 def begun(
-    before: LastPhase | None, center: int, first: int, count: int, start: float, radius: float
+    before: LastPhase | None, center: int, first: int, count: int, it: Iterate, radius: float
 ) -> LastPhase:
     """A phase about a centre, of so many runs from the first one; none where J is sure."""
+    start, noise = it.model.sum_of_squares, float(np.sqrt(it.model.mean_square_noise))
+    if before is not None:
+        noise = min(noise, before.noise)
     if count:
-        return LastPhase(center, first, first, first + count, start, radius)
+        return LastPhase(center, first, first, first + count, start, noise, radius)
     if before is None:
-        return LastPhase(center, None, None, None, start, radius)
+        return LastPhase(center, None, None, None, start, noise, radius)
     # J is sure by the runs of the phase before
-    return LastPhase(before.base, before.first, before.end, before.end, start, radius)
+    return LastPhase(before.base, before.first, before.end, before.end, start, noise, radius)
 
 
 def refining_steps(it: Iterate, region: TrustRegion) -> tuple[TrustRegion, list[Array]]:

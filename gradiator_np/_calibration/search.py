@@ -9,6 +9,7 @@ import numpy as np
 
 from gradiator_np import _checks as checks
 from gradiator_np._calibration.fit_log import FitLog
+from gradiator_np._calibration.following import follow, returned
 from gradiator_np._calibration.geometry import NEXT_TO_CENTER, single_steps
 from gradiator_np._calibration.held import run_errors
 from gradiator_np._calibration.iterate import Iterate
@@ -21,8 +22,12 @@ from gradiator_np._calibration.proposal import Proposal, TrialStep
 from gradiator_np._calibration.refinement import LastPhase, begun, refining_steps
 from gradiator_np._calibration.restart import End, Restart
 from gradiator_np._calibration.stopping import Decision, StoppingTest
-from gradiator_np._calibration.trust_region import BAD, TrustRegion
-from gradiator_np._calibration.uncertainty import parameter_errors, weakly_determined
+from gradiator_np._calibration.trust_region import TrustRegion
+from gradiator_np._calibration.uncertainty import (
+    determined_inverse,
+    parameter_errors,
+    weakly_determined,
+)
 from gradiator_np._calibration.units import Units
 from gradiator_np._calibration.verdict import Ending
 from gradiator_np._checks import EPS
@@ -35,6 +40,8 @@ RADIUS = 0.3
 MAX_GROWTH = 1e4
 #: Samples in the model once the minimum is found and only its intervals are to be narrowed.
 MOST_SAMPLES = 400
+#: Runs in all, by those until the search would stop, where these determine no parameter.
+GO_ON = 2.0
 
 
 class Search:
@@ -75,6 +82,7 @@ class Search:
         self._restart = Restart(problem.scale_is_a_guess and problem.samples is None)
         self._proposal = Proposal(())
         self._is_quiet = False  # noise hides nothing of what the latest model has to gain
+        self._most_runs = 0.0  # if they determine nothing; 0: the search has not stopped yet
         self._narrowing = False  # the minimum is found, its intervals are not narrow enough
         self._last: LastPhase | None = None  # of a fit without noise
         self.lost: Mask = np.zeros(m, bool)
@@ -242,11 +250,16 @@ class Search:
         return MOST_SAMPLES if self._narrowing else most
 
     def _is_narrow_enough(self) -> bool:
-        """Whether the 95 % intervals of the answer are at most as wide as wanted."""
-        widths = self.problem.half_widths
+        """Whether the 95 % intervals of the answer are at most as wide as wanted.
+
+        Where no width is: finite, for one parameter at least, or as many runs again were made.
+        """
+        widths, (x, model, active) = self.problem.half_widths, self.answer()
         if widths is None:
-            return True
-        x, model, _ = self.answer()
+            free = self.region.movable & ~active
+            self._most_runs = self._most_runs or GO_ON * self.nfev
+            told = not determined_inverse(model, active).undetermined[free].all()
+            return told or self.nfev >= self._most_runs
         _, cov, lost = run_errors(self.problem, x, model, self.region, self.log.unit)
         errors = np.where(lost, np.inf, np.sqrt(np.diagonal(cov)))
         return bool((1.96 * errors * self.region.unit <= widths.at(x)).all())
@@ -302,7 +315,8 @@ class Search:
             return self._together(it, farther + single_steps(it, self.region, weak))
         left, widths = self.problem.max_nfev - self.nfev, self.problem.half_widths
         confirming = self._next_steps.confirming(it, self.region, share, left)
-        wanted = widths.at(it.x) if self._narrowing and widths is not None else None
+        every = np.full(len(it.x), np.inf) if widths is None else widths.at(it.x)
+        wanted = every if self._narrowing else None
         count = max(0, most - len(confirming))
         room = left - len(confirming)
         steps, trial = self._next_steps.steps(it, self.region, count, room, wanted)
@@ -328,8 +342,8 @@ class Search:
         """Begin the last phase: J afresh, as far as it is not sure."""
         radius = self.region.radius
         self.region, steps = refining_steps(it, self.region)
-        first, start = len(self.log.points), it.model.sum_of_squares
-        self._last = begun(self._last, self.center, first, len(steps), start, radius)
+        first = len(self.log.points)
+        self._last = begun(self._last, self.center, first, len(steps), it, radius)
         return self._together(it, steps) if steps else self._last_step(it)
 
     def _last_step(self, it: Iterate) -> Proposal | None:
@@ -388,37 +402,17 @@ class Search:
 
     def _move(self, proposal: Proposal) -> None:
         """Centre on a better point, and let the region follow the trial."""
-        log, x = self.log, self._x
-        succeeded = [i for i in proposal.ids if log.residuals[i] is not None]
-        if not succeeded:
-            self.region = self.region.after_failure()
-            self._doubt_first_runs()
-            return
-        model = self._model(x)
-        u = (np.array([log.points[i] for i in succeeded]) - x) / self.region.unit
-        values = np.square(model.predict(u)).sum(1)
-        best = int(np.argmin(values))
-        known = {i: log.sum_of_squares(i, model.replaced.get(i)) for i in (self.center, *succeeded)}
-        # Worse than this no noise explains.
-        limit = known[self.center] + 3.0 * model.sum_of_squares_sd
-        # While intervals are narrowed, only a clear gain moves the centre.
-        gain = model.sum_of_squares_sd if self._narrowing else 0.0
-        if values[best] < model.sum_of_squares - gain and known[succeeded[best]] < limit:
-            self.center = succeeded[best]
-            self.region = self.region.moved()
-        trial = proposal.trial
-        if trial is None:
-            return
-        least = min(known[i] for i in succeeded)
-        if proposal.ids[0] not in succeeded or least > limit:
-            self.region = self.region.after_failure()
-            self._doubt_first_runs()
+        if not returned(proposal, self.log):
+            self.region, went_wrong = self.region.after_failure(), True
         else:
-            decrease = model.sum_of_squares - float(values.min())
-            agreement = decrease / trial.predicted_decrease
-            self.region = self.region.after_trial(agreement, trial.length, trial.least_factor)
-            if agreement < BAD:
-                self._doubt_first_runs()
+            model = self._model(self._x)
+            # While intervals are narrowed, only a clear gain moves the centre.
+            gain = model.sum_of_squares_sd if self._narrowing else 0.0
+            self.center, self.region, went_wrong = follow(
+                proposal, self.log, model, self.center, self.region, gain
+            )
+        if went_wrong:
+            self._doubt_first_runs()
 
     def _doubt_first_runs(self) -> None:
         """A step went wrong: did one of the displacements leap that it rests on?"""
