@@ -159,9 +159,9 @@ def test_runs_as_noisy_as_half_of_sigma_tell_the_parameters():
 
 
 def test_runs_that_tell_nothing_are_doubled(monkeypatch):
-    """Residuals that noise hides: as many runs as until the search would have stopped, to the end of
-    the iteration. 2 more and less in 130 of 150 seeds, and 22 at most, where the search finds a
-    reason of its own: 8 of 15 beyond 2 are seen in 3e-4 of all."""
+    """Residuals that noise hides: as many runs as until the search would have stopped, to the end
+    of the iteration. 2 more and less in 130 of 150 seeds, and 22 more at most, where the search
+    finds a reason of its own: 8 of 15 beyond 2 are seen in 3e-4 of all."""
 
     def untold(seed, go_on):
         monkeypatch.setattr(search, "GO_ON", go_on)
