@@ -379,6 +379,13 @@ def test_products_and_their_errors_are_those_of_the_dense_estimate():
     np.testing.assert_array_equal(thin.as_linear_operator() @ u, thin.jac @ u)
 
 
+def test_a_colouring_that_mixes_entries_is_refused():
+    """Before anything runs: no run would tell them apart."""
+    mixed = replace(color(RING), column_colors=np.zeros(RING.shape[1], np.int32), n_column_colors=1)
+    with pytest.raises(ValueError, match=r"columns \d+ and \d+ of the colouring have one colour"):
+        jacobian(lambda x: pytest.fail("ran"), RING_X, sparsity=mixed, f0=ring(RING_X))
+
+
 def test_vjp_with_a_pattern():
     v = np.arange(1.0, 7.0)
     product = vjp(ring, RING_X, v, sparsity=RING)

@@ -48,7 +48,8 @@ class SparseRuns:
     sparsity : pattern or Coloring
         As ``jacobian`` takes it.
     probes : bool
-        Whether the pattern is checked by runs of its own.
+        Whether the pattern is checked by runs of its own; and a colouring that was given, for
+        columns of one colour that share a row.
 
     Attributes
     ----------
@@ -103,6 +104,8 @@ class SparseRuns:
 
     def _colored(self, point: checks.Point, known: Mapping[str, Any], y: NDArray[Any]) -> Coloring:
         """The pattern that was given, or is found here, in colours."""
+        if self._checked and isinstance(self._sparsity, Coloring):
+            return self._sparsity
         if not (isinstance(self._sparsity, str) and self._sparsity == DETECT):
             return coloring_of(self._sparsity, self._evaluate.kept_layout.size, point.layout.size)
         if point.layout.batch:
@@ -226,4 +229,11 @@ def coloring_of(sparsity: Any, n: int | None, m: int) -> Coloring:
             "by='columns'"
         )
     SparsityPattern.of(sparsity.pattern, (sparsity.pattern.shape[0] if n is None else n, m))
+    conflict = sparsity.conflict
+    if conflict is not None:
+        raise ValueError(
+            f"columns {conflict.columns[0]} and {conflict.columns[1]} of the colouring have one "
+            f"colour, and row {conflict.row} has an entry in both, which no run tells apart: take "
+            "color(pattern), or mend column_colors until .conflict is None"
+        )
     return sparsity
