@@ -140,6 +140,21 @@ def test_gradgradcheck(fun, shape):
     )
 
 
+@pytest.mark.parametrize("how", ["given", "estimated"])
+def test_tangents_that_are_no_numbers_give_none(fun, how):
+    """As in torch, whose ``linearize`` traces with memory that nobody has set: by rows."""
+    from torch.func import jvp, vmap
+
+    x, u = point(2, 3), point(4, 2, 3, seed=1)
+    g = ours(fun, how)
+    want = vmap(lambda v: jvp(g, (x,), (v,))[1])(u)
+    u[1, 0, 2] = torch.nan
+    for got, right in zip(leaves(vmap(lambda v: jvp(g, (x,), (v,))[1])(u)), leaves(want)):
+        assert got[1].isnan().all()
+        torch.testing.assert_close(got[[0, 2, 3]], right[[0, 2, 3]])
+    assert all(y.isnan().all() for y in leaves(jvp(g, (x,), (u[1],))[1]))
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_first_derivatives(fun, shape):
     from torch.func import jacfwd, jacrev, jvp, linearize, vjp

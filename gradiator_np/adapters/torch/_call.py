@@ -353,9 +353,17 @@ class Call:
         self, point: DifferentiablePoint, lead: int, wanted: tuple[bool, ...], us: Any
     ) -> tuple[Any, ...]:
         del wanted
-        return on_leading_axes(
+        # torch.func.linearize traces with tensors whose memory nobody has set
+        lost = np.any([~np.isfinite(a).all(axis=tuple(range(lead, a.ndim))) for a in us], axis=0)
+
+        def rows(a: Any) -> Any:
+            return lost.reshape(lost.shape + (1,) * (a.ndim - lead))
+
+        us = tuple(np.where(rows(a), 0, a) for a in us) if lost.any() else us
+        found = on_leading_axes(
             lambda u: leaves_of(point.pushforward(self._as_x(point, u))), us, lead, False
         )
+        return tuple(np.where(rows(a), np.nan, a) for a in found) if lost.any() else found
 
     def _curvature(
         self, point: DifferentiablePoint, lead: int, wanted: tuple[bool, ...], both: Any
