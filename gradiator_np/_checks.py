@@ -20,6 +20,11 @@ UNBOUNDED = (-math.inf, math.inf)
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 
+def random_direction(rng: np.random.Generator, shape: int | tuple[int, ...]) -> Array:
+    """Entries of either sign and of 0.5 to 1: with entries of 1 and -1 terms would cancel."""
+    return np.asarray(rng.uniform(0.5, 1.0, shape) * rng.choice([-1.0, 1.0], shape))
+
+
 def underflow_is_zero() -> np.errstate:
     """For the library's own arithmetic, whatever ``np.seterr`` says: tails of densities, and
     squares of what is nothing beside the rest. The caller's functions run under the caller's rules.

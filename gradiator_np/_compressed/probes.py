@@ -72,11 +72,9 @@ class Line(NamedTuple):
 def direction(compression: Compression, t: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """A random direction u (*batch, m), and two distances along it (2, *batch), at most ``t``
     (*batch,) and within the bounds.
-
-    Amounts differ between inputs as well as signs: entries of 1 and -1 would cancel.
     """
     x, seeds, limits = compression.x, compression.seeds, compression.limits
-    u = rng.uniform(0.5, 1.0, x.shape) * rng.choice([-1.0, 1.0], x.shape)
+    u = checks.random_direction(rng, x.shape)
     if limits is None:
         return u, np.stack([t, -t])
     # Every input goes where it has more room; all stay inside, on both sides of x or on one.

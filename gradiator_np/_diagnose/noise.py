@@ -193,8 +193,7 @@ def _line(site: Site, direction: Any, rng: Any) -> tuple[Array, float]:
     """The line's direction (m,), and the largest spacing that stays within bounds and reach."""
     room = np.minimum(site.up, site.down)
     if direction is None:
-        draw = checks.generator(rng)
-        along = site.scale * draw.uniform(0.5, 1, len(room)) * draw.choice([-1.0, 1.0], len(room))
+        along = site.scale * checks.random_direction(checks.generator(rng), len(room))
         along = np.where(room > 0, along, 0.0)
     else:
         along = checks.like_x(direction, site.x_layout, "direction")

@@ -59,10 +59,8 @@ def checked(
     """
     if estimate.status.doubtful:
         return estimate
-    rng = checks.generator(0)
-    size = rng.uniform(0.5, 1.0, len(scale)) * rng.choice([-1.0, 1.0], len(scale))
     known = np.isfinite(estimate.error).all((0, 1))
-    u = np.where(known, size * scale, 0.0)
+    u = np.where(known, checks.random_direction(checks.generator(0), len(scale)) * scale, 0.0)
     if not u.any():
         return estimate
     found = Plan(runs, "quadratic", u, scale, {**options, "max_nfev": None}, eps).run()

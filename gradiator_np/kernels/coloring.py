@@ -22,6 +22,15 @@ Ints = NDArray[Any]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def least_free(stamp: Ints, vertex: int) -> int:
+    """The least colour that ``vertex`` has not stamped."""
+    k = 0
+    while stamp[k] == vertex:
+        k += 1
+    return k
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def first_fit(
     indptr: Ints, indices: Ints, colptr: Ints, rows: Ints, order: Ints, colors: Ints, stamp: Ints
 ) -> int:
@@ -48,9 +57,7 @@ def first_fit(
                 k = colors[indices[q]]
                 if k >= 0:
                     stamp[k] = c
-        k = 0
-        while stamp[k] == c:
-            k += 1
+        k = least_free(stamp, c)
         colors[c] = k
         used = max(used, k + 1)
     return used

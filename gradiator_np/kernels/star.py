@@ -11,13 +11,11 @@ computing derivatives, SIAM Review 47 (2005) 629-705, section 4.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Ints = NDArray[Any]
+from gradiator_np.kernels.coloring import Ints, least_free
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -61,9 +59,7 @@ def first_fit(indptr: Ints, indices: Ints, order: Ints, colors: Ints, stamp: Int
                     if y != w and y != x and colors[y] == k:
                         stamp[colors[x]] = v
                         break
-        k = 0
-        while stamp[k] == v:
-            k += 1
+        k = least_free(stamp, v)
         colors[v] = k
         used = max(used, k + 1)
     return used

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from gradiator_np import _checks as checks
 from gradiator_np._typing import Array, Index, Mask
 
 T = TypeVar("T")
@@ -72,9 +73,7 @@ class Surroundings:
 
     def drawn(self, size: float) -> Array:
         """A step of each input, of random sign and of half to the whole ``size``."""
-        draw = self.rng
-        signs = draw.choice([-1.0, 1.0], len(self.scale))
-        return np.asarray(self.scale * size * signs * draw.uniform(0.5, 1, len(self.scale)))
+        return self.scale * size * checks.random_direction(self.rng, len(self.scale))
 
 
 class Probe(Protocol):

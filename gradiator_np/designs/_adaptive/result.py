@@ -120,7 +120,7 @@ def _gaps(context: Context, profile: FunctionProfile, gap: Array) -> Array:
     """
     t, _, second = context.differences(profile).nearest()
     hidden = np.sqrt(SECOND_NOISE) * profile.noise
-    curvature = np.fmax(np.abs(second), hidden) / np.square(t)[:, None]
+    curvature = np.nan_to_num(np.fmax(np.abs(second), hidden) / np.square(t)[:, None])
     square = curvature / curvature.max(axis=0)
     share = np.sqrt(square / square.mean(axis=0)).T
     return np.asarray(UNSEEN * np.abs(gap)[:, None] * share)

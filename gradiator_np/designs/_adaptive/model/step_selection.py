@@ -38,7 +38,7 @@ GRID = 6
 # takes them to be: at noise of 1e-8 that saves a fifth of the error, and error bars stay careful.
 EARLY_TERMS = 0.25
 # Quantile of the length at which a function bends that terms left out are reckoned with.
-EARLIEST = 0.05
+EARLIEST = 0.1
 # Exponent of the variance that a design minimises the mean of: about the mean log error. The mean
 # variance itself lets the tail of rho choose steps five times too short.
 POWER = 0.1
@@ -124,8 +124,12 @@ def select_steps(known: Posterior, limits: StepLimits, ahead: int) -> StepChoice
 
 def reach_of_terms(known: Posterior) -> Array:
     """The step of each line at which the first term that the model leaves out is as large as the
-    noise of a slope, if the function bends as early as it may."""
-    ratio = noise_over_slope(known.noise, known.slope)
+    noise of a slope by all its pairs, if the function bends as early as it may.
+
+    Bars know noise and the terms of the model: steps beyond this would have errors of neither.
+    """
+    pairs = np.maximum(known.differences.n_pairs, 1)
+    ratio = noise_over_slope(known.noise, known.slope) / np.sqrt(pairs)
     length = known.states.bend_length(known.weights, EARLIEST)
     return np.asarray(length * (ratio / length) ** (1 / (2 * TERMS + 3)))
 

@@ -26,7 +26,7 @@ def find_inactive(
     """
     log, inputs = context.log, context.inputs
     silent = _silent(context, profile, axes, np.arange(inputs.size))
-    if not silent.size:
+    if not silent.size or budget.left(log) < 1:
         return axes, False
     yield log.request_group(inputs[silent], axes.max_step[silent])
     if not log.group_answers():

@@ -109,14 +109,12 @@ def request_pairs(
 ) -> Generator[Array, None, AxisState]:  # fmt: skip
     """Ask for one more pair of these inputs, of ``each`` in all; several where many are to come."""
     # a wide pair that counts on a second one says little alone
-    fit = min(each - int(axes.n_pairs[who].min()), left // max(who.size, 1))
+    fit = min(float(each - axes.n_pairs[who].min()), left / max(who.size, 1))
     ahead = int(np.clip(fit, 1, 4))
     known = context.infer(profile, axes).pooled.take(who)
     if not profile.nonsmooth:
         known = known.with_curvature()
-    within = axes.range[who]
-    if not profile.noisy:
-        within = np.minimum(within, reach_of_terms(known))
+    within = np.minimum(axes.range[who], reach_of_terms(known))
     up, down = clear_rooms(context.log, context.inputs[who])
     most, side = np.minimum(axes.max_step[who], np.minimum(up, down)), axes.side[who]
     limits = StepLimits(
