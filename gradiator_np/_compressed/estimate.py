@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -95,6 +95,11 @@ class SparseJacobianEstimate:
         """The pattern, with the entries that the runs showed to be missing from it."""
         pattern = self.coloring.pattern
         return pattern if self.check is None else self.check.amended(pattern)
+
+    def held_against(self, check: PatternCheck) -> SparseJacobianEstimate:
+        """The same, and what runs made elsewhere say of the pattern."""
+        results = self._found._replace(check=check)
+        return replace(self, nfev=self.nfev + check.nfev, _results=lambda: results)
 
     @property
     def _compression(self) -> Compression:

@@ -37,11 +37,12 @@ LOOKS = 2
 #: Times that a quiet function is asked again at a sixteenth of the distance: what a bend leaves of
 #: a slope falls to 1/256, a missing entry stays.
 CLOSER, NEARER = 3, 16
-#: Pairs at half the distance that confirm a missing entry where runs are noisy: their slope is as
-#: good as that of the first pair. And along each of the directions that tell which it is.
-CONFIRMING, TELLING = 4, 2
-#: Of these pairs the last lies at so much of the distance of the first.
-CLOSEST = 0.7
+#: Runs that a pattern which holds takes at most: along each direction a pair, and one nearer to x
+#: where noise is seen.
+FIRST = 4 * LOOKS
+#: Pairs along each of the directions that tell which entry is missing, where runs are noisy, and
+#: of these pairs the last lies at so much of the distance of the first.
+TELLING, CLOSEST = 2, 0.7
 
 #: From points (k, *batch, m) to values (k, *batch, n).
 Run = Callable[[NDArray[Any]], NDArray[Any]]
@@ -109,7 +110,7 @@ class Prober:
         if not self._excess([self._rest([pair]).lenient() for pair in pairs]).any():
             return self._verdict(self._silent)
         looks = [(u, t / 2) for u, t in looks]
-        closer = [self._probe(u, t, CONFIRMING) for u, t in looks]
+        closer = [self._probe(u, t) for u, t in looks]
         rests = [self._rest(list(both)) for both in zip(pairs, closer)]
         return self._told(self._excess(rests) > 0, looks, rests, TELLING)
 

@@ -13,7 +13,7 @@ from gradiator_np._compressed.compression import Compression
 from gradiator_np._compressed.detection import detect
 from gradiator_np._compressed.estimate import Results, SparseJacobianEstimate
 from gradiator_np._compressed.pattern_check import PatternCheck, unaccounted
-from gradiator_np._compressed.probing import Prober
+from gradiator_np._compressed.probing import FIRST, Prober
 from gradiator_np._drive import (
     run_all,
     tell_value,
@@ -47,24 +47,24 @@ class SparseRuns:
     evaluate : Evaluator
     sparsity : pattern or Coloring
         As ``jacobian`` takes it.
-    probes : bool
-        Whether the pattern is checked by runs of its own; and a colouring that was given, for
-        columns of one colour that share a row.
+    groups : Coloring, optional
+        Which inputs move together, where the caller answers for it: neither the pattern nor the
+        colouring is checked by runs then.
 
     Attributes
     ----------
     coloring : Coloring or None
-        None before the first point.
+        None before the first point, unless ``groups`` were given.
     learned : object or None
         What is known of noise and steps, from earlier points.
     nfev : int
         Evaluations at all points.
     """
 
-    def __init__(self, evaluate: Evaluator, sparsity: Any, *, probes: bool = True) -> None:
+    def __init__(self, evaluate: Evaluator, sparsity: Any, groups: Coloring | None = None) -> None:
         self._evaluate, self._sparsity = evaluate, sparsity
-        self.coloring: Coloring | None = None
-        self._checked = not probes  # by runs of its own
+        self.coloring = groups
+        self._checked = groups is not None  # by runs of its own
         self._unexplained = np.zeros(0, np.intp)  # outputs that a detected pattern leaves open
         self.learned: Any = None
         self.nfev = 0
@@ -75,7 +75,7 @@ class SparseRuns:
         y = value_at_x(evaluate, point.flat, f0, tries_at_x(known["on_error"]), self._count)
         if self.coloring is None:
             self.coloring = self._colored(point, known, y)
-        compression, settings = Compression.of(point, known, self.coloring)
+        compression, settings = Compression.of(point, self._without_probes(known), self.coloring)
         engine = Engine(compression.point, settings, self.learned)
         engine.count(self.nfev - before)
         evaluate.lift, spent = compression, 0
@@ -99,13 +99,19 @@ class SparseRuns:
             evaluate.lift = None
         return estimate
 
+    def _without_probes(self, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Options with a max_nfev that leaves the runs which find that a pattern holds; what
+        tells that one does not comes beyond it."""
+        most = known["max_nfev"]
+        if most is None or self._checked:
+            return known
+        return {**known, "max_nfev": max(most - FIRST, min(most, 2))}
+
     def _count(self, runs: int) -> None:
         self.nfev += runs
 
     def _colored(self, point: checks.Point, known: Mapping[str, Any], y: NDArray[Any]) -> Coloring:
         """The pattern that was given, or is found here, in colours."""
-        if self._checked and isinstance(self._sparsity, Coloring):
-            return self._sparsity
         if not (isinstance(self._sparsity, str) and self._sparsity == DETECT):
             return coloring_of(self._sparsity, self._evaluate.kept_layout.size, point.layout.size)
         if point.layout.batch:

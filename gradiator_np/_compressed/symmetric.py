@@ -47,7 +47,7 @@ def symmetric_jacobian(
     point = checks.point(x)
     Settings.of(point, known)  # refuses what makes no sense before anything runs
     with Evaluator(fun, point.layout, **evaluator_options(known)) as evaluate:
-        found = SparseRuns(evaluate, coloring, probes=False).at(point, known, known["f0"])
+        found = SparseRuns(evaluate, pattern, coloring).at(point, known, known["f0"])
     rows = np.repeat(np.arange(n), pattern.row_counts)
     shared = ~(star.alone & star.alone[star.turned])
     coef, error = np.zeros((n, n), found.data.dtype), np.zeros((n, n))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np import _checks as checks
-from gradiator_np._compressed import SparseJacobianEstimate, symmetric_jacobian
+from gradiator_np._compressed import PatternCheck, SparseJacobianEstimate, symmetric_jacobian
 from gradiator_np._estimate import jacobian
 from gradiator_np._linearize import jvp
 from gradiator_np._options import Options
@@ -30,8 +30,10 @@ T = TypeVar("T")
 APART = 5.0
 #: Beside rounding: this share of the largest entry.
 ROUNDING = 1e-6
-#: So many colours are spared before a product J u, 11 evaluations, is worth them.
-SPARED = 5
+#: Evaluations that a product J u takes, and so many colours are spared before it is worth them.
+PRODUCT, SPARED = 11, 5
+#: What columns take beyond two evaluations for each colour.
+MORE = 15
 #: Options that the Jacobian of the gradient has too.
 SHARED = (
     "x_scale", "bounds", "noise", "max_nfev", "on_error", "rng", "args", "kwargs", "workers",
@@ -197,10 +199,13 @@ def _jacobian(
     star = color_symmetric(pattern)
     columns, spent = color(star.pattern), 0
     if columns.n_colors > star.n_colors + SPARED:
-        found, coef, error, holds = _by_stars(fun, x, star, options)
-        if holds:
+        found, coef, error = _by_stars(fun, x, star, options)
+        spent, most = found.nfev, options.get("max_nfev")
+        if most is not None:
+            options = {**options, "max_nfev": most - spent}
+        dear = most is not None and most - spent < 2 * columns.n_colors + MORE
+        if found.status is not Status.PATTERN or dear:
             return found, coef, error
-        spent = found.nfev
     sparse = unwarned(lambda: jacobian(fun, x, sparsity=columns, **options))
     sparse = replace(sparse, nfev=sparse.nfev + spent)
     return sparse, sparse.toarray(), sparse.stderr.toarray()
@@ -208,26 +213,27 @@ def _jacobian(
 
 def _by_stars(
     fun: Callable[..., Any], x: Any, star: StarColoring, options: Any
-) -> tuple[SparseJacobianEstimate, NDArray[Any], Array, bool]:
-    """The same from fewer colours, and whether it holds: a product J u takes the place of probes.
-    Where it does not, colours of columns tell why."""
-    coef, error, found = unwarned(
-        lambda: symmetric_jacobian(fun, x, star, complete(options, Options))
-    )
+) -> tuple[SparseJacobianEstimate, NDArray[Any], Array]:
+    """The same from fewer colours; a product J u takes the place of probes. Where it disagrees,
+    which is the status then, colours of columns tell why."""
+    known, most = complete(options, Options), options.get("max_nfev")
+    if most is not None:
+        known = {**known, "max_nfev": max(most - PRODUCT, min(most, 2))}
+        options = {**options, "max_nfev": PRODUCT}
+    coef, error, found = unwarned(lambda: symmetric_jacobian(fun, x, star, known))
+    if found.check is None or len(found.check.outputs):
+        return found, coef, error
     layout = checks.point(x).layout
     scale = scale_of(checks.point(x).flat.astype(np.float64), options.get("x_scale"), layout)
-    rng = checks.generator(0)
-    u = rng.uniform(0.5, 1.0, len(scale)) * rng.choice([-1.0, 1.0], len(scale)) * scale
-    if found.status is not Status.OK:
-        return found, coef, error, False
+    u = checks.random_direction(checks.generator(0), len(scale)) * scale
     product = unwarned(lambda: jvp(fun, x, layout.unflatten(u), **options))
     own = product.estimate.frame.y_layout
     value, bar = own.flatten(product.value).ravel(), own.flatten(product.stderr).ravel()
     terms = coef * u
     bar = np.hypot(bar, np.sqrt(np.square(error * u).sum(1)))
-    apart = np.abs(value - terms.sum(1)) > APART * bar + ROUNDING * np.abs(terms).sum(1)
-    found = replace(found, nfev=found.nfev + product.nfev)
-    return found, coef, error, bool(np.isfinite(value).all() and not apart.any())
+    off = np.abs(value - terms.sum(1))
+    excess = np.where(off > APART * bar + ROUNDING * np.abs(terms).sum(1), off, 0.0)
+    return found.held_against(PatternCheck.of(excess, product.nfev)), coef, error
 
 
 def _outputs(of_gradient: Layout, x: Layout) -> Layout:

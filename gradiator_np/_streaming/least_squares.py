@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradiator_np._streaming.trail import Trail
+from gradiator_np._streaming.trail import Trail, follow
 from gradiator_np._typing import Array
 from gradiator_np.solvers._recursive.square_root import BLOCK, Posterior, SquareRoot, solution_of
 from gradiator_np.solvers._solution import Solution
@@ -75,26 +75,26 @@ class LeastSquaresState:
         self._root.absorb(dx, df if self._jac0 is None else df - dx @ self._jac0.T)
 
     def follow(self, dx: Array, df: Array, trail: Trail, move: bool) -> None:
-        growth = trail.stretch(dx)
-        innovation = None
-        if self._noise is not None and self._noise.all():
-            innovation = self._innovation(dx, df, self._noise)
-        else:
-            # Weights are then relative to curvature alone, 1 / length^4.
-            self._root.rescale(growth**2)
-        weight, inflation = trail.weigh(dx, innovation)
-        if move:
+        follow(self, dx, df, trail, move)
+
+    def innovation(self, dx: Array, df: Array) -> Array | None:
+        if self._noise is None or not self._noise.all():
+            return None
+        if self.posterior().unknown(dx) > 0.5:
+            return np.full(len(df), np.nan)
+        return np.square((df - dx @ self.jac.T) / self._noise)
+
+    def step(
+        self, dx: Array, df: Array, weight: float, inflation: Array | None, growth: float
+    ) -> None:
+        self._flush()
+        self._root.rescale(growth**2)
+        if inflation is not None:
             self._root.inflate(inflation)
             if self._prior is not None:
                 self._prior /= np.sqrt(1 + self._prior**2 * inflation)
         self.add(math.sqrt(weight) * dx, math.sqrt(weight) * df)
         self._flush()
-
-    def _innovation(self, dx: Array, df: Array, noise: Array) -> float:
-        """Normalised innovation squared, per output; nan where ``dx`` is a new direction."""
-        if self.posterior().unknown(dx) > 0.5:
-            return math.nan
-        return float(np.square((df - dx @ self.jac.T) / noise).mean())
 
     def posterior(self) -> Posterior:
         """The posterior of J after all rows; kept until the next row."""

@@ -11,7 +11,7 @@ import numpy as np
 from gradiator_np._covariance import Covariance
 from gradiator_np._status import Status
 from gradiator_np._streaming.least_squares import LeastSquaresState
-from gradiator_np._streaming.trail import Trail
+from gradiator_np._streaming.trail import Trail, follow
 from gradiator_np._typing import Array, Index
 from gradiator_np.solvers._recursive.square_root import BLOCK
 from gradiator_np.solvers._solution import Solution
@@ -96,7 +96,24 @@ class SparseState:
             state.add(dx[:, columns], df[:, rows])
 
     def follow(self, dx: Array, df: Array, trail: Trail, move: bool) -> None:
-        raise NotImplementedError("a stream with a pattern refuses trails before this")
+        follow(self, dx, df, trail, move)
+
+    def innovation(self, dx: Array, df: Array) -> Array | None:
+        if self._noise is None or not self._noise.all():
+            return None
+        out = np.full(len(df), np.nan)
+        for rows, columns, state in self._groups:
+            if dx[columns].any():
+                out[rows] = state.innovation(dx[columns], df[rows])
+        return out
+
+    def step(
+        self, dx: Array, df: Array, weight: float, inflation: Array | None, growth: float
+    ) -> None:
+        self._flush()
+        for rows, columns, state in self._groups:
+            wider = None if inflation is None else inflation[columns]
+            state.step(dx[columns], df[rows], weight, wider, growth)
 
     @property
     def jac(self) -> Array:

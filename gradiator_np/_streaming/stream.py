@@ -73,7 +73,6 @@ class StreamingJacobian:
     sparsity : pattern, optional
         Which outputs read which inputs, as ``jacobian`` takes it: an output of s inputs is then
         determined by s samples, and entries that the pattern has not are 0. Nothing checks it.
-        Samples are ``dx`` and ``df``.
 
     Attributes
     ----------
@@ -256,8 +255,6 @@ class StreamingJacobian:
             return self
         if x is None or f is None or dx is not None or df is not None:
             raise TypeError("give either dx and df, or x= and f=")
-        if self.sparsity is not None:
-            raise ValueError("a stream with sparsity follows no trail: give dx and df")
         if self._trail is None and self.n_samples:
             raise ValueError(
                 "this stream holds differences from a fixed point: go on with dx and df, or call "

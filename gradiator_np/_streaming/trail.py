@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -77,16 +77,17 @@ class Trail:
         self.spread /= growth**8
         return growth
 
-    def weigh(self, dx: Array, innovation: float | None) -> tuple[float, Array]:
+    def weigh(self, dx: Array, innovation: Array | None) -> tuple[float, Array]:
         """Weight of a difference over the step ``dx``, and the variance that the move adds.
 
         Parameters
         ----------
         dx : array, shape (m,)
             Not zero; within ``span``.
-        innovation : float or None
-            Normalised innovation squared: the mean squared misfit of the predicted difference, in
-            units of the noise; None where that is not known, nan where nothing was predicted.
+        innovation : array, shape (n,), or None
+            Normalised innovation squared of each output: the squared misfit of the predicted
+            difference, in units of the noise; None where that is not known, nan of outputs for
+            which nothing was predicted.
 
         Returns
         -------
@@ -99,10 +100,33 @@ class Trail:
         square = float(np.square(dx * per_span).sum())
         if innovation is None:
             return 4 / max(square, STEP_FLOOR**2) ** 2, square * per_span**2
-        if not math.isnan(innovation):
+        predicted = innovation[~np.isnan(innovation)]
+        if len(predicted):
             # Least squares of (innovation - 2) = L^2 d^4 / 4 through the origin.
             quartic = square**2 / 4
-            self.bend += (innovation - 2) * quartic
+            self.bend += (float(predicted.mean()) - 2) * quartic
             self.spread += quartic**2
         curvature = max(self.bend / self.spread, 0.0) if self.spread else 0.0
         return 1 / (2 + curvature * square**2 / 4), curvature * square * per_span**2
+
+
+class Follower(Protocol):
+    """What takes weighted differences along a trail."""
+
+    def innovation(self, dx: Array, df: Array) -> Array | None:
+        """Normalised innovation squared of each output, nan where ``dx`` is a new direction; None
+        where the noise is not known."""
+
+    def step(
+        self, dx: Array, df: Array, weight: float, inflation: Array | None, growth: float
+    ) -> None:
+        """Take one difference; ``inflation`` (m,) is the variance that a move adds to J, and
+        ``growth`` that of the unit of length in which earlier weights, 1 / length^4, were."""
+
+
+def follow(state: Follower, dx: Array, df: Array, trail: Trail, move: bool) -> None:
+    """Take the difference from the present point of a trail, dx not zero."""
+    growth = trail.stretch(dx)
+    innovation = state.innovation(dx, df)
+    weight, inflation = trail.weigh(dx, innovation)
+    state.step(dx, df, weight, inflation if move else None, growth if innovation is None else 1.0)
