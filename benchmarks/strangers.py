@@ -7,8 +7,9 @@ more than five of its bars though the status is ok or failed_runs; *useless*, th
 bars of a column are ten times its error and a tenth of the row (in the root mean square over
 outputs, rows scaled to one), unless noise allows no better; the largest error of a column, median
 and 90 %; the same of SciPy's 3-point rule (``--peers``: of numdifftools and jacobi as well);
-evaluations a input beyond ten; and how often 95 % intervals hold under noise. ``--door`` asks for
-J by another way than ``jacobian`` (see ``DOORS``). ``--shrink`` searches a cell for a failing draw
+evaluations a input beyond ten; how often the limit, 5 m + 10, is passed; and how often 95 %
+intervals hold under noise. ``--door`` asks for J by another way than ``jacobian`` (see ``DOORS``),
+``--most`` for another limit. ``--shrink`` searches a cell for a failing draw
 and makes it small.
 """
 
@@ -225,12 +226,18 @@ def peer(case: Case, run: Callable[[], Any]) -> float:
         return np.inf
 
 
-def run_cell(name: str, seed: int, draws: int, peers: bool, door: str) -> dict[str, Any]:
+def run_cell(
+    name: str, seed: int, draws: int, peers: bool, door: str, most: int | None = None
+) -> dict[str, Any]:
     calls, others = [], {"scipy": [], "numdifftools": [], "jacobi": []}
     index = list(CELLS).index(name)
     for k in range(draws):
         case = CELLS[name](Draw(np.random.default_rng([seed, index, k])))
+        limit = 5 * len(case.x) + 10
+        if most is not None:
+            limit = case.options["max_nfev"] = most * len(case.x)
         calls.append(ours(case, seed + k, door))
+        calls[-1]["beyond"] = calls[-1]["nfev"] > limit
         for other, run in (("scipy", scipy_3_point), ("numdifftools", numdifftools),
                            ("jacobi", jacobi)):  # fmt: skip
             if other == "scipy" or peers:
@@ -248,7 +255,7 @@ def run_cell(name: str, seed: int, draws: int, peers: bool, door: str) -> dict[s
         "median": float(np.median(errors)),
         "90 %": float(np.quantile(errors, 0.9, method="higher")),
         "evaluations": float(np.mean([(c["nfev"] - 10) / c["m"] for c in calls])),
-        "beyond": float(np.mean([c["nfev"] > 5 * c["m"] + 10 for c in calls])),
+        "beyond": share("beyond"),
         "held": float(np.nanmean([c.get("held", np.nan) for c in calls]))
         if name in NOISE
         else None,
@@ -311,6 +318,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=60, help="functions of each cell")
     parser.add_argument("--only", default="", help="cells whose name holds this")
     parser.add_argument("--door", default="jacobian", choices=sorted(DOORS), help="what is called")
+    parser.add_argument(
+        "--most", type=int, metavar="K", help="max_nfev = K m, in place of 5 m + 10"
+    )
     parser.add_argument("--peers", action="store_true", help="numdifftools and jacobi beside us")
     parser.add_argument("--shrink", metavar="CELL", help="print the smallest draw that fails")
     parser.add_argument("--quick", action="store_true", help="4 draws")
@@ -322,7 +332,9 @@ def main() -> None:
     rows = []
     for name in CELLS:
         if given.only in name:
-            out = results[name] = run_cell(name, given.seed, draws, given.peers, given.door)
+            out = results[name] = run_cell(
+                name, given.seed, draws, given.peers, given.door, given.most
+            )
             said = " ".join(f"{s}:{k}" for s, k in out["statuses"].items())
             rows.append([name, out["silent"], out["useless"], out["median"], out["90 %"],
                          *out["scipy"], out["evaluations"], out["beyond"],

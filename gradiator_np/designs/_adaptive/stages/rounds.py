@@ -13,6 +13,7 @@ from gradiator_np.designs._adaptive.evaluation_log import PairRequest
 from gradiator_np.designs._adaptive.failed_runs import clear_rooms
 from gradiator_np.designs._adaptive.model.contrasts import pool
 from gradiator_np.designs._adaptive.model.noise import NoiseEstimator
+from gradiator_np.designs._adaptive.model.prior import TERMS
 from gradiator_np.designs._adaptive.model.step_selection import (
     StepLimits,
     reach_of_terms,
@@ -114,7 +115,10 @@ def request_pairs(
     known = context.infer(profile, axes).pooled.take(who)
     if not profile.nonsmooth:
         known = known.with_curvature()
-    within = np.minimum(axes.range[who], reach_of_terms(known))
+    # of more pairs than the model has terms nothing but what it leaves out limits the steps
+    unlimited = profile.noisy & (np.maximum(each, axes.n_pairs[who] + ahead) <= TERMS)
+    smooth = np.where(unlimited, np.inf, reach_of_terms(known))
+    within = np.minimum(axes.range[who], np.maximum(smooth, axes.min_step[who]))
     up, down = clear_rooms(context.log, context.inputs[who])
     most, side = np.minimum(axes.max_step[who], np.minimum(up, down)), axes.side[who]
     limits = StepLimits(
