@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gradiator_np import _checks as checks
 from gradiator_np._compressed.compression import Compression
 from gradiator_np._compressed.probes import SHORTEST, Probe, line_of
+from gradiator_np._moderated import moderated
 from gradiator_np._results import Frame, JacobianEstimate
 from gradiator_np._structure import Layout, enumerated
 from gradiator_np._typing import Array, Index, Mask
@@ -41,6 +42,9 @@ ULPS = 64
 #: itself: more than so many times that is noise. With 10, 300 of 300 patterns that lack an entry
 #: were named without noise by stencils of three orders, and none that hold at noise of 1e-8.
 BENT = 10.0
+#: Share of that noise which pairs at a sixteenth of the distance show again if it is noise; of a
+#: bend they show 1/256.
+AGAIN = 0.1
 #: Groups of runs differ by noise in so many of its standard errors at most.
 SCATTERED = 3
 
@@ -133,11 +137,15 @@ class PatternCheck:
 
 
 def unaccounted(
-    compression: Compression, found: JacobianEstimate, eps: float | None = None
+    compression: Compression,
+    found: JacobianEstimate,
+    eps: float | None = None,
+    loud: Mask | bool = False,
 ) -> Array:
     """The largest entry of a colour of which the output has none, (n,); 0 where it may be chance.
 
-    ``eps`` is the relative precision of the values, by default that of x. No run is made.
+    ``eps`` is the relative precision of the values, by default that of x; ``loud`` says of which
+    outputs noise was seen by other runs, (*batch, n or 1). No run is made.
     """
     solution, y, step = found.solution, found.frame.y, found.frame.step
     assert y is not None
@@ -154,22 +162,66 @@ def unaccounted(
         )
         shortest = eps**SHORTEST  # steps of "cs" do not round
         step = np.where(step > shortest, step, shortest)[..., None, :]
-        z = _quantile(found, n, _loud(found))[..., None]
+        z = _quantile(found, n, seen_noise(found) | loud)[..., None]
         floor = z * error + ULPS * eps * np.abs(y)[..., None] / step
         floor += NEGLIGIBLE * coef.sum(-1, keepdims=True)
         excess = np.where(empty & (coef > floor), coef, 0.0).max(-1, initial=0.0)
     return np.asarray(excess.reshape(-1, n).max(0))
 
 
-def disagreement(found: JacobianEstimate, rests: Sequence[Rest], share: float) -> Array:
+def with_noise(found: JacobianEstimate, pairs: Sequence[Probe]) -> JacobianEstimate:
+    """The estimate with the noise that pairs along directions show, where its own runs tell none.
+
+    It is that of a typical output: what is left of one pair is a number of its own.
+    """
+    solution, y = found.solution, found.frame.y
+    assert y is not None
+    unknown = np.isnan(solution.cov.scale)
+    if not unknown.any():
+        return found
+    with np.errstate(all="ignore"):
+        left = np.stack([np.abs(line_of(pair, y).bend * pair.nearest**2) for pair in pairs])
+    left[~np.isfinite(left)] = np.nan  # outputs that failed
+    left[:, np.isnan(left).all((0, -1))] = 0.0
+    told = np.nanmedian(left, axis=(0, -1), keepdims=True)[0]
+    cov = replace(solution.cov, scale=np.where(unknown, told, solution.cov.scale))
+    return replace(found, solution=replace(solution, cov=cov))
+
+
+def shows_again(found: JacobianEstimate, pairs: Sequence[Probe]) -> Mask:
+    """Whether pairs that are nearer to x than J's runs show as much noise, beyond rounding,
+    (*batch, 1): what bends falls with the square of the distance."""
+    y = found.frame.y
+    assert y is not None
+    with np.errstate(all="ignore"):
+        left = [np.abs(line_of(pair, y).bend * pair.nearest**2) for pair in pairs]
+        scale = found.solution.cov.scale
+        share = np.where(scale > _rounding(y), np.median(left, axis=0) / scale, 0.0)
+    return np.asarray(np.median(np.nan_to_num(share), axis=-1, keepdims=True) > AGAIN)
+
+
+def with_common_noise(found: JacobianEstimate) -> JacobianEstimate:
+    """The estimate of a stencil with the noise of each output moderated by that of the others: in
+    few colours it has few degrees of freedom."""
+    solution = found.solution
+    scale, n = solution.cov.scale, solution.cov.scale.shape[-1]
+    if found.design not in RULES or np.isnan(scale).any():
+        return found
+    each = zip(scale.reshape(-1, n), np.broadcast_to(solution.dof, scale.shape).reshape(-1, n))
+    rows = zip(*[moderated(np.square(sd), dof) for sd, dof in each])
+    scale, dof = (np.stack(part).reshape(scale.shape) for part in rows)
+    cov = replace(solution.cov, scale=scale)
+    return replace(found, solution=replace(solution, cov=cov, dof=dof))
+
+
+def disagreement(found: JacobianEstimate, rests: Sequence[Rest], share: float, loud: Mask) -> Array:
     """The most that J u leaves of slopes along several directions, (n,); 0 where it may be chance.
 
-    What is less than ``share`` of the sum of |J_ij u_j| does not count.
+    What is less than ``share`` of the sum of |J_ij u_j| does not count; ``loud`` says of which
+    outputs noise is seen, (*batch, n or 1).
     """
     n = found.solution.coef.shape[-2]
     with np.errstate(all="ignore"):
-        # An output that alone is loud bends: where it is noise, runs next to x tell.
-        loud = np.median(_loud(found), axis=-1, keepdims=True) > 0
         z = _quantile(found, n * len(rests), loud)
         excess = np.zeros(())
         for rest in rests:
@@ -179,7 +231,7 @@ def disagreement(found: JacobianEstimate, rests: Sequence[Rest], share: float) -
     return np.asarray(excess.reshape(-1, n).max(0))
 
 
-def _loud(found: JacobianEstimate) -> Mask:
+def seen_noise(found: JacobianEstimate) -> Mask:
     """Where noise is seen beside rounding and what bends, (*batch, n)."""
     solution, step, y = found.solution, found.frame.step, found.frame.y
     assert step is not None
@@ -187,7 +239,12 @@ def _loud(found: JacobianEstimate) -> Mask:
     least = np.nanmin(step, axis=-1, keepdims=True)
     rule = RULES.get(found.design)
     bend = 0.0 if rule is None else BENT * least**rule.order * np.abs(solution.coef).sum(-1)
-    return np.asarray(solution.cov.scale > np.maximum(bend, ULPS * checks.EPS * np.abs(y)))
+    return np.asarray(solution.cov.scale > np.maximum(bend, _rounding(y)))
+
+
+def _rounding(y: NDArray[Any]) -> Array:
+    """The most that a value is off by rounding."""
+    return np.asarray(ULPS * checks.EPS * np.abs(y))
 
 
 def _quantile(found: JacobianEstimate, count: int, loud: Mask) -> Array:
@@ -256,11 +313,7 @@ def rest_of(
     )
     lines = [line_of(probe, y) for probe in line]
     slope, bend, weight, scatter = lines[-1]
-    noise, nearest = solution.cov.scale, line[-1].nearest
-    unknown = np.isnan(noise)
-    if unknown.any():  # single runs have no bend: they call for pairs
-        told = np.abs(bend * nearest**2)
-        noise = np.where(unknown, np.median(told, axis=-1, keepdims=True), noise)
+    noise, nearest = np.nan_to_num(solution.cov.scale), line[-1].nearest
     if len(line) > 1:
         first = lines[0]
         far, near = (np.square(probe.t).mean((0, 1))[..., None] for probe in line)

@@ -19,7 +19,11 @@ from gradiator_np._compressed.pattern_check import (
     Rest,
     disagreement,
     rest_of,
+    seen_noise,
+    shows_again,
     unaccounted,
+    with_common_noise,
+    with_noise,
 )
 from gradiator_np._compressed.probes import (
     Probe,
@@ -30,7 +34,7 @@ from gradiator_np._compressed.probes import (
     single,
 )
 from gradiator_np._results import JacobianEstimate
-from gradiator_np._typing import Array, Mask
+from gradiator_np._typing import Array, Index, Mask
 
 #: Directions that are looked along first.
 LOOKS = 2
@@ -64,11 +68,15 @@ class Prober:
     def __init__(
         self, run: Run, compression: Compression, found: JacobianEstimate, eps: float
     ) -> None:
-        self._run, self._compression, self._found = run, compression, found
+        self._run, self._compression, self._found, self._given = run, compression, found, found
         self._eps = max(eps, checks.precision(compression.x))
         self._rng = checks.generator(0)
         self._spent = 0
-        self._free = unaccounted(compression, found, self._eps)
+        # an output that alone is loud bends
+        self._noisy = np.median(seen_noise(found), axis=-1, keepdims=True) > 0
+        if self._noisy.all():
+            self._given = self._found = with_common_noise(found)
+        self._free = self._unaccounted()
 
     def check(self) -> PatternCheck:
         """Whether the pattern holds: one run along each of two directions, pairs where noise is
@@ -84,30 +92,59 @@ class Prober:
 
     def _quiet(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
         """Pairs, closer and closer, as long as rounding and noise allow."""
-        levels = [[self._rest([self._probe(u, t)]) for u, t in looks]]
+        levels = [self._rests(self._pairs(looks))]
         excess, level = self._excess(levels[0]), np.zeros(self._silent.shape, np.intp)
         for k in range(CLOSER):
             blur = self._together([5 * rest.noise + rest.rounding for rest in levels[k]])
             clear = (excess > 2 * NEARER * blur) & (level == k)
-            if not clear.any():
+            if k and not clear.any():
                 break
             looks = [(u, t / NEARER) for u, t in looks]
-            levels.append([self._rest([self._probe(u, t)]) for u, t in looks])
+            pairs = self._pairs(looks)
+            levels.append(self._rests(pairs))
+            if not k:
+                self._hear(pairs)
+                excess = np.where(clear, excess, self._excess(levels[0]))
             then, now = ([rest.value for rest in rests] for rests in levels[-2:])
             moved = self._together([a - b for a, b in zip(now, then)]) > self._together(then) / 2
             again = np.where(moved, self._free, self._excess(levels[-1]))
             excess = np.where(clear, again, excess)
             level[clear] = k + 1
         if not excess.any():
-            return self._verdict(self._silent)
+            check = self._verdict(self._silent)
+            return replace(check, inexact=self._unstated(levels[-1]))
         last = int(level[excess > 0].min())
         where = [(u, t * NEARER ** (len(levels) - 1 - last)) for u, t in looks]
         return self._told(excess > 0, where, levels[last], 1)
 
+    def _pairs(self, looks: list[tuple[Array, Array]]) -> list[Probe]:
+        """A pair along each direction, and what they tell of noise."""
+        pairs = [self._probe(u, t) for u, t in looks]
+        self._found = with_noise(self._given, pairs)
+        self._free = self._unaccounted()
+        return pairs
+
+    def _hear(self, pairs: list[Probe]) -> None:
+        """Take from the first pairs nearer to x whether it is noise or a bend that J's runs met."""
+        self._noisy = self._noisy | shows_again(self._found, pairs)
+        if self._noisy.all():
+            self._given = with_common_noise(self._given)
+            self._found = with_noise(self._given, pairs)
+        self._free = self._unaccounted()
+
+    def _rests(self, pairs: list[Probe]) -> list[Rest]:
+        return [self._rest([pair]) for pair in pairs]
+
+    def _unaccounted(self) -> Array:
+        return unaccounted(self._compression, self._found, self._eps, self._noisy)
+
     def _loud(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
         """Pairs at two distances."""
         pairs = [self._probe(u, t) for u, t in looks]
-        if not self._excess([self._rest([pair]).lenient() for pair in pairs]).any():
+        rests = [self._rest([pair]).lenient() for pair in pairs]
+        if self._excess(rests).any() and not self._noisy.all():
+            self._hear([self._probe(u, t / NEARER) for u, t in looks])
+        if not self._excess(rests).any():
             return self._verdict(self._silent)
         looks = [(u, t / 2) for u, t in looks]
         closer = [self._probe(u, t) for u, t in looks]
@@ -141,6 +178,12 @@ class Prober:
         check = self._verdict(np.maximum(strong, explained))
         return replace(check, missing=missing, inexact=inexact)
 
+    def _unstated(self, rests: list[Rest]) -> Index:
+        """Outputs of which J is off by noise that these runs show, and its own did not."""
+        unknown = np.isnan(self._given.solution.cov.scale)
+        bare = [rest._replace(error=np.where(unknown, 0.0, rest.error)) for rest in rests]
+        return np.flatnonzero((self._excess(bare, NEGLIGIBLE) > 0) & (self._free == 0))
+
     def _verdict(self, excess: Array) -> PatternCheck:
         """By runs along directions, and by what costs none."""
         return PatternCheck.of(np.maximum(excess, self._free), self._spent)
@@ -151,7 +194,7 @@ class Prober:
         return np.zeros(self._found.solution.coef.shape[-2])
 
     def _excess(self, rests: list[Rest], share: float = FAINT) -> Array:
-        return np.maximum(disagreement(self._found, rests, share), self._free)
+        return np.maximum(disagreement(self._found, rests, share, self._noisy), self._free)
 
     def _together(self, values: list[NDArray[Any]]) -> Array:
         """The norm of each output's, (n,), of several (*batch, n); nan where runs failed."""

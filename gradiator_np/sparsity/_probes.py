@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from gradiator_np import _checks as checks
+from gradiator_np._moderated import moderated
 from gradiator_np._typing import Array, Index, Mask
 
 T = TypeVar("T")
@@ -95,9 +96,7 @@ class Perturbation:
     """Inputs are displaced from a point near x; an output that differs by more than noise answers.
 
     The noise of each output is the caller's, or what a quadratic leaves of seven values on a short
-    line, the estimates of all outputs being drawn to their common mean as far as they agree
-    (G. K. Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004), article 3); later values of outputs that
-    did not answer add to it.
+    line, moderated by that of the others; later values of outputs that did not answer add to it.
     """
 
     def __init__(self, around: Surroundings) -> None:
@@ -135,7 +134,7 @@ class Perturbation:
             basis = np.linalg.qr(np.vander(np.arange(LINE) - LINE // 2, 3).astype(float))[0]
             rest = values - basis @ (basis.T @ values)
             variance = (np.abs(rest) ** 2).sum(0) / (LINE - 3)
-            self.least, self.dof = _shared(variance, float(LINE - 3))
+            self.least, self.dof = moderated(variance, np.full(len(variance), LINE - 3.0))
         if around.step is None:
             seen = reach > 0
             least = np.median(self.threshold()[seen] / reach[seen] * AWAY) if seen.any() else 0.0
@@ -201,18 +200,3 @@ def _parts(k: int, m: int) -> list[Index]:
     """Tests of one request each."""
     size = max(1, REQUEST // m)
     return [np.arange(start, min(start + size, k)) for start in range(0, k, size)]
-
-
-def _shared(variance: Array, dof: float) -> tuple[Array, Array]:
-    """Standard deviations and degrees of freedom, drawn to what all outputs have in common."""
-    known = np.isfinite(variance) & (variance > 0)
-    each = np.full(len(variance), dof)
-    if known.sum() < 20:
-        return np.sqrt(np.where(known, variance, 0.0)), each
-    logs = np.log(variance[known]) - special.digamma(dof / 2) + np.log(dof / 2)
-    excess = float(logs.var(ddof=1) - special.polygamma(1, dof / 2))
-    # trigamma(z) = 1/z + 1/(2 z^2) + ..., solved for z = prior / 2.
-    prior = (1 + np.sqrt(1 + 2 * excess)) / excess if excess > 1e-3 else 2e3
-    common = np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2))
-    drawn = np.where(known, (dof * variance + prior * common) / (dof + prior), 0.0)
-    return np.sqrt(drawn), each + prior
