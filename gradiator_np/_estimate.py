@@ -49,7 +49,7 @@ def jacobian(
     sparsity : sparse array or matrix, array_like, tuple or sparsity.Coloring, optional
         Which outputs read which inputs, as ``sparsity.SparsityPattern.of`` takes it: shape (n, m),
         of flat y and x. Inputs that share no output then move together, c of them in place of m,
-        and two to eight runs more tell whether the pattern holds (where it does not, some 25 to 45
+        and two to ten runs more tell whether the pattern holds (where it does not, some 25 to 45
         beyond max_nfev tell what is missing). "detect": it is found first, by about
         s log m runs where outputs read s inputs (`detect_sparsity` tells more of it).
     **options : Options

@@ -164,6 +164,42 @@ def test_gradients_of_an_arrow_take_two_colours_and_a_product():
     assert found.nfev == len(runs) - before
 
 
+def test_gradients_within_max_nfev():
+    x, lacking = np.linspace(0.5, 1.5, M), ARROW.copy()
+    lacking[0, 5] = lacking[5, 0] = False
+    for most in (30, 40, 60, 150, 300):
+        runs = []
+
+        def gradient(x, runs=runs):
+            runs.append(1)
+            return arrow_gradient(x)
+
+        found = hessian(lambda x: 0.0, x, jac=gradient, sparsity=ARROW, max_nfev=most)
+        assert found.success
+        assert found.nfev == len(runs) <= most
+        runs.clear()
+        with pytest.warns(GradiatorWarning, match="add what is missing"):
+            found = hessian(lambda x: 0.0, x, jac=gradient, sparsity=lacking, max_nfev=most)
+        assert found.status is Status.PATTERN
+        assert found.nfev == len(runs) <= most + 45  # as jacobian says of broken patterns
+
+
+def test_a_gradient_that_fails_once_is_not_run_again_by_columns():
+    x, runs = np.linspace(0.5, 1.5, M), []
+
+    def gradient(x):
+        runs.append(1)
+        if len(runs) == 9:
+            raise RuntimeError("no licence")
+        return arrow_gradient(x)
+
+    with pytest.warns(GradiatorWarning, match="1 runs failed"):
+        found = hessian(lambda x: 0.0, x, jac=gradient, sparsity=ARROW)
+    exact = arrow_hessian(x)
+    assert (np.abs(found.hess - exact) <= 5 * found.stderr + 1e-12 * np.abs(exact).max()).all()
+    assert found.nfev == len(runs) <= 2 * 2 + 9 + 11 + 2
+
+
 def test_errors_by_stars_hold_under_noise():
     held = []
     for seed in range(20):

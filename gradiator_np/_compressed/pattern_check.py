@@ -42,8 +42,8 @@ ULPS = 64
 #: itself: more than so many times that is noise. With 10, 300 of 300 patterns that lack an entry
 #: were named without noise by stencils of three orders, and none that hold at noise of 1e-8.
 BENT = 10.0
-#: Share of that noise which pairs at a sixteenth of the distance show again if it is noise; of a
-#: bend they show 1/256.
+#: Share of what pairs leave that others at a sixteenth of the distance leave again if it is noise;
+#: of a bend that is 1/256.
 AGAIN = 0.1
 #: Groups of runs differ by noise in so many of its standard errors at most.
 SCATTERED = 3
@@ -188,15 +188,17 @@ def with_noise(found: JacobianEstimate, pairs: Sequence[Probe]) -> JacobianEstim
     return replace(found, solution=replace(solution, cov=cov))
 
 
-def shows_again(found: JacobianEstimate, pairs: Sequence[Probe]) -> Mask:
-    """Whether pairs that are nearer to x than J's runs show as much noise, beyond rounding,
-    (*batch, 1): what bends falls with the square of the distance."""
+def shows_noise(found: JacobianEstimate, pairs: Sequence[Probe], nearer: Sequence[Probe]) -> Mask:
+    """Whether pairs show as much noise nearer to x, (*batch, 1): what bends falls with the square
+    of the distance, and rounding does not count."""
     y = found.frame.y
     assert y is not None
     with np.errstate(all="ignore"):
-        left = [np.abs(line_of(pair, y).bend * pair.nearest**2) for pair in pairs]
-        scale = found.solution.cov.scale
-        share = np.where(scale > _rounding(y), np.median(left, axis=0) / scale, 0.0)
+        far, near = (
+            np.median([np.abs(line_of(p, y).bend * p.nearest**2) for p in line], axis=0)
+            for line in (pairs, nearer)
+        )
+        share = np.where(near > _rounding(y), near / far, 0.0)
     return np.asarray(np.median(np.nan_to_num(share), axis=-1, keepdims=True) > AGAIN)
 
 

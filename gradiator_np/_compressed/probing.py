@@ -20,7 +20,7 @@ from gradiator_np._compressed.pattern_check import (
     disagreement,
     rest_of,
     seen_noise,
-    shows_again,
+    shows_noise,
     unaccounted,
     with_common_noise,
     with_noise,
@@ -41,9 +41,9 @@ LOOKS = 2
 #: Times that a quiet function is asked again at a sixteenth of the distance: what a bend leaves of
 #: a slope falls to 1/256, a missing entry stays.
 CLOSER, NEARER = 3, 16
-#: Runs that a pattern which holds takes at most: along each direction a pair, and one nearer to x
-#: where noise is seen.
-FIRST = 4 * LOOKS
+#: Runs that a pattern which holds takes at most: along each direction one, a pair and a nearer pair;
+#: two pairs where noise is seen.
+FIRST = 5 * LOOKS
 #: Pairs along each of the directions that tell which entry is missing, where runs are noisy, and
 #: of these pairs the last lies at so much of the distance of the first.
 TELLING, CLOSEST = 2, 0.7
@@ -92,7 +92,8 @@ class Prober:
 
     def _quiet(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
         """Pairs, closer and closer, as long as rounding and noise allow."""
-        levels = [self._rests(self._pairs(looks))]
+        pairs = self._pairs(looks)
+        levels = [self._rests(pairs)]
         excess, level = self._excess(levels[0]), np.zeros(self._silent.shape, np.intp)
         for k in range(CLOSER):
             blur = self._together([5 * rest.noise + rest.rounding for rest in levels[k]])
@@ -100,10 +101,10 @@ class Prober:
             if k and not clear.any():
                 break
             looks = [(u, t / NEARER) for u, t in looks]
-            pairs = self._pairs(looks)
-            levels.append(self._rests(pairs))
+            nearer = self._pairs(looks)
+            levels.append(self._rests(nearer))
             if not k:
-                self._hear(pairs)
+                self._hear(pairs, nearer)
                 excess = np.where(clear, excess, self._excess(levels[0]))
             then, now = ([rest.value for rest in rests] for rests in levels[-2:])
             moved = self._together([a - b for a, b in zip(now, then)]) > self._together(then) / 2
@@ -124,12 +125,12 @@ class Prober:
         self._free = self._unaccounted()
         return pairs
 
-    def _hear(self, pairs: list[Probe]) -> None:
-        """Take from the first pairs nearer to x whether it is noise or a bend that J's runs met."""
-        self._noisy = self._noisy | shows_again(self._found, pairs)
+    def _hear(self, pairs: list[Probe], nearer: list[Probe]) -> None:
+        """Take from pairs at two distances whether it is noise or a bend that J's runs met."""
+        self._noisy = self._noisy | shows_noise(self._found, pairs, nearer)
         if self._noisy.all():
             self._given = with_common_noise(self._given)
-            self._found = with_noise(self._given, pairs)
+            self._found = with_noise(self._given, nearer)
         self._free = self._unaccounted()
 
     def _rests(self, pairs: list[Probe]) -> list[Rest]:
@@ -143,7 +144,7 @@ class Prober:
         pairs = [self._probe(u, t) for u, t in looks]
         rests = [self._rest([pair]).lenient() for pair in pairs]
         if self._excess(rests).any() and not self._noisy.all():
-            self._hear([self._probe(u, t / NEARER) for u, t in looks])
+            self._hear(pairs, [self._probe(u, t / NEARER) for u, t in looks])
         if not self._excess(rests).any():
             return self._verdict(self._silent)
         looks = [(u, t / 2) for u, t in looks]

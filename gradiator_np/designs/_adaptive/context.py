@@ -13,6 +13,7 @@ from gradiator_np.designs._adaptive.evaluation_log import EvaluationLog
 from gradiator_np.designs._adaptive.model.contrasts import inconsistent
 from gradiator_np.designs._adaptive.model.differences import CentralDifferences, merge_repeats
 from gradiator_np.designs._adaptive.model.likelihood import noise_over_slope
+from gradiator_np.designs._adaptive.model.misfit import reach_of_fit
 from gradiator_np.designs._adaptive.model.mixture import Slopes, mixture, slopes, variances
 from gradiator_np.designs._adaptive.model.posterior import Posterior
 from gradiator_np.designs._adaptive.model.prior import States
@@ -169,14 +170,15 @@ class Context:
         """Output and line (K,) of entries that contradict their input, and what each knows alone.
 
         The outputs of an input share the length at which it bends. One that does not bend there,
-        or whose pairs were hit by an outlier, has a posterior of its own: its own pairs choose
-        between curvature and noise.
+        or earlier than the terms of the model reach, or whose pairs were hit by an outlier, has a
+        posterior of its own: its own pairs choose between curvature and noise.
         """
         known = self.infer(profile, axes).pooled
         each = np.broadcast_to(profile.prior, (self.log.batch, profile.prior.shape[-1]))
         prior = (1 - OPEN) * each + OPEN * self.states.prior(JITTER)
-        line, output = np.nonzero(self.inconsistent(profile, axes))
-        own = known.differences.of_entries(line, output)
+        reach = reach_of_fit(known)
+        line, output = np.nonzero(self.inconsistent(profile, axes) | np.isfinite(reach))
+        own = known.differences.of_entries(line, output).within(reach[line, output])
         noise, slope = known.noise[output][:, None], known.slope[line, output][:, None]
         weights = prior[output // (self.log.f0.size // self.log.batch)]
         weights[axes.narrow[line]] = self.states.prior(JITTER, narrow=True)

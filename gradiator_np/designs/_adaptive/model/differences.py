@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,17 @@ class CentralDifferences:
         )
         return CentralDifferences(
             self.t[line], self.noise_factor[line], ratio, slope, second, self.sided[line]
+        )
+
+    def within(self, reach: Array) -> CentralDifferences:
+        """Without the pairs of each line beyond ``reach`` (L,)."""
+        beyond = self.t > reach[:, None]
+        lost = beyond[..., None]
+        return replace(
+            self,
+            t=np.where(beyond, np.nan, self.t),
+            slope=np.where(lost, np.nan, self.slope),
+            second=np.where(lost, np.nan, self.second),
         )
 
     def by_point(self, batch: int) -> CentralDifferences:
