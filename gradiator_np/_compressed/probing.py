@@ -41,8 +41,8 @@ LOOKS = 2
 #: Times that a quiet function is asked again at a sixteenth of the distance: what a bend leaves of
 #: a slope falls to 1/256, a missing entry stays.
 CLOSER, NEARER = 3, 16
-#: Runs that a pattern which holds takes at most: along each direction one, a pair and a nearer pair;
-#: two pairs where noise is seen.
+#: Runs that a pattern which holds takes at most: along each direction one and two pairs, or where
+#: noise is seen two pairs.
 FIRST = 5 * LOOKS
 #: Pairs along each of the directions that tell which entry is missing, where runs are noisy, and
 #: of these pairs the last lies at so much of the distance of the first.
@@ -105,10 +105,9 @@ class Prober:
             levels.append(self._rests(nearer))
             if not k:
                 self._hear(pairs, nearer)
-                excess = np.where(clear, excess, self._excess(levels[0]))
-            then, now = ([rest.value for rest in rests] for rests in levels[-2:])
-            moved = self._together([a - b for a, b in zip(now, then)]) > self._together(then) / 2
-            again = np.where(moved, self._free, self._excess(levels[-1]))
+                levels[0] = self._rests(pairs)  # by what is known of noise now
+                excess = self._excess(levels[0])
+            again = np.where(self._moved(*levels[-2:]), self._free, self._excess(levels[-1]))
             excess = np.where(clear, again, excess)
             level[clear] = k + 1
         if not excess.any():
@@ -130,7 +129,7 @@ class Prober:
         self._noisy = self._noisy | shows_noise(self._found, pairs, nearer)
         if self._noisy.all():
             self._given = with_common_noise(self._given)
-            self._found = with_noise(self._given, nearer)
+            self._found = with_noise(self._given, [*pairs, *nearer])
         self._free = self._unaccounted()
 
     def _rests(self, pairs: list[Probe]) -> list[Rest]:
@@ -149,8 +148,10 @@ class Prober:
             return self._verdict(self._silent)
         looks = [(u, t / 2) for u, t in looks]
         closer = [self._probe(u, t) for u, t in looks]
+        moved = self._moved(rests, self._rests(closer))  # what an outlier hit
         rests = [self._rest(list(both)) for both in zip(pairs, closer)]
-        return self._told(self._excess(rests) > 0, looks, rests, TELLING)
+        excess = np.where(moved, self._free, self._excess(rests))
+        return self._told(excess > 0, looks, rests, TELLING)
 
     def _told(
         self, suspects: Mask, looks: list[tuple[Array, Array]], rests: list[Rest], groups: int
@@ -196,6 +197,11 @@ class Prober:
 
     def _excess(self, rests: list[Rest], share: float = FAINT) -> Array:
         return np.maximum(disagreement(self._found, rests, share, self._noisy), self._free)
+
+    def _moved(self, then: list[Rest], now: list[Rest]) -> Mask:
+        """Outputs (n,) of which less than half of what was left is left again."""
+        change = self._together([b.value - a.value for a, b in zip(then, now)])
+        return np.asarray(change > self._together([rest.value for rest in then]) / 2)
 
     def _together(self, values: list[NDArray[Any]]) -> Array:
         """The norm of each output's, (n,), of several (*batch, n); nan where runs failed."""

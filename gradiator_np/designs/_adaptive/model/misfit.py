@@ -31,11 +31,11 @@ def reach_of_fit(known: Posterior) -> Array:
     need = basis.shape[-1] + 2
     out = np.full(known.slope.shape, np.inf)
     noise = np.broadcast_to(known.noise, known.slope.shape)
-    for line in np.flatnonzero(view.n_pairs >= need):
-        t = view.t[line]
-        order = np.argsort(np.where(np.isfinite(view.slope[line]).any(axis=1), t, np.inf))
-        order = order[: np.isfinite(view.slope[line]).any(axis=1).sum()]
-        t = t[order]
+    works = np.isfinite(view.slope).any(axis=2) & np.isfinite(view.t)
+    for line in np.flatnonzero(works.sum(axis=1) >= need):
+        order = np.flatnonzero(works[line])
+        order = order[np.argsort(view.t[line, order])]
+        t = view.t[line, order]
         ratio = view.noise_factor[line, order] * np.nanmean(view.noise_ratio[line, order], axis=1)
         root = t * np.sqrt(2 / ratio)
         y = root[:, None] * view.slope[line, order] / noise[line]
