@@ -397,3 +397,32 @@ def test_spreading_separates_what_can_be_separated():
         np.zeros((m // 2, 2)), np.empty(2),
     )  # fmt: skip
     assert (group[::2] != group[1::2]).all()
+
+
+@pytest.mark.parametrize("m", [3, 12, 60])
+def test_an_input_that_acts_on_one_side_of_x_is_seen(m):
+    """A limit that is just reached at x (MacroEconometricModels.jl, issue 664): inputs are looked at
+    on both sides of x."""
+    x = np.linspace(1.0, 2.0, m)
+
+    def fun(z):
+        return np.maximum(z - x, 0.0) + np.roll(z, 1)
+
+    exact = np.eye(m) + np.roll(np.eye(m), 1, axis=0) > 0
+    for seed in range(10):
+        found = detect_sparsity(fun, x, method="perturb", rng=seed)
+        np.testing.assert_array_equal(found.pattern.to_csr().toarray() > 0, exact)
+
+
+def test_one_sided_inputs_among_many_are_told():
+    """Groups that ruled them out on one side of x do not tell which they are."""
+    x = np.linspace(1.0, 2.0, 1000)
+
+    def fun(z):
+        out = np.roll(z, 1)
+        out[:100] += np.maximum(z - x, 0.0)[:100]
+        return out
+
+    with pytest.warns(GradiatorWarning, match="answered to inputs none of which"):
+        found = detect_sparsity(fun, x, method="perturb", rng=0)
+    assert not found.success

@@ -130,6 +130,8 @@ class SparsitySearch:
         pattern = yield from self._separated(probe, pattern)
         if probe is moves:
             yield from moves.go_to()
+            if int(self.around.movable.sum()) <= FEW:
+                pattern = yield from self._alone(probe, pattern)
         pattern = yield from self._isolated(probe, pattern)
         missed = yield from self._last_round(probe, pattern)
         pattern, unexplained = yield from self._repaired(probe, pattern)
@@ -261,6 +263,18 @@ class SparsitySearch:
             groups = rounds.spread(pattern, chance, k, self.around.rng)
             yield from self._run(probe, groups, k)
             pattern = kept(pattern, rounds.retained(pattern, len(rounds.sizes) - 1))
+
+    def _alone(self, probe: Probe, pattern: SparsityPattern) -> Moves[SparsityPattern]:
+        """The pattern, and what else answers where each input is moved alone."""
+        columns = np.flatnonzero(self.around.movable)
+        groups, k = self._random_groups(len(columns))
+        answers, failed = yield from probe(groups, k)
+        self._rounds.add(groups, answers, failed)
+        test, row = np.nonzero(answers & ~failed & ~self._given_up)
+        own = np.repeat(np.arange(self._rounds.n), pattern.row_counts)
+        return SparsityPattern.of(
+            (np.append(own, row), np.append(pattern.indices, columns[test])), pattern.shape
+        )
 
     def _isolated(self, probe: Probe, pattern: SparsityPattern) -> Moves[SparsityPattern]:
         """Each entry moved alone among those of its row, in a point of its own."""

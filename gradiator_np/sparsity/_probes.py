@@ -110,10 +110,15 @@ class Perturbation:
         self._squares, self._quiet = np.zeros(n), np.zeros(n)
 
     def go_to(self, away: float = AWAY) -> Moves[None]:
-        """Another point near x, for all that follows; nearer where outputs fail there."""
-        around = self.around
+        """Another point near x, for all that follows; nearer where outputs fail there.
+
+        Every input goes to the other side of x than before: one that acts on one side alone, as
+        where a limit is just reached at x, would not be seen on the other.
+        """
+        around, before = self.around, self.base
         while away > 1e-6:
-            base = around.within(around.drawn(away))
+            there = around.drawn(away)
+            base = around.within(np.where(before == 0, there, np.copysign(there, -before)))
             (value,) = yield base[None]
             if (np.isfinite(value) >= np.isfinite(around.y)).all():
                 self.base, self.value = base, value
