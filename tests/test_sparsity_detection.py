@@ -401,7 +401,7 @@ def test_spreading_separates_what_can_be_separated():
 
 @pytest.mark.parametrize("m", [3, 12, 60])
 def test_an_input_that_acts_on_one_side_of_x_is_seen(m):
-    """A limit that is just reached at x (MacroEconometricModels.jl, issue 664): inputs are looked at
+    """A limit just reached at x (MacroEconometricModels.jl, issue 664): inputs are looked at
     on both sides of x."""
     x = np.linspace(1.0, 2.0, m)
 
