@@ -10,7 +10,6 @@ from gradiator_np.designs._adaptive.model.noise import NoiseEstimator
 from gradiator_np.designs._adaptive.model.prior import States
 from gradiator_np.designs._adaptive.stages.pilot_line import PilotLine
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile, Tolerance
-from gradiator_np.designs._displacements import Displacements
 from gradiator_np.designs._protocol import Problem, Rows
 
 EPS = np.finfo(float).eps
@@ -52,19 +51,23 @@ class Bench:
             return end.value
 
     def answer(self, wanted):
-        """Make runs at these offsets (k, 1, m)."""
+        """Make these runs."""
         p, rows = self.context.problem, self.log.rows
-        points = p.x + wanted
+        moves = wanted.realised(p.x, None)  # what is really moved
+        points = moves.points(p.x, slice(None))
         values = np.array([[np.atleast_1d(self.fun(x[0]))] for x in points])
         self.log.record(
             Rows(
-                # what was really moved
-                Displacements(np.concatenate([rows.offsets, points - p.x])),
+                self.log.moves.joined(moves),
                 np.concatenate([rows.values, values]),
                 np.ones(len(rows.done) + len(wanted), bool),
                 p.y,
             )
         )
+
+    def moved(self, rows=slice(None)):
+        """Displacements (k, m) of some rows."""
+        return self.log.moves.dense(rows, self.log.m)[:, 0]
 
     def pairs(self, *steps):
         """One pair of every input for each step."""

@@ -23,7 +23,7 @@ from gradiator_np.designs._adaptive.model.noise import NoiseEstimator
 from gradiator_np.designs._adaptive.model.posterior import Posterior
 from gradiator_np.designs._adaptive.model.prior import RHO, TAIL, States
 from gradiator_np.designs._adaptive.model.step_selection import best_steps
-from gradiator_np.designs._displacements import Displacements
+from gradiator_np.designs._displacements import AxisDisplacements
 from gradiator_np.designs._protocol import Problem, Rows
 
 EPS = np.finfo(float).eps
@@ -51,17 +51,17 @@ class Driven:
         problem = Problem(x, y, self.lower, self.upper, scale, EPS, np.random.default_rng(seed))
         self.problem = problem
         self.plan = (options or Auto()).start(problem, learned)
-        self.offsets = np.empty((0, b, m))
+        moves = AxisDisplacements(np.empty(0, np.intp), np.empty((0, b)))
         values = np.empty((0, *y.shape), y.dtype)
         while True:
-            rows = Rows(Displacements(self.offsets), values, np.ones(len(values), bool), y)
+            rows = Rows(moves, values, np.ones(len(values), bool), y)
             wanted = self.plan.ask(rows)
             if wanted is None:
                 break
-            points = np.clip(x + wanted, self.lower, self.upper)
-            self.offsets = np.concatenate([self.offsets, points - x])
+            moved = wanted.realised(x, (self.lower, self.upper))
+            points, moves = moved.points(x, slice(None)), moves.joined(moved)
             values = np.concatenate([values, np.stack([run(p) for p in points])])
-        self.rows = rows
+        self.rows, self.offsets = rows, moves.dense(slice(None), m)
         self.nfev = 1 + len(values)
         self.solution = self.plan.solve(rows)
         self.jac = self.solution.coef[0]
@@ -417,11 +417,12 @@ def test_solving_early_is_incomplete():
     problem = Driven(p.fun, p.x0).problem
     fresh = Auto().start(problem)
     rows = Rows(
-        Displacements(np.empty((0, 1, 3))), np.empty((0, 1, 15)), np.empty(0, bool), problem.y
-    )
+        AxisDisplacements(np.empty(0, np.intp), np.empty((0, 1))),
+        np.empty((0, 1, 15)), np.empty(0, bool), problem.y,
+    )  # fmt: skip
     wanted = fresh.ask(rows)
     values = np.full((len(wanted), 1, 15), np.nan)
-    rows = Rows(Displacements(wanted), values, np.zeros(len(wanted), bool), problem.y)
+    rows = Rows(wanted, values, np.zeros(len(wanted), bool), problem.y)
     solution = fresh.solve(rows)
     assert solution.status == "incomplete"
     assert np.isinf(solution.cov.stderr()).all()
@@ -547,10 +548,10 @@ def test_merging_repetitions_loses_nothing():
     inf = np.full((1, 2), np.inf)
     log = EvaluationLog(Problem(x, y, -inf, inf, x, EPS, rng))
     wanted = ((0, 0.5), (0, 0.5), (0, 0.1), (1, 0.2))
-    offsets = log.request([PairRequest(line, t) for line, t in wanted])
+    moves = log.request([PairRequest(line, t) for line, t in wanted])
     values = rng.standard_normal((8, 1, 2))
     values[2, 0, 1] = np.nan
-    log.record(Rows(Displacements(offsets), values, np.ones(8, bool), y))
+    log.record(Rows(moves, values, np.ones(8, bool), y))
     single = log.differences([0, 1])
     merged = merge_repeats(single, np.ones(2))
     mean = single.slope[0, :2, 0].mean()

@@ -106,7 +106,7 @@ def test_no_pair_leads_to_where_a_run_failed(way):
     bench.pairs(0.1)
     who = np.arange(3)
     bench.run(request_pairs(bench.context, bench.profile, bench.axes, who, 1))
-    latest = bench.log.rows.offsets[6:, 0] / X
+    latest = bench.moved(slice(6, None)) / X
     assert (way * latest[:, 1]).max() <= 0.1 / 8
 
 
@@ -276,7 +276,7 @@ def test_an_input_that_does_not_answer_at_its_own_size_gets_another_unit():
     found = bench.run(search_scales(bench.context, bench.profile, bench.axes, bench.budget))
     assert found.rescaled == (0,)
     # no signal of 1e4 up to the most that is tried, the median size
-    moved = bench.log.rows.offsets[:, 0, 0]
+    moved = bench.moved()[:, 0]
     np.testing.assert_allclose(moved, [1e-9, 1e-7, 1e-5, 1e-3, 1e-1, 0.75], rtol=1e-6)
     assert bench.log.scale[0, 0] == pytest.approx(0.75, rel=1e-6)
     assert found.axes.max_step[0] == 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from gradiator_np._typing import Array, Index
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AxisDisplacements:
-    """Rows that each move one input: k numbers instead of k x m.
+    """Rows that each move one input, but for a few: k numbers instead of k x m.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class AxisDisplacements:
     t : array, shape (k, B)
         How far, in units of x.
     drift : dict of int to array, shape (B, m)
-        Rows whose point lies beside their axis: what is left beside ``t``.
+        Rows that move others too, or whose point lies beside their axis: what is left beside ``t``.
     missed : bool
         Whether points other than those asked for were reached.
     """
@@ -43,12 +43,10 @@ class AxisDisplacements:
         if self.t.dtype.kind == "c":  # imaginary parts are exact
             return AxisDisplacements(self.columns.copy(), read_only(self.t.copy()), self.drift)
         at = x.take(self.columns, axis=1).T
-        there = (at + self.t).astype(x.dtype, copy=False)
-        if limits is not None:
-            lower, upper = (bound[:, self.columns].T for bound in limits)
-            there = np.clip(there, lower, upper).astype(x.dtype, copy=False)
-        t = (there - at).astype(np.float64, copy=False)  # exact: they are close
-        return AxisDisplacements(self.columns.copy(), read_only(t))
+        own = None if limits is None else [bound[:, self.columns].T for bound in limits]
+        t = _realised(at, self.t, own)
+        drift = {row: _realised(x, rest, limits) for row, rest in self.drift.items()}
+        return AxisDisplacements(self.columns.copy(), read_only(t), drift)
 
     def points(self, x: NDArray[Any], rows: Index | slice) -> NDArray[Any]:
         """Points (r, B, m) of some rows, new memory."""
@@ -56,18 +54,41 @@ class AxisDisplacements:
         dtype = np.result_type(x, t) if t.dtype.kind == "c" else x.dtype
         out = np.empty((len(t), *x.shape), dtype)
         out[:] = x
+        for i, rest in self._beside(rows):
+            out[i] = x + rest
         if len(x) == 1:  # a flat index is the quickest
             m = x.shape[1]
-            out.reshape(-1)[np.arange(0, len(t) * m, m) + columns] += t[:, 0].astype(
-                dtype, copy=False
-            )
+            flat, place = out.reshape(-1), np.arange(0, len(t) * m, m) + columns
+            flat[place] = flat[place] + t[:, 0]
         else:
-            out[np.arange(len(t)), :, columns] += t.astype(dtype, copy=False)
-        if self.drift:
-            for i, row in enumerate(np.arange(len(self))[rows]):
-                if row in self.drift:
-                    out[i] += self.drift[row].astype(out.dtype)
+            each = np.arange(len(t))
+            out[each, :, columns] = out[each, :, columns] + t
         return out
+
+    def _beside(self, rows: Index | slice) -> Iterator[tuple[int, Array]]:
+        """Places among some rows of those that have a drift, and what it is."""
+        if self.drift:
+            which = np.arange(len(self))[rows]
+            for i in np.flatnonzero(np.isin(which, list(self.drift))).tolist():
+                yield i, self.drift[int(which[i])]
+
+    def dense(self, rows: Index | slice, m: int) -> Array:
+        """Displacements (r, B, m) of all inputs in some rows."""
+        return self.points(np.zeros((self.t.shape[1], m)), rows)
+
+    def along(self, rows: Index, columns: Index) -> NDArray[Any]:
+        """Displacements (r, B) of one input in each of some rows."""
+        out = np.where((self.columns[rows] == columns)[:, None], self.t[rows], 0.0)
+        for i, rest in self._beside(rows):
+            if self.columns[rows[i]] != columns[i]:
+                out[i] = rest[:, columns[i]]
+        return out
+
+    def take(self, rows: Index) -> AxisDisplacements:
+        """Some rows; -1 is x itself."""
+        moved = (rows >= 0)[:, None]
+        drift = {i: rest for i, rest in self._beside(np.maximum(rows, 0)) if rows[i] >= 0}
+        return AxisDisplacements(self.columns[rows], np.where(moved, self.t[rows], 0.0), drift)
 
     def reached(self, rows: Index, offsets: Array) -> AxisDisplacements:
         """Where those rows ended at x + offsets, shape (r, B, m)."""
@@ -75,8 +96,9 @@ class AxisDisplacements:
         t, beside = self.t.copy(), offsets.copy()
         t[rows] = offsets[each, :, columns]
         beside[each, :, columns] = 0.0
+        others = {row: rest for row, rest in self.drift.items() if row not in set(rows.tolist())}
         drift = {int(row): rest for row, rest in zip(rows, beside) if rest.any()}
-        return AxisDisplacements(self.columns, read_only(t), {**self.drift, **drift}, True)
+        return AxisDisplacements(self.columns, read_only(t), {**others, **drift}, True)
 
     def first(self, k: int) -> AxisDisplacements:
         """The first k rows."""
@@ -117,10 +139,7 @@ class Displacements:
 
     def realised(self, x: NDArray[Any], limits: tuple[Array, Array] | None) -> Displacements:
         """With (x + offset) - x in x's precision, within the limits: new memory."""
-        there = (x + self.offsets).astype(x.dtype, copy=False)
-        if limits is not None:
-            there = np.clip(there, *limits).astype(x.dtype, copy=False)
-        return Displacements(read_only(np.subtract(there, x, dtype=np.float64)), self.streams)
+        return Displacements(read_only(_realised(x, self.offsets, limits)), self.streams)
 
     def points(self, x: NDArray[Any], rows: Index | slice) -> NDArray[Any]:
         """Points (r, B, m) of some rows, new memory."""
@@ -142,6 +161,20 @@ class Displacements:
         if self.streams is None or other.streams is None:
             return Displacements(offsets)
         return Displacements(offsets, np.concatenate([self.streams, other.streams]))
+
+
+def of_rows(offsets: Array) -> AxisDisplacements:
+    """Rows that move any inputs, of offsets (k, B, m)."""
+    k, batch, _ = offsets.shape
+    return AxisDisplacements(np.zeros(k, np.intp), np.zeros((k, batch)), dict(enumerate(offsets)))
+
+
+def _realised(x: NDArray[Any], t: Array, limits: Any) -> Array:
+    """(x + t) - x in x's precision, within the limits."""
+    there = (x + t).astype(x.dtype, copy=False)
+    if limits is not None:
+        there = np.clip(there, *limits).astype(x.dtype, copy=False)
+    return np.asarray(np.subtract(there, x, dtype=np.float64))
 
 
 def read_only(a: NDArray[Any]) -> NDArray[Any]:

@@ -25,6 +25,7 @@ from gradiator_np.designs._adaptive.state import (
     Tolerance,
     uninformed_profile,
 )
+from gradiator_np.designs._displacements import AxisDisplacements
 from gradiator_np.designs._protocol import Problem, Rows
 from gradiator_np.solvers._solution import Solution
 
@@ -94,12 +95,12 @@ class AutoPlan:
             np.zeros(entries[::-1]),
         )  # fmt: skip
         self._stages = Sequence(context, outcome, learned)
-        self._script: Iterator[Array] | None = self._stages.run()
+        self._script: Iterator[AxisDisplacements] | None = self._stages.run()
 
     # -- the contract ------------------------------------------------------------------------
 
-    def ask(self, rows: Rows) -> NDArray[Any] | None:
-        """Offsets (k, B, m) to run next; None where nothing more is wanted."""
+    def ask(self, rows: Rows) -> AxisDisplacements | None:
+        """What to run next; None where nothing more is wanted."""
         self._stages.context.log.record(rows)
         if self._script is None:
             return None

@@ -19,13 +19,16 @@ from gradiator_np.designs._adaptive.model.differences import (
 )
 from gradiator_np.designs._adaptive.outputs import HUGE, real_outputs, within_range
 from gradiator_np.designs._adaptive.repeats import AT_X, Repeats
-from gradiator_np.designs._displacements import Displacements
+from gradiator_np.designs._displacements import AxisDisplacements, of_rows
 from gradiator_np.designs._protocol import Problem, Rows
 
 #: Line of the pilot, which moves every input at once; inputs are lines 0 .. m - 1.
 PILOT = -1
 #: Line of a repetition at x itself, and of one run that moves several inputs.
 CENTRE, GROUP = -2, -3
+
+#: What stages ask for.
+Moves = AxisDisplacements
 
 # What rounding makes of the place of a run, as a share of its distance.
 SAME_RUN = 1e-9
@@ -170,8 +173,8 @@ class EvaluationLog:
         self._aimed = len(self._pairs)
         self._rescaled += 1
 
-    def request(self, wanted: Sequence[PairRequest]) -> Array:
-        """Offsets (k, B, m) of the runs of these pairs, which are entered into the log.
+    def request(self, wanted: Sequence[PairRequest]) -> Moves:
+        """The runs of these pairs, which are entered into the log.
 
         Pairs that do not fit are drawn in as a whole: with one end in place and the other at a
         bound they would be taken for what they are not. What was run already for a pair of which
@@ -191,39 +194,42 @@ class EvaluationLog:
                     row += 1
             self._enter(pair, rows)
         self.n_rows += row
-        out = np.zeros((row, self.batch, self.m))
-        if moves:
-            at, line, t = (np.array(a) for a in zip(*moves))
-            own = line != PILOT
-            out[at[own], :, line[own]] = t[own, None] * self.scale[:, line[own]].T
-            # as far to both sides as floating-point numbers allow; what would round to nothing
-            # stays where it is
-            along = t[~own, None, None]
-            out[at[~own]] = np.sign(along) * self._reached(np.abs(along) * self.direction)
+        columns, out = np.zeros(row, np.intp), np.zeros((row, self.batch))
+        beside: dict[int, Array] = {}
         # t was rounded, and x + t s may round to just outside of a bound that t s just reaches
         ends = -self.down * self.scale, self.up * self.scale
         low = np.maximum(p.lower - p.x, np.minimum(*ends))
-        return np.clip(out, low, np.minimum(p.upper - p.x, np.maximum(*ends)), out=out)
+        high = np.minimum(p.upper - p.x, np.maximum(*ends))
+        if moves:
+            at, line, t = (np.array(a) for a in zip(*moves))
+            own = line != PILOT
+            j = columns[at[own]] = line[own]
+            out[at[own]] = np.clip(t[own, None] * self.scale[:, j].T, low[:, j].T, high[:, j].T)
+            for k, along in zip(at[~own].tolist(), t[~own]):
+                # as far to both sides as floating-point numbers allow; what would round to nothing
+                # stays where it is
+                there = np.sign(along) * self._reached(np.abs(along) * self.direction)
+                beside[k] = np.clip(there, low, high)
+        return Moves(columns, out, beside)
 
-    def request_group(self, inputs: Index, t: Array, sign: Array | float | None = None) -> Array:
-        """Offset (1, B, m) of a run that moves these inputs at once, upwards where that is open."""
+    def request_group(self, inputs: Index, t: Array, sign: Array | float | None = None) -> Moves:
+        """A run that moves these inputs at once, upwards where that is open."""
         self._enter(PairRequest(GROUP, float(t.max())), [self.n_rows])
         self.n_rows += 1
         out = np.zeros((1, self.batch, self.m))
         if sign is None:
             sign = np.where(self.up[inputs] >= t, 1.0, -1.0)
         out[0][:, inputs] = sign * t * self.scale[:, inputs]
-        return out
+        return of_rows(out)
 
-    def request_part(self, inputs: Index, t: float) -> Array:
-        """Offsets (2, B, m) of a pair along the part of the pilot's direction that moves these
-        inputs."""
+    def request_part(self, inputs: Index, t: float) -> Moves:
+        """A pair along the part of the pilot's direction that moves these inputs."""
         self._enter(PairRequest(GROUP, t), [self.n_rows, self.n_rows + 1])
         self.n_rows += 2
         out = np.zeros((2, self.batch, self.m))
         out[0][:, inputs] = self._reached(t * self.direction)[:, inputs]
         out[1] = -out[0]
-        return out
+        return of_rows(out)
 
     def _reached(self, t: Array) -> Array:
         """Displacements (.., B, m) that floating-point numbers make of t, in units of x."""
@@ -235,20 +241,18 @@ class EvaluationLog:
         ahead, behind = self.values()[self.n_rows - 2 : self.n_rows]
         return np.asarray((ahead - behind) / (2 * self._pairs[-1].t))
 
-    def request_rows(self, offsets: Array) -> Array:
-        """Offsets of another design, which makes an answer of its own of them."""
+    def request_rows(self, offsets: Array) -> Moves:
+        """Offsets (k, B, m) of another design, which makes an answer of its own of them."""
         self.n_rows += len(offsets)
-        return offsets
+        return of_rows(offsets)
 
-    def repeat(self, rows: Index) -> Array:
-        """Offsets (k, B, m) of these rows, or of x, once more: outputs that failed are taken from
-        there."""
+    def repeat(self, rows: Index) -> Moves:
+        """These rows, or x, once more: outputs that failed are taken from there."""
         self.repeats.add(self.nfev - 1, rows)
-        out = np.zeros((rows.size, self.batch, self.m))
         beside = rows != AT_X
-        if beside.any():
-            out[beside] = self.rows.offsets[rows[beside]]
-        return out
+        if not beside.any():
+            return Moves(np.zeros(rows.size, np.intp), np.zeros((rows.size, self.batch)))
+        return self.moves.take(rows)
 
     def _enter(self, pair: PairRequest, rows: Sequence[int]) -> None:
         self._of.setdefault(pair.line, []).append(len(self._pairs))
@@ -318,12 +322,19 @@ class EvaluationLog:
         if self._rows is None:
             p = self.problem
             self._rows = Rows(
-                Displacements(np.empty((0, *p.x.shape))),
+                Moves(np.empty(0, np.intp), np.empty((0, len(p.x)))),
                 np.empty((0, *p.y.shape)),
                 np.empty(0, bool),
                 p.y,
             )
         return self._rows
+
+    @property
+    def moves(self) -> Moves:
+        """What every row moved."""
+        moves = self.rows.moves
+        assert isinstance(moves, Moves)
+        return moves
 
     def record(self, rows: Rows) -> None:
         """Take what is known by now."""
@@ -437,11 +448,11 @@ class EvaluationLog:
 
     def _realised(self, row: Index, pairs: list[PairRequest]) -> Array:
         """Displacements that were really made, in units of t, per real output (k, N)."""
-        u = self.rows.offsets[row] / self.scale
         line = np.array([p.line for p in pairs])
-        along = np.take_along_axis(u, np.maximum(line, 0)[:, None, None], axis=2)[..., 0]
-        if (line == PILOT).any():
+        own = np.maximum(line, 0)
+        along = self.moves.along(row, own) / self.scale[:, own].T
+        if (pilot := line == PILOT).any():
+            u = self.moves.dense(row[pilot], self.m) / self.scale
             norm = np.square(self.direction).sum(axis=1)
-            pilot = (u * self.direction).sum(axis=2) / np.where(norm > 0, norm, 1.0)
-            along = np.where((line == PILOT)[:, None], pilot, along)
+            along[pilot] = (u * self.direction).sum(axis=2) / np.where(norm > 0, norm, 1.0)
         return np.repeat(along, self._per_point, axis=1)

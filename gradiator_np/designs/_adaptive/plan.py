@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import PILOT
+from gradiator_np.designs._adaptive.evaluation_log import PILOT, Moves
 from gradiator_np.designs._adaptive.stages.failures import repeat_failed
 from gradiator_np.designs._adaptive.stages.fold_over import FoldOver, fold_over
 from gradiator_np.designs._adaptive.stages.nonsmooth import find_kinks
@@ -27,7 +26,7 @@ from gradiator_np.designs._adaptive.state import (
     uninformed_profile,
 )
 
-Script = Generator[Array, None, None]
+Script = Generator[Moves, None, None]
 
 
 class Sequence:

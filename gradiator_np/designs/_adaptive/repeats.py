@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradiator_np._typing import Index
-from gradiator_np.designs._displacements import Displacements
+from gradiator_np.designs._displacements import AxisDisplacements
 from gradiator_np.designs._protocol import Rows
 
 #: Stands for the run at x among rows.
@@ -50,4 +50,5 @@ class Repeats:
                 lost = ~np.isfinite(into)
                 into[lost] = told.values[k][lost]
                 self.mended |= bool(np.isfinite(into[lost]).any())
-        return Rows(Displacements(told.offsets[own]), values, told.done[own], y)
+        assert isinstance(told.moves, AxisDisplacements)
+        return Rows(told.moves.take(own), values, told.done[own], y)

@@ -6,9 +6,9 @@ from collections.abc import Generator
 
 import numpy as np
 
-from gradiator_np._typing import Array, Index
+from gradiator_np._typing import Index
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import EvaluationLog, PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import EvaluationLog, Moves, PairRequest
 from gradiator_np.designs._adaptive.failed_runs import (
     SHRINK,
     clear_room,
@@ -28,7 +28,7 @@ TRIES = 8
 LEFT, MOST, PROBES = 0.01, 9, 4
 
 
-def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Array, None, None]:
+def repeat_failed(context: Context, budget: Budget, first: int) -> Generator[Moves, None, None]:
     """Repeat the failed runs among the rows from ``first`` on, and that at x, where runs fail by
     chance, and not beyond the end of a domain."""
     log = context.log
@@ -68,7 +68,7 @@ def _suspicious(log: EvaluationLog, lost: Index) -> bool:
 
 def replace_failed(
     context: Context, profile: FunctionProfile, axes: AxisState, who: Index, budget: Budget
-) -> Generator[Array, None, AxisState]:
+) -> Generator[Moves, None, AxisState]:
     """Replace the failed pairs of these inputs, within the caller's limit of runs if there is one;
     limits and sides as they turn out to be."""
     log = context.log

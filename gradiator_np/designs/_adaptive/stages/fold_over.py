@@ -16,9 +16,10 @@ import numpy as np
 from gradiator_np._status import Status
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
+from gradiator_np.designs._adaptive.evaluation_log import Moves
 from gradiator_np.designs._adaptive.model.likelihood import noise_over_slope
 from gradiator_np.designs._adaptive.state import WIDEST, Budget, FunctionProfile
-from gradiator_np.designs._displacements import Displacements
+from gradiator_np.designs._displacements import AxisDisplacements, Displacements
 from gradiator_np.designs._factorial.design import DirectionalPlan, choose_design
 from gradiator_np.designs._factorial.orthogonal_arrays import hadamard_order
 from gradiator_np.designs._protocol import Rows
@@ -75,7 +76,9 @@ class FoldOver:
     def solve(self, rows: Rows) -> Solution:
         """The Jacobian from the rows told so far."""
         k = self.first
-        own = Rows(Displacements(rows.offsets[k:]), rows.values[k:], rows.done[k:], rows.y)
+        assert isinstance(rows.moves, AxisDisplacements)
+        moves = Displacements(rows.moves.dense(slice(k, None), self.plan.problem.x.shape[1]))
+        own = Rows(moves, rows.values[k:], rows.done[k:], rows.y)
         solution = self.plan.solve(own)
         half = np.where(self.plan.half > 0, self.plan.half, np.inf)[:, None]
         extra = np.square(self.bias * solution.cov.scale[..., None] / half)
@@ -99,7 +102,7 @@ class FoldOver:
 
 def fold_over(
     context: Context, profile: FunctionProfile, max_step: Array, budget: Budget, most: int
-) -> Generator[Array, None, FoldOver | None]:
+) -> Generator[Moves, None, FoldOver | None]:
     """Move all inputs at once, in at most so many runs, where ``max_step`` and noise are what
     limits; None where that is not so, or failed runs left gaps.
 

@@ -6,15 +6,15 @@ from collections.abc import Generator
 
 import numpy as np
 
-from gradiator_np._typing import Array, Index
+from gradiator_np._typing import Index
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import Moves, PairRequest
 from gradiator_np.designs._adaptive.state import CLEAR, AxisState, Budget, FunctionProfile
 
 
 def find_inactive(
     context: Context, profile: FunctionProfile, axes: AxisState, budget: Budget
-) -> Generator[Array, None, tuple[AxisState, bool]]:
+) -> Generator[Moves, None, tuple[AxisState, bool]]:
     """Move all silent inputs at once as far as they may go, then those that answer one by one.
 
     Returns

@@ -7,6 +7,7 @@ from collections.abc import Generator
 import numpy as np
 
 from gradiator_np._typing import Array
+from gradiator_np.designs._adaptive.evaluation_log import Moves
 from gradiator_np.designs._adaptive.model.likelihood import noise_over_slope
 from gradiator_np.designs._adaptive.model.noise import (
     SECOND_NOISE,
@@ -34,7 +35,7 @@ def level_of(line: PilotLine, noise: NoiseEstimator) -> NoiseLevel:
     return NoiseLevel(np.maximum(known, noise.least), np.full(known.size, np.inf))
 
 
-def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, None, NoiseEstimator]:
+def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Moves, None, NoiseEstimator]:
     """Run f(x) again, and pairs where noise and curvature are both small; ``noise`` holds what the
     smallest step said."""
     r = min(float(noise_over_slope(level_of(line, noise).noise, noise.size)), 1.0)
@@ -57,7 +58,7 @@ def measure_noise(line: PilotLine, noise: NoiseEstimator) -> Generator[Array, No
 
 def _next_to_x(
     line: PilotLine, noise: NoiseEstimator, tau: float
-) -> Generator[Array, None, NoiseEstimator]:
+) -> Generator[Moves, None, NoiseEstimator]:
     """With the slope at the smallest step, which noise sets alone: that at ``tau`` is what the
     function adds. Where nothing worked there, another pair next to x says as much."""
     if line.side:
@@ -111,7 +112,7 @@ def _second_smallest(a: Array) -> Array:
 
 def measure_staircase(
     line: PilotLine, noise: NoiseEstimator, step: float
-) -> Generator[Array, None, NoiseEstimator]:
+) -> Generator[Moves, None, NoiseEstimator]:
     """The same where nothing answers below a ``step``: rounded or integer inputs."""
     t, twice = (k * step for k in UNEVEN)
     if line.spare < 1:

@@ -10,7 +10,7 @@ from scipy.special import ndtr, stdtrit
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import Moves, PairRequest
 from gradiator_np.designs._adaptive.failed_runs import SHRINK
 from gradiator_np.designs._adaptive.model.differences import CentralDifferences
 from gradiator_np.designs._adaptive.state import AxisState, Budget, FunctionProfile
@@ -26,7 +26,7 @@ SHORT = 0.05
 
 def find_kinks(
     context: Context, profile: FunctionProfile, axes: AxisState, budget: Budget
-) -> Generator[Array, None, Entries]:
+) -> Generator[Moves, None, Entries]:
     """Entries (m, N) whose slopes to the two sides of x differ, by pairs at shorter steps.
 
     Where the pilot saw the function smooth at small steps, there are none.

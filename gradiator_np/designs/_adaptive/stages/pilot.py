@@ -9,7 +9,7 @@ import numpy as np
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import PILOT
+from gradiator_np.designs._adaptive.evaluation_log import PILOT, Moves
 from gradiator_np.designs._adaptive.model.differences import NoiseGrowth
 from gradiator_np.designs._adaptive.model.likelihood import first_slope
 from gradiator_np.designs._adaptive.model.mixture import slopes
@@ -43,7 +43,7 @@ from gradiator_np.designs._adaptive.stages.wide_scale import (
 )
 from gradiator_np.designs._adaptive.state import Budget, FunctionProfile
 
-Script = Generator[Array, None, None]
+Script = Generator[Moves, None, None]
 
 # A pilot that fails is drawn in, or aimed anew, as often as this.
 TRIES = 4
@@ -93,7 +93,7 @@ class _Findings:
     scales: ScaleComparison = field(default_factory=ScaleComparison)
 
 
-def run_pilot(context: Context, budget: Budget) -> Generator[Array, None, PilotResult]:
+def run_pilot(context: Context, budget: Budget) -> Generator[Moves, None, PilotResult]:
     """Ask for the pilot's rows; return what they tell."""
     line = PilotLine(context, budget)
     least = yield from _first_answer(line)
@@ -117,7 +117,7 @@ def run_pilot(context: Context, budget: Budget) -> Generator[Array, None, PilotR
     return PilotResult(profile, found.noise, line.max_step, line, posterior)
 
 
-def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
+def _first_answer(line: PilotLine) -> Generator[Moves, None, float | None]:
     """Grow the first pair until something answers: the step below which nothing does, 0 where the
     smallest step is answered at once; None where every run fails."""
     log, tries, turned = line.log, 0, False
@@ -160,7 +160,7 @@ def _first_answer(line: PilotLine) -> Generator[Array, None, float | None]:
 
 def _kind(
     line: PilotLine, noise: NoiseEstimator, least: float
-) -> Generator[Array, None, _Findings]:
+) -> Generator[Moves, None, _Findings]:
     """What kind of function it is, by what its smallest steps show."""
     context = line.context
     # what jumps by more spacings than steps grew by is rounded elsewhere: its inputs are
@@ -208,7 +208,7 @@ def _jumps(line: PilotLine, noise: NoiseEstimator, t: float) -> bool:
 
 def _staircase(
     line: PilotLine, noise: NoiseEstimator, step: float
-) -> Generator[Array, None, NoiseEstimator]:
+) -> Generator[Moves, None, NoiseEstimator]:
     """Noise of a function that stands still below a ``step``."""
     return _rounded(line, (yield from measure_staircase(line, noise, step)), stands=True)
 

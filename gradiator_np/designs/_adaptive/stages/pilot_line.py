@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import CENTRE, PILOT, PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import CENTRE, PILOT, Moves, PairRequest
 from gradiator_np.designs._adaptive.failed_runs import latest_pair, side_at_work
 from gradiator_np.designs._adaptive.model.differences import (
     SIDED_REACH,
@@ -18,7 +18,7 @@ from gradiator_np.designs._adaptive.model.differences import (
 )
 from gradiator_np.designs._adaptive.state import WIDEST, Budget
 
-Script = Generator[Array, None, None]
+Script = Generator[Moves, None, None]
 
 # Draws of a direction of two inputs, of which one in five or less is the line that was left.
 MOST_DRAWS = 20

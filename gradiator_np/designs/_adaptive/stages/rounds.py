@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gradiator_np._typing import Array, Index
+from gradiator_np._typing import Index
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import PairRequest
+from gradiator_np.designs._adaptive.evaluation_log import Moves, PairRequest
 from gradiator_np.designs._adaptive.failed_runs import clear_rooms
 from gradiator_np.designs._adaptive.model.contrasts import pool
 from gradiator_np.designs._adaptive.model.noise import NoiseEstimator
@@ -42,7 +42,7 @@ class RoundsResult:
 def measure(
     context: Context, profile: FunctionProfile, axes: AxisState, noise: NoiseEstimator,
     budget: Budget, again: bool = False,
-) -> Generator[Array, None, RoundsResult]:  # fmt: skip
+) -> Generator[Moves, None, RoundsResult]:  # fmt: skip
     """Run pairs until every input has as many as its function needs, the errors wanted are met,
     or the budget ends; ``again``: as few as an earlier point's profile allows."""
     m, log, wanted = context.inputs.size, context.log, context.tolerance
@@ -107,7 +107,7 @@ def _worst(
 def request_pairs(
     context: Context, profile: FunctionProfile, axes: AxisState, who: Index, each: int,
     left: float = np.inf,
-) -> Generator[Array, None, AxisState]:  # fmt: skip
+) -> Generator[Moves, None, AxisState]:  # fmt: skip
     """Ask for one more pair of these inputs, of ``each`` in all; several where many are to come."""
     # a wide pair that counts on a second one says little alone
     fit = min(float(each - axes.n_pairs[who].min()), left / max(who.size, 1))

@@ -14,6 +14,7 @@ import numpy as np
 
 from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
+from gradiator_np.designs._adaptive.evaluation_log import Moves
 from gradiator_np.designs._adaptive.state import WIDEST, AxisState, Budget, FunctionProfile
 
 # Inputs this much smaller than the others are asked.
@@ -39,7 +40,7 @@ class ScaleSearchResult:
 
 def search_scales(
     context: Context, profile: FunctionProfile, axes: AxisState, budget: Budget
-) -> Generator[Array, None, ScaleSearchResult]:
+) -> Generator[Moves, None, ScaleSearchResult]:
     """Find the scale of inputs whose answer noise hides at steps of the size of x."""
     found = ScaleSearchResult(profile, axes, budget)
     if not profile.noisy:
@@ -73,7 +74,7 @@ def search_scales(
 
 def _grow(
     context: Context, found: ScaleSearchResult, j: int, most: float
-) -> Generator[Array, None, tuple[float, int]]:
+) -> Generator[Moves, None, tuple[float, int]]:
     """By how much the scale of input j has to grow for its answer to clear the noise, and the
     runs that this took."""
     log, noise, m = context.log, found.profile.noise, context.inputs.size

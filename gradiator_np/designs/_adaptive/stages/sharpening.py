@@ -7,8 +7,8 @@ from collections.abc import Generator
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiator_np._typing import Array
 from gradiator_np.designs._adaptive.context import Context
+from gradiator_np.designs._adaptive.evaluation_log import Moves
 from gradiator_np.designs._adaptive.model.mixture import NORMAL_95
 from gradiator_np.designs._adaptive.stages.failures import replace_failed
 from gradiator_np.designs._adaptive.stages.rounds import request_pairs
@@ -23,7 +23,7 @@ MOST = 3
 def sharpen(
     context: Context, profile: FunctionProfile, axes: AxisState, kinked: NDArray[np.bool_],
     budget: Budget,
-) -> Generator[Array, None, AxisState]:  # fmt: skip
+) -> Generator[Moves, None, AxisState]:  # fmt: skip
     """Ask for further pairs of inputs whose error bars are wide for a function without noise, but
     of ``kinked`` (m,) ones, where no pair tells more."""
     if profile.noisy or context.tolerance:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiator_np._typing import Array
+from gradiator_np.designs._adaptive.evaluation_log import Moves
 from gradiator_np.designs._adaptive.model.local_behaviour import (
     LAW,
     departure,
@@ -88,7 +89,7 @@ def small_step(eps: float) -> float:
 
 def examine_small_scale(
     line: PilotLine, noise: NoiseEstimator, repeats: bool
-) -> Generator[Array, None, SmallScale]:
+) -> Generator[Moves, None, SmallScale]:
     """Look at the smallest pair, closer where it is loud, and up to `small_step`; ``repeats``
     tells that the caller knows the function to."""
     return (yield from _Look(line, noise).run(repeats))
@@ -117,7 +118,7 @@ class _Look:
         self.kinked = False
         self.slope = self.sd = self.typical = slope
 
-    def run(self, repeats: bool) -> Generator[Array, None, SmallScale]:
+    def run(self, repeats: bool) -> Generator[Moves, None, SmallScale]:
         line = self.line
         loud = (np.abs(line.at(self.first)[1]) > LOUD * self.rounding)[self.alive].any()
         if loud:
@@ -129,7 +130,7 @@ class _Look:
         yield from line.pairs([self.up] if loud else [self.up, WIDE, WIDE / 2])
         return (yield from self._hold())
 
-    def _closer(self, repeats: bool) -> Generator[Array, None, SmallScale | None]:
+    def _closer(self, repeats: bool) -> Generator[Moves, None, SmallScale | None]:
         """Tell curvature, a kink and a jump from noise at smaller steps; None where the function
         is smooth there but for a kink."""
         line, unresolved = self.line, 0.0
@@ -167,7 +168,7 @@ class _Look:
             unresolved = near / CLOSER
         return SmallScale(Kind.ROUGH, self.noise, unresolved=unresolved)
 
-    def _is_all_there_is(self, second: Array) -> Generator[Array, None, bool]:
+    def _is_all_there_is(self, second: Array) -> Generator[Moves, None, bool]:
         """Whether half of the outputs change by as much within a small step as within a wide one,
         by their ``second`` differences (N,)."""
         self.line.allow(2)
@@ -178,7 +179,7 @@ class _Look:
 
     # -- how far the slope holds -------------------------------------------------------------
 
-    def _hold(self) -> Generator[Array, None, SmallScale]:
+    def _hold(self) -> Generator[Moves, None, SmallScale]:
         """Find the widest step up to `small_step` at which the slope of the smallest holds."""
         line = self.line
         self.slope = line.at(self.step)[0].copy()
@@ -217,7 +218,7 @@ class _Look:
 
     def _with_contrasts(
         self, noise: NoiseEstimator, beside: float, kinked: bool, straight: bool
-    ) -> Generator[Array, None, NoiseEstimator]:
+    ) -> Generator[Moves, None, NoiseEstimator]:
         """Rounding: what second differences and slopes have beyond curvature."""
         (d0, e0), (d1, e1) = self.line.at(self.step), self.line.at(beside)
         square = (self.step / beside) ** 2
@@ -251,7 +252,7 @@ class _Look:
         share = float(np.sqrt(np.mean(relative_weights(slope, self.slope) * np.square(change))))
         return np.asarray(share * np.abs(second) + np.sqrt(share) * t * np.abs(change))
 
-    def _narrow_down(self, low: float, high: float) -> Generator[Array, None, float]:
+    def _narrow_down(self, low: float, high: float) -> Generator[Moves, None, float]:
         """Between a step at which the slope holds and one at which it does not: the widest that is
         of use, 0 where the slope departs without a law."""
         for _ in range(TRIES):

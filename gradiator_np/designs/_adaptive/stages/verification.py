@@ -13,7 +13,7 @@ import numpy as np
 
 from gradiator_np._typing import Array, Index
 from gradiator_np.designs._adaptive.context import Context
-from gradiator_np.designs._adaptive.evaluation_log import PILOT
+from gradiator_np.designs._adaptive.evaluation_log import PILOT, Moves
 from gradiator_np.designs._adaptive.model.mixture import NORMAL_95, mixture
 from gradiator_np.designs._adaptive.model.scale_consistency import WIDE, relative_weights
 from gradiator_np.designs._adaptive.stages.pilot import PilotResult
@@ -51,7 +51,7 @@ class Verification:
 
 def verify(
     context: Context, profile: FunctionProfile, axes: AxisState, pilot: PilotResult, budget: Budget
-) -> Generator[Array, None, Verification]:
+) -> Generator[Moves, None, Verification]:
     """Hold J against what small steps of the pilot showed: the widest where wide steps agree, all
     together where they do not."""
     nothing = np.zeros((profile.noise.size, context.inputs.size))
@@ -109,7 +109,7 @@ class _Check:
         variance = times * np.square(self.sd) + self.spread[:, group].sum(axis=1)
         return bool((np.abs(miss) > MISSES * np.sqrt(variance) + NEGLIGIBLE * self.row).any())
 
-    def trace(self, budget: Budget) -> Generator[Array, None, Verification]:
+    def trace(self, budget: Budget) -> Generator[Moves, None, Verification]:
         """Find the inputs that explain the miss, and measure them at small steps."""
         log, inputs, nothing = self.context.log, self.context.inputs, 0 * self.parts
         if budget.left(log) < 2:
@@ -139,7 +139,7 @@ class _Check:
         axes = yield from self._measure(np.sort(who), each)
         return Verification(axes, lost)
 
-    def _measure(self, who: Index, each: int) -> Generator[Array, None, AxisState]:
+    def _measure(self, who: Index, each: int) -> Generator[Moves, None, AxisState]:
         """So many pairs at small steps of each of these inputs, in place of those they had."""
         log, axes = self.context.log, self.axes
         if not who.size:
@@ -162,7 +162,7 @@ class _Check:
 
 def explain_discrepancy(
     context: Context, profile: FunctionProfile, axes: AxisState, line: PilotLine, budget: Budget
-) -> Generator[Array, None, bool]:
+) -> Generator[Moves, None, bool]:
     """Whether few inputs explain by what slopes at small and at wide steps differ: then it is the
     function that bends along them. A program wiggles in all inputs."""
     log, inputs = context.log, context.inputs
@@ -208,7 +208,7 @@ def bisect(
     budget: Budget,
     most: float,
     reserve: int = 0,
-) -> Generator[Array, None, Bisection | None]:
+) -> Generator[Moves, None, Bisection | None]:
     """The inputs that explain why slopes along the pilot's direction are off by ``miss`` (N,) from
     the sum of ``parts`` (N, m), by pairs at t along halves of a group that is off; None where they
     are more than ``most``. ``is_off`` takes what a group is off by, the group, and the number of

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradiator_np._typing import Array
+from gradiator_np.designs._adaptive.evaluation_log import Moves
 from gradiator_np.designs._adaptive.model.local_behaviour import (
     departure,
     falls_off,
@@ -58,7 +59,7 @@ class ScaleComparison:
     discrepancy: Array | None = None
 
 
-def compare_rough(line: PilotLine, noise: Array) -> Generator[Array, None, ScaleComparison]:
+def compare_rough(line: PilotLine, noise: Array) -> Generator[Moves, None, ScaleComparison]:
     """Compare the slopes of a function with ``noise`` (N,) at small and at wide steps."""
     if line.max_step < 2 * WIDE:
         return ScaleComparison()
@@ -86,7 +87,7 @@ def compare_rough(line: PilotLine, noise: Array) -> Generator[Array, None, Scale
     return ScaleComparison(False, discrepancy=gap)
 
 
-def _bends_between(line: PilotLine, noise: Array, start: float) -> Generator[Array, None, bool]:
+def _bends_between(line: PilotLine, noise: Array, start: float) -> Generator[Moves, None, bool]:
     """Whether slopes depart from those at ``start`` as the squares of the steps long before 0.05,
     and by more than ``noise`` (N,) explains: then it is the function that bends, and the pairs up
     to there hold its slope.
@@ -111,7 +112,7 @@ def _bends_between(line: PilotLine, noise: Array, start: float) -> Generator[Arr
 
 def compare_smooth(
     line: PilotLine, noise: Array, start: float
-) -> Generator[Array, None, ScaleComparison]:
+) -> Generator[Moves, None, ScaleComparison]:
     """Compare the slopes of a function that is smooth at steps up to ``start``.
 
     J is the slope at small steps unless wide ones agree on another and the wiggle between is small
@@ -156,7 +157,7 @@ def compare_smooth(
 
 def _trend(
     line: PilotLine, noise: Array, start: float, slope: Array
-) -> Generator[Array, None, ScaleComparison]:
+) -> Generator[Moves, None, ScaleComparison]:
     """What pairs at 0.05, 0.1 and 0.2 say against the ``slope`` at small steps, up to ``start``.
 
     A bend on the scale of x departs from it as t^2, and is no doubt; nor is what happens on one
