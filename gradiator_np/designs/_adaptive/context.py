@@ -89,9 +89,9 @@ class Context:
         parts = axes.jitter, axes.narrow, axes.centre
         key = (self.log.version, id(profile), *map(id, parts))
         if self._last.get("key") != key:
+            self._last.clear()  # of many inputs both would not fit
             # the objects themselves are kept as well, so that no other takes their id
             self._last.update(key=key, of=(profile, axes), known=self._infer(profile, axes))
-            self._last.pop("slopes", None)
         known: Inference = self._last["known"]
         return known
 
@@ -119,22 +119,29 @@ class Context:
                 # second differences at a kink are none of curvature
                 points = points.with_curvature()
         # one step serves all points
-        weights = points.weights.reshape(m, batch, points.weights.shape[-1]).mean(axis=1)
+        weights = points.weights
+        if batch > 1:
+            weights = weights.reshape(m, batch, weights.shape[-1]).mean(axis=1)
         return Inference(points, Posterior(view, states, weights, slope, noise), batch)
 
     def priors(self, profile: FunctionProfile, axes: AxisState) -> tuple[States, Array]:
         """The states that matter, and their weights on every line, input by input."""
         m, batch = self.inputs.size, self.log.batch
         common = np.broadcast_to(profile.prior, (batch, profile.prior.shape[-1]))
-        every = np.tile(common, (m, 1))
-        lines = every.reshape(m, batch, every.shape[-1])
-        for k in np.flatnonzero(np.isfinite(axes.centre)):
-            lines[k] = self.states.prior(RARE, centre=axes.centre[k])
+        own = {
+            k: self.states.prior(RARE, centre=axes.centre[k])
+            for k in np.flatnonzero(np.isfinite(axes.centre))
+        }
         if axes.narrow.any():
-            lines[axes.narrow] = self.states.prior(RARE, narrow=True)
-        most = every.max(axis=0, initial=0.0)
+            narrow = self.states.prior(RARE, narrow=True)
+            own |= dict.fromkeys(np.flatnonzero(axes.narrow), narrow)
+        most = np.stack([*common, *own.values()]).max(axis=0)
         keep = np.flatnonzero(most > 1e-6 * most.max())
-        return self.states.take(keep), np.ascontiguousarray(every[:, keep])
+        every = np.tile(common[:, keep], (m, 1))
+        lines = every.reshape(m, batch, keep.size)
+        for k, prior in own.items():
+            lines[k] = prior[keep]
+        return self.states.take(keep), every
 
     def inconsistent(self, profile: FunctionProfile, axes: AxisState) -> NDArray[np.bool_]:
         """Entries (m, N) whose pairs contradict the states of their input."""

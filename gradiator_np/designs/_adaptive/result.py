@@ -144,11 +144,11 @@ def assemble_solution(
 
 def steps_used(context: Context) -> Array:
     """The largest step of each input that was used, (B, m), in units of x; nan where none was."""
-    out = np.full(context.problem.x.shape, np.nan)
+    out, unit = np.full(context.problem.x.shape, np.nan), context.log.unit
     for j in context.inputs:
         used = context.log.steps(int(j))
         if used:
-            out[:, j] = max(used) * context.log.unit[:, j]
+            out[:, j] = max(used) * unit[:, j]
     return out
 
 

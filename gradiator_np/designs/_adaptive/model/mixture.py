@@ -86,7 +86,8 @@ class Mixture:
 def mixture(known: Posterior) -> Slopes:
     """Slope of every output along every line: the mixture over states."""
     parts = []
-    for part in _parts(replace(known, weights=known.of_outputs)):
+    for some in _parts(known):
+        part = replace(some, weights=some.of_outputs)
         mixed = mix(part)
         unit, half = _unit_variance(part, mixed.seen), _half_widths(part, mixed)
         parts.append((mixed.base + mixed.average, unit, half))

@@ -21,6 +21,8 @@ from gradiator_np.designs._adaptive.model.prior import States
 # appearances two pairs say nothing of their higher terms, and 2 to 5 % of the calls under noise had
 # bars of a fifth of the error.
 OWN = 0.1
+# Lines whose weights are worked out at once: what is between is gone before the next.
+AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,15 @@ class Posterior:
 
     def updated(self) -> Posterior:
         """With the weights, so far the prior, updated by the likelihood of the differences."""
-        slopes, bends = likelihood(self.differences, self.states, self.noise, self.slope)
-        weights = posterior(self.weights, slopes, bends, self.states)
+        weights, alone = np.empty(self.weights.shape), np.empty(self.weights.shape)
         count = min(EFFECTIVE_OUTPUTS, max(self.slope.shape[1], 1))
-        own = self.states.of_any_tail(self.weights)
-        alone = posterior(own, slopes / count, bends / count, self.states)
+        for start in range(0, len(weights), AT_ONCE):
+            lines = slice(start, start + AT_ONCE)
+            part = self.take(lines)
+            slopes, bends = likelihood(part.differences, part.states, part.noise, part.slope)
+            weights[lines] = posterior(part.weights, slopes, bends, part.states)
+            own = part.states.of_any_tail(part.weights)
+            alone[lines] = posterior(own, slopes / count, bends / count, part.states)
         return replace(self, weights=weights, alone=alone)
 
     @property

@@ -128,17 +128,18 @@ def request_pairs(
     choice = select_steps(known, limits, ahead)
     # after four pairs little is learned from one: four at once save rounds
     block = ahead if axes.n_pairs[who].min() >= 4 and left >= ahead * who.size else 1
-    wanted = []
+    fits = np.isfinite(choice.t)
+    axes, added, wanted = axes.at(who[fits], side=choice.side[fits]), [], []
     for k, step, side, shape in zip(who, choice.t, choice.side, choice.shape):
+        taken: list[float] = []
+        added.append(taken)
         if not np.isfinite(step):
             continue
-        axes = axes.at(k, side=side)
-        taken: list[float] = []
         for part in shape[:block]:
             t = max(step * part, min(axes.min_step[k], step))
             taken.append(unused_step(context, profile, axes, k, t, taken))
             wanted.append(PairRequest(int(context.inputs[k]), taken[-1], int(side)))
-        axes = axes.at(k, n_pairs=axes.n_pairs[k] + len(taken))
+    axes = axes.at(who, n_pairs=axes.n_pairs[who] + np.array([len(taken) for taken in added]))
     if wanted:
         yield context.log.request(wanted)
     return axes

@@ -28,12 +28,14 @@ def unused_step(
     """
     j = int(context.inputs[k])
     side = int(axes.side[k])
-    low, high = min(axes.min_step[k], t), context.log.fitting(j, side) if side else axes.widest[k]
+    # of one input alone: whole arrays would cost m^2
+    widest = min(axes.max_step[k], axes.range[k])
+    low, high = min(axes.min_step[k], t), context.log.fitting(j, side) if side else widest
     used = context.log.steps(j) + taken
     if profile.random:
         near = [other for other in used if 0.99 * ASIDE < other / t < 1.01]
         return t * ASIDE if len(near) % 2 and t * ASIDE >= low else t
-    scale = float(context.log.unit[0, j])
+    scale = abs(float(context.log.scale[0, j]))
     smaller, larger = t * 0.85 ** np.arange(200), t / 0.85 ** np.arange(1, 40)
     fit = np.concatenate([smaller[smaller >= low], larger[larger <= high]])
     least, most = low * (1 - SAME), high * (1 + SAME)
