@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from gradiator_np import fit_jacobian, fit_points, jacobian, vjp
+from gradiator_np import fit_jacobian, fit_points, gradient, jacobian, vjp
 from gradiator_np._covariance import Covariance
+from gradiator_np.designs._displacements import AxisDisplacements, Displacements
 
 SIZES = [1e-300, 1e-160, 1e150, 1e160, 1e290]
 
@@ -93,3 +96,45 @@ def test_scaled_covariances_are_those_of_the_formula():
 def test_products_of_large_outputs():
     found = vjp(lambda x: 1e200 * fun(x), [1.0, 2.0], [1.0, 1.0]).value
     np.testing.assert_allclose(found / 1e200, [2 * np.cos(1), np.sin(1) + 4], rtol=1e-7)
+
+
+def test_a_gradient_of_many_inputs_takes_memory_in_proportion():
+    """6009 points of 3000 inputs are 144 MB; the default keeps one number of each (and parts of
+    64 MiB go to ``fun``), where it took three times all of them."""
+    a = np.linspace(1, 2, 3000)
+    gradient(lambda x: float(x @ a[:3]) ** 2, np.ones(3))  # compilation
+    tracemalloc.start()
+    estimate = gradient(lambda x: float(x @ a) ** 2, np.ones(3000))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(estimate.jac, 2 * a.sum() * a, rtol=1e-7)
+    assert most < 1.2e8
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_points_of_single_inputs_are_those_of_offsets(dtype):
+    """Rows that move one input, and two that move any: within limits, taken, told elsewhere."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.5, 1.5, (2, 5)).astype(dtype)
+    each, columns = np.arange(7), rng.integers(0, 5, 7)
+    offsets = np.zeros((7, 2, 5))
+    offsets[each, :, columns] = 0.1 * rng.normal(size=(7, 2))
+    offsets[[1, 4]] = 0.1 * rng.normal(size=(2, 2, 5))
+    beside = offsets.copy()
+    beside[each, :, columns] = 0
+    drift = {row: beside[row] for row in (1, 4)}
+    limits = np.full((2, 5), 0.5), np.full((2, 5), 1.5)
+    single = AxisDisplacements(columns, offsets[each, :, columns], drift).realised(x, limits)
+    plain = Displacements(offsets).realised(x, limits)
+    for rows in (slice(None), np.array([4, 0, 1])):
+        np.testing.assert_array_equal(single.points(x, rows), plain.points(x, rows))
+        np.testing.assert_array_equal(single.dense(rows, 5), plain.offsets[rows])
+    for j in (columns, np.roll(columns, 1)):
+        np.testing.assert_array_equal(single.along(each, j), plain.offsets[each, :, j])
+    some = single.take(np.array([4, -1, 2])).points(x, slice(None))
+    np.testing.assert_array_equal(some[1], x)
+    np.testing.assert_array_equal(some[[0, 2]], single.points(x, np.array([4, 2])))
+    there = plain.offsets[[1]] + 0.25
+    again = single.reached(np.array([1]), there)
+    np.testing.assert_array_equal(again.dense(np.array([1]), 5), there)
+    np.testing.assert_array_equal(again.dense(np.array([4]), 5), plain.offsets[[4]])
