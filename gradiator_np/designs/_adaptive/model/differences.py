@@ -104,6 +104,15 @@ class CentralDifferences:
             self.t[line], self.noise_factor[line], ratio, slope, second, self.sided[line]
         )
 
+    def of_outputs(self, outputs: slice) -> CentralDifferences:
+        """Some of the outputs."""
+        return replace(
+            self,
+            noise_ratio=self.noise_ratio[..., outputs],
+            slope=self.slope[..., outputs],
+            second=self.second[..., outputs],
+        )
+
     def within(self, reach: Array) -> CentralDifferences:
         """Without the pairs of each line beyond ``reach`` (L,)."""
         beyond = self.t > reach[:, None]

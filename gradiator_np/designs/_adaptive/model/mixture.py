@@ -85,18 +85,21 @@ class Mixture:
 
 def mixture(known: Posterior) -> Slopes:
     """Slope of every output along every line: the mixture over states."""
-    parts = []
-    for some in _parts(known):
+    out = np.empty((3, *known.slope.shape))
+    for lines, outputs, some in _parts(known):
         part = replace(some, weights=some.of_outputs)
         mixed = mix(part)
         unit, half = _unit_variance(part, mixed.seen), _half_widths(part, mixed)
-        parts.append((mixed.base + mixed.average, unit, half))
-    return Slopes(*(np.concatenate(a).T for a in zip(*parts)))
+        out[:, lines, outputs] = mixed.base + mixed.average, unit, half
+    return Slopes(*(a.T for a in out))
 
 
 def variances(known: Posterior) -> Array:
     """Variances (L, N) of these mixtures; inf where nothing was measured."""
-    return np.concatenate([mix(part).variance for part in _parts(known)])
+    out = np.empty(known.slope.shape)
+    for lines, outputs, part in _parts(known):
+        out[lines, outputs] = mix(part).variance
+    return out
 
 
 def slopes(known: Posterior) -> Array:
@@ -115,11 +118,16 @@ def slopes(known: Posterior) -> Array:
     return mixed.base + mixed.average
 
 
-def _parts(known: Posterior) -> Iterator[Posterior]:
-    """Some lines at a time, so that what is between stays in the cache."""
-    step = max(1, PART // known.slope.shape[1])
-    for start in range(0, known.slope.shape[0], step):
-        yield known.take(slice(start, start + step))
+def _parts(known: Posterior) -> Iterator[tuple[slice, slice, Posterior]]:
+    """Some lines at a time, or some outputs of one, so that what is between stays in the cache."""
+    n_lines, n = known.slope.shape
+    step = max(1, PART // max(n, 1))
+    for start in range(0, n_lines, step):
+        lines = slice(start, start + step)
+        some = known.take(lines)
+        for first in range(0, n, PART):
+            outputs = slice(first, first + PART)
+            yield lines, outputs, some if n <= PART else some.take_outputs(outputs)
 
 
 def mix(known: Posterior) -> Mixture:

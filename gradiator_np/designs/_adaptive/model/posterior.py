@@ -88,6 +88,17 @@ class Posterior:
             noise[lines], jitter[lines], None if self.alone is None else self.alone[lines],
         )  # fmt: skip
 
+    def take_outputs(self, outputs: slice) -> Posterior:
+        """Some of the outputs."""
+        jitter = self.jitter[:, outputs] if np.ndim(self.jitter) else self.jitter  # type: ignore[index]
+        return replace(
+            self,
+            differences=self.differences.of_outputs(outputs),
+            slope=self.slope[:, outputs],
+            noise=self.noise[..., outputs],
+            jitter=jitter,
+        )
+
     @property
     def bend_length(self) -> Array:
         """Median length at which each line bends, in units of t."""

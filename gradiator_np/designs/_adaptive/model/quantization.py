@@ -47,7 +47,12 @@ def has_few_digits(values: Array, at: Array) -> NDArray[np.bool_]:
         told[k] &= ~(np.abs(seen[: k + 1] - size[k]) <= ULPS * np.spacing(size[k])).any(axis=0)
     v = np.where(told, size, 1.0)
     exponent = np.floor(np.log10(v)).astype(int)
-    best = np.ones(at.size)
+    few = told.any(axis=0)
+    for k in range(len(values)):  # the first value or two tell of most that they have more
+        which = np.flatnonzero(few & told[k])
+        few[which] = _digits(v[k, which], exponent[k, which], 2) <= MOST_DIGITS
+    told, v, exponent = told[:, few], v[:, few], exponent[:, few]
+    best = np.ones(v.shape[1])
     # read from decimals exactly, or by arithmetic that is off by an ulp or two
     for ulps in (0, 2):
         digits = np.where(told, _digits(v, exponent, ulps), 0)
@@ -57,7 +62,8 @@ def has_few_digits(values: Array, at: Array) -> NDArray[np.bool_]:
             chance = np.where(told, np.minimum(share, 1.0), 1.0).prod(axis=0)
             known = (digits <= MOST_DIGITS).all(axis=0)
             best = np.where(known, np.minimum(best, MOST_DIGITS * chance), best)
-    return np.asarray((best < NO_CHANCE) & told.any(axis=0))
+    few[few] = best < NO_CHANCE
+    return few
 
 
 def _digits(v: Array, exponent: NDArray[np.intp], ulps: int) -> NDArray[np.intp]:
