@@ -37,6 +37,9 @@ E = TypeVar("E", bound=Judged)
 # Points are handed over in parts of at most this size, so that a VJP of a million inputs does
 # not hold a million points at once.
 PART_BYTES = 2**26
+# Those that a function gets one after the other are still in the cache when it does: of 40 000
+# inputs parts of 64 MiB take 1.6 times SciPy's time, these 0.6 times.
+IN_TURN_BYTES = 2**22
 # Runs of fun(x) before it is given up: of runs that fail at random, three in ten, 7 in 100 000
 # fail so often (3 % thrice). Errors of these kinds are in the code, and come again.
 TRIES = 8
@@ -161,7 +164,8 @@ def run_all(
     """Run what the engine asks for, until it asks for nothing more."""
     replay = None if partial is None else partial.replay()
     stop = "first" if on_error == "raise" else "alike"
-    most = max(1, PART_BYTES // (8 * max(engine.x.size, evaluate.value_size)))
+    part = IN_TURN_BYTES if evaluate.in_turn else PART_BYTES
+    most = max(1, part // (8 * max(engine.x.size, evaluate.value_size)))
     out = Outcome()
     while True:
         points, ids = engine.ask(most)

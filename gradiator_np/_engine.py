@@ -73,6 +73,7 @@ class Engine:
         self._values: NDArray[Any] | None = None  # (k, B, n)
         self._done = np.empty(0, bool)
         self._open = 0  # rows not told yet
+        self._first = 0  # all before it are told
         self._clean = True  # every value told so far is finite
         self._errors: dict[int, str] = {}
 
@@ -80,10 +81,9 @@ class Engine:
 
     def ask(self, most: int | None = None) -> tuple[NDArray[Any], Index]:
         """Points to run (k, *batch, m), new memory, and their ids; at ``most`` so many of them."""
-        ids = self.pending()
+        ids = self._next(most)
         if len(ids) == 0 and self.advance():
-            ids = self.pending()
-        ids = ids[:most]
+            ids = self._next(most)
         rows = ids - 1
         if len(ids) and ids[0] == 0:
             points = self._moves.points(self.x, rows[1:])
@@ -91,6 +91,17 @@ class Engine:
         else:
             points = self._moves.points(self.x, rows)
         return points.reshape(len(ids), *self.x_layout.batch, self.x_layout.size), ids
+
+    def _next(self, most: int | None) -> Index:
+        """The first ``most`` of the pending ids, without a look at all of them where they follow
+        one another."""
+        first, asked = self._first, len(self._done)
+        if most is None or first == asked or (self._value_asked and self._y is None):
+            return self.pending()[:most]
+        stop = min(first + most, asked)
+        if self._done[first:stop].any():
+            return self.pending()[:most]
+        return np.arange(first + 1, stop + 1)
 
     def pending(self) -> Index:
         """Ids of the points asked for and not told yet, in their order."""
@@ -218,6 +229,8 @@ class Engine:
             self._values[rows] = values
         self._done[rows] = True
         self._open -= len(rows)
+        rest = self._done[self._first :]
+        self._first = len(self._done) if self._open == 0 else self._first + int(rest.argmin())
 
     def count(self, runs: int) -> None:
         """Count runs of points that are no rows of the plan."""

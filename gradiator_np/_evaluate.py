@@ -158,6 +158,11 @@ class Evaluator:
         if self._workers is not None:
             self._workers.close()
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether ``fun`` gets one point after the other, here, and nobody counts parts."""
+        return self._workers is None and not self.vectorized and self.run is None
+
     # -- the first value ---------------------------------------------------------------------
 
     def first(self, flat: NDArray[Any]) -> NDArray[Any]:
