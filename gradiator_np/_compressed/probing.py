@@ -141,10 +141,11 @@ class Prober:
     def _loud(self, looks: list[tuple[Array, Array]]) -> PatternCheck:
         """Pairs at two distances."""
         pairs = [self._probe(u, t) for u, t in looks]
-        rests = [self._rest([pair]).lenient() for pair in pairs]
-        if self._excess(rests).any() and not self._noisy.all():
+        rests = self._rests(pairs)
+        if self._excess([rest.lenient() for rest in rests]).any() and not self._noisy.all():
             self._hear(pairs, [self._probe(u, t / NEARER) for u, t in looks])
-        if not self._excess(rests).any():
+            rests = self._rests(pairs)  # by what is known of noise now
+        if not self._excess([rest.lenient() for rest in rests]).any():
             return self._verdict(self._silent)
         looks = [(u, t / 2) for u, t in looks]
         closer = [self._probe(u, t) for u, t in looks]
