@@ -47,7 +47,7 @@ def has_few_digits(values: Array, at: Array) -> NDArray[np.bool_]:
         told[k] &= ~(np.abs(seen[: k + 1] - size[k]) <= ULPS * np.spacing(size[k])).any(axis=0)
     v = np.where(told, size, 1.0)
     exponent = np.floor(np.log10(v)).astype(int)
-    few = told.any(axis=0)
+    few = np.asarray(told.any(axis=0))
     for k in range(len(values)):  # the first value or two tell of most that they have more
         which = np.flatnonzero(few & told[k])
         few[which] = _digits(v[k, which], exponent[k, which], 2) <= MOST_DIGITS
