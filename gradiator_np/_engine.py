@@ -81,9 +81,9 @@ class Engine:
 
     def ask(self, most: int | None = None) -> tuple[NDArray[Any], Index]:
         """Points to run (k, *batch, m), new memory, and their ids; at ``most`` so many of them."""
-        ids = self._next(most)
+        ids = self.pending(most)
         if len(ids) == 0 and self.advance():
-            ids = self._next(most)
+            ids = self.pending(most)
         rows = ids - 1
         if len(ids) and ids[0] == 0:
             points = self._moves.points(self.x, rows[1:])
@@ -92,26 +92,15 @@ class Engine:
             points = self._moves.points(self.x, rows)
         return points.reshape(len(ids), *self.x_layout.batch, self.x_layout.size), ids
 
-    def _next(self, most: int | None) -> Index:
-        """The first ``most`` of the pending ids, without a look at all of them where they follow
-        one another."""
-        first, asked = self._first, len(self._done)
-        if most is None or first == asked or (self._value_asked and self._y is None):
-            return self.pending()[:most]
-        stop = min(first + most, asked)
-        if self._done[first:stop].any():
-            return self.pending()[:most]
-        return np.arange(first + 1, stop + 1)
-
-    def pending(self) -> Index:
-        """Ids of the points asked for and not told yet, in their order."""
-        if self._open == len(self._done):
-            rows = np.arange(1, self._open + 1)
-        else:
-            rows = np.flatnonzero(~self._done) + 1
+    def pending(self, most: int | None = None) -> Index:
+        """Ids of the points asked for and not told yet, in their order; those among the first
+        ``most`` from the first of them on, where so many do."""
+        first = self._first
+        rows = np.flatnonzero(~self._done[first : None if most is None else first + most])
+        ids = first + 1 + rows
         if self._value_asked and self._y is None:
-            return np.concatenate([X_ITSELF, rows])
-        return rows
+            return np.concatenate([X_ITSELF, ids])[:most]
+        return ids
 
     def advance(self) -> bool:
         """Ask the plan for more, and whether there is; x first where its value is not known."""
@@ -372,6 +361,10 @@ def _check_moved(
     layout: Layout,
 ) -> None:
     """A step that rounds to nothing would divide by 0, or show an input as dead."""
+    if isinstance(wanted, AxisDisplacements) and isinstance(moves, AxisDisplacements):
+        for row, rest in wanted.drift.items():
+            one = Displacements(rest[None]), Displacements(moves.drift[row][None])
+            _check_moved(*one, x, layout)
     if moves.t.all():
         return
     lost = (wanted.t != 0) & (moves.t == 0)

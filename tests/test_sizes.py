@@ -9,7 +9,9 @@ import pytest
 
 from gradiator_np import fit_jacobian, fit_points, gradient, jacobian, vjp
 from gradiator_np._covariance import Covariance
-from gradiator_np.designs._displacements import AxisDisplacements, Displacements
+from gradiator_np._engine import _check_moved
+from gradiator_np._structure import Layout
+from gradiator_np.designs._displacements import AxisDisplacements, Displacements, of_rows
 
 SIZES = [1e-300, 1e-160, 1e150, 1e160, 1e290]
 
@@ -138,3 +140,10 @@ def test_points_of_single_inputs_are_those_of_offsets(dtype):
     again = single.reached(np.array([1]), there)
     np.testing.assert_array_equal(again.dense(np.array([1]), 5), there)
     np.testing.assert_array_equal(again.dense(np.array([4]), 5), plain.offsets[[4]])
+
+
+def test_rows_that_move_any_inputs_are_looked_at_for_steps_that_round_to_nothing():
+    wanted = of_rows(np.array([[[0.1, 1e-9]]]))
+    x = np.array([[1.0, 1e9]])
+    with pytest.raises(ValueError, match=r"1e-09 of x\[1\] = 1e\+09 rounds to nothing"):
+        _check_moved(wanted, wanted.realised(x, None), x, Layout((2,)))

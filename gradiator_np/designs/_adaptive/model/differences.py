@@ -104,7 +104,7 @@ class CentralDifferences:
             self.t[line], self.noise_factor[line], ratio, slope, second, self.sided[line]
         )
 
-    def of_outputs(self, outputs: slice) -> CentralDifferences:
+    def take_outputs(self, outputs: slice) -> CentralDifferences:
         """Some of the outputs."""
         return replace(
             self,

@@ -46,7 +46,7 @@ def reach_of_fit(known: Posterior) -> Array:
             if not who.size:
                 break
             out[line, who] = SHORTER * t[count - 2]
-        out[line] = np.where(out[line] < t[need - 2], t[need - 2], out[line])
+        out[line] = np.maximum(out[line], t[need - 2])
     return out
 
 

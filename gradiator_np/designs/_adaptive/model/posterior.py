@@ -90,13 +90,13 @@ class Posterior:
 
     def take_outputs(self, outputs: slice) -> Posterior:
         """Some of the outputs."""
-        jitter = self.jitter[:, outputs] if np.ndim(self.jitter) else self.jitter  # type: ignore[index]
+        jitter = np.asarray(self.jitter)
         return replace(
             self,
-            differences=self.differences.of_outputs(outputs),
+            differences=self.differences.take_outputs(outputs),
             slope=self.slope[:, outputs],
             noise=self.noise[..., outputs],
-            jitter=jitter,
+            jitter=jitter[:, outputs] if jitter.ndim else self.jitter,
         )
 
     @property
