@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gradiator_np import jacobian
 from gradiator_np.designs._adaptive.evaluation_log import PairRequest
 from gradiator_np.designs._adaptive.model.mixture import NORMAL_95
 from gradiator_np.designs._adaptive.model.noise import NoiseEstimator
@@ -385,3 +386,11 @@ def test_the_noise_of_pairs_without_a_pilot(sigma):
     known = Bench(np.sin, x, known_noise=0.1)
     known.pairs(1e-6)
     assert noise_of_pairs(known.context, known.profile) is known.profile
+
+
+@pytest.mark.filterwarnings("ignore::gradiator_np.GradiatorWarning")
+@pytest.mark.parametrize("most, which", [(1, "0, 1, 2"), (3, "1, 2")])
+def test_budgets_that_end_before_inputs_were_moved_say_which(most, which):
+    found = jacobian(lambda x: x**2, [1.0, 2.0, 3.0], max_nfev=most)
+    assert found.status == "budget"
+    assert f"before inputs {which} were moved" in found.message

@@ -174,8 +174,11 @@ def _verdict(
     alive = np.isfinite(variance[:, free]).any(axis=1)
     lost = ~np.isfinite(variance[alive][:, free]).all(axis=0)
     if outcome.short:
+        none = lost if alive.any() else np.ones(free.size, bool)
         what = (
-            f"inputs {_names(free[lost])} got any" if lost.any() else "the errors wanted were met"
+            f"inputs {_names(free[none])} were moved"
+            if none.any()
+            else "the errors wanted were met"
         )
         return Status.BUDGET, (
             f"the evaluations allowed ended before {what}: raise max_nfev, atol or rtol"
